@@ -1,0 +1,116 @@
+"""Layer embeddings: one row of fixed-scale numbers per group, what an agent sees of a network."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lfgcl_env.pruning.layers import Layer
+from lfgcl_env.pruning.problem import PruningProblem
+
+FEATURES: tuple[str, ...] = (
+    "position",  # of the group among all groups, -1 first to 1 last
+    "convolution",  # 1 if the channels come from a convolution, -1 from a linear layer
+    "depthwise",  # 1 if a depthwise convolution follows the group, else -1
+    "coupled",  # 1 if an addition couples several producers, else -1
+    "channels",  # log2 of the channels, 0 to 12
+    "inputs",  # log2 of the input channels of the first producer, 0 to 12
+    "kernel_in",  # side of the first producer's kernel, 1 to 11
+    "kernel_out",  # side of the first consumer's kernel, 1 to 11
+    "stride",  # of the first producer, 1 to 4
+    "resolution",  # log2 of the first producer's output positions, 0 to 16
+    "macs_share",  # share of the baseline's MACs in layers that the group touches
+    "params_share",  # likewise of parameters of convolutions and linear layers
+    "gain",  # fraction of all MACs that removing half of the group's channels alone would save
+    "weight_spread",  # standard deviation over mean of the filters' L1 norms, 0 to 1
+    "weight_lowest",  # smallest over mean L1 norm, 0 to 1
+    "weight_highest",  # mean over largest L1 norm, 0 to 1
+    "keep_ratio",  # of the strategy at hand
+    "macs_ratio",  # of the strategy at hand, the same in every row
+    "budget",  # the same in every row
+)
+"""The columns of an embedding, in order; each is scaled from its range to [-1, 1] and clipped."""
+
+_DYNAMIC = 3  # the last columns change from step to step
+
+
+class Embedding:
+    """Computes observations of a problem; all but three columns are computed once.
+
+    Args:
+        problem: the problem to be seen.
+    """
+
+    def __init__(self, problem: PruningProblem) -> None:
+        self._problem = problem
+        rows = [self._static_row(index) for index in range(len(problem.groups))]
+        self._static = np.array(rows, dtype=np.float64)
+        self.shape = (len(problem.groups), len(FEATURES))
+
+    def __call__(self, keep: NDArray[np.int64], budget: float) -> NDArray[np.float32]:
+        """Return a new observation; float32, (groups, features), in [-1, 1].
+
+        Args:
+            keep: channels kept in every group at the moment; (groups,).
+            budget: fraction of the baseline's cost that may remain.
+        """
+        problem = self._problem
+        cost, whole = problem.cost(keep), problem.baseline_cost
+        metric = problem.budget_metric
+        observation = np.empty(self.shape, dtype=np.float64)
+        observation[:, :-_DYNAMIC] = self._static
+        observation[:, -3] = _scaled(keep / problem.channels, 0, 1)
+        observation[:, -2] = _scaled(getattr(cost, metric) / getattr(whole, metric), 0, 1)
+        observation[:, -1] = _scaled(budget, 0, 1)
+        return np.clip(observation, -1.0, 1.0).astype(np.float32)
+
+    def _static_row(self, index: int) -> list[float]:
+        problem = self._problem
+        group = problem.groups[index]
+        layers = {layer.name: layer for layer in problem.layers}
+        touched = {m.layer for m in group.members if m.layer in layers}
+        producer = next(layers[n] for n in group.layers("out") if n in layers)
+        consumer = next(layers[n] for n in group.layers("in") if n in layers)
+        norms = self._filter_norms(producer.name)
+        mean = max(float(norms.mean()), 1e-12)
+        last = max(len(problem.groups) - 1, 1)
+        depthwise = any(
+            layers[n].kind == "depthwise" for n in group.layers("through") if n in layers
+        )
+        halved = problem.channels.copy()
+        halved[index] = max(1, group.channels // 2)
+        macs = problem.baseline_cost.macs
+        saved = 1 - problem.cost(halved).macs / macs
+        weights = sum(_weights(layer) for layer in problem.layers)
+        return [
+            _scaled(index, 0, last),
+            1.0 if producer.kind != "linear" else -1.0,
+            1.0 if depthwise else -1.0,
+            1.0 if group.coupled else -1.0,
+            _scaled(np.log2(group.channels), 0, 12),
+            _scaled(np.log2(producer.in_channels), 0, 12),
+            _scaled(producer.kernel**0.5, 1, 11),
+            _scaled(consumer.kernel**0.5, 1, 11),
+            _scaled(producer.stride, 1, 4),
+            _scaled(np.log2(max(producer.positions, 1)), 0, 16),
+            _scaled(sum(layers[n].macs for n in touched) / macs, 0, 1),
+            _scaled(sum(_weights(layers[n]) for n in touched) / weights, 0, 1),
+            _scaled(saved, 0, 0.5),
+            _scaled(float(norms.std()) / mean, 0, 1),
+            _scaled(float(norms.min()) / mean, 0, 1),
+            _scaled(mean / max(float(norms.max()), 1e-12), 0, 1),
+        ]
+
+    def _filter_norms(self, layer: str) -> NDArray[np.float64]:
+        weight = self._problem.baseline.network.get_submodule(layer).weight
+        assert isinstance(weight, torch.Tensor)
+        norms: NDArray[np.float64] = weight.detach().double().abs().flatten(1).sum(1).cpu().numpy()
+        return norms
+
+
+def _weights(layer: Layer) -> int:
+    return layer.kernel * layer.fan * layer.out_channels
+
+
+def _scaled(value: float | NDArray[np.float64], low: float, high: float) -> float:
+    """Map [low, high] to [-1, 1]."""
+    return 2.0 * (value - low) / (high - low) - 1.0  # type: ignore[return-value]

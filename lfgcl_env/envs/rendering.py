@@ -1,0 +1,69 @@
+"""Pictures of a strategy: a table for terminals, and bars for people and videos."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfgcl_env.pruning.problem import Evaluation, PruningProblem
+
+_BAR = 24
+
+
+def table(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None) -> str:
+    """A table with one line per group, and the totals.
+
+    Args:
+        problem: what is pruned.
+        keep: channels kept in every group.
+        evaluation: of ``keep``, if it was scored.
+    """
+    width = max(len("group"), *(len(group.name) for group in problem.groups))
+    lines = [f"{'group':<{width}}  kept / all  {'keep ratio':<{_BAR + 6}}"]
+    for group, kept in zip(problem.groups, keep.tolist(), strict=True):
+        ratio = kept / group.channels
+        bar = "#" * round(ratio * _BAR)
+        lines.append(
+            f"{group.name:<{width}}  {kept:>4} / {group.channels:<4} {bar:<{_BAR}} {ratio:5.2f}"
+        )
+    return "\n".join([*lines, summary(problem, keep, evaluation)])
+
+
+def summary(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None) -> str:
+    """One line with MACs, parameters and similarity."""
+    cost, whole = problem.cost(keep), problem.baseline_cost
+    similarity = "not scored" if evaluation is None else f"{evaluation.similarity:.4f}"
+    return (
+        f"MACs {cost.macs / 1e6:.2f} M of {whole.macs / 1e6:.2f} M "
+        f"({cost.macs / whole.macs:.1%}), params {cost.params:,} of {whole.params:,} "
+        f"({cost.params / whole.params:.1%}), {problem.similarity} similarity {similarity}"
+    )
+
+
+def picture(
+    problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None
+) -> NDArray[np.uint8]:
+    """Bars of kept channels per group with the totals above; (480, 800, 3), uint8.
+
+    Raises:
+        ImportError: if matplotlib is missing; names the extra to install.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "rendering as a picture needs matplotlib: run `pip install lfgcl-env[plots]`"
+        ) from error
+    figure = Figure(figsize=(8, 4.8), dpi=100, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    positions = np.arange(len(keep))
+    axes.bar(positions, problem.channels, color="#d9dde3", label="baseline")
+    axes.bar(positions, keep, color="#2a6fbb", label="kept")
+    axes.set_xlabel("group")
+    axes.set_ylabel("channels")
+    axes.set_title(summary(problem, keep, evaluation), fontsize=8)
+    axes.legend(loc="upper left", fontsize=8)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,74 @@
+"""Data sets by name, as torchvision keeps them on disk."""
+
+import os
+import sys
+from contextlib import redirect_stdout
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfgcl_env.images.data_root import data_root
+from lfgcl_env.names import check_choice
+
+DATASETS = ("CIFAR10", "CIFAR100")
+
+
+class Split(NamedTuple):
+    """The training or test images of a data set.
+
+    Attributes:
+        pixels: (images, channels, height, width), uint8.
+        labels: (images,), int64.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def read_dataset(
+    name: str,
+    *,
+    train: bool,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> Split:
+    """Read the training or the test images of a data set; its checksums are verified.
+
+    Args:
+        name: one of ``DATASETS``.
+        train: training images, else test images.
+        root: the folder of the data sets, see :func:`data_root`.
+        download: fetch what is missing or damaged.
+
+    Raises:
+        ValueError: if the name is unknown.
+        FileNotFoundError: if the data set is missing or damaged; the message says what to do.
+        OSError: if it cannot be downloaded.
+    """
+    from torchvision import datasets
+
+    check_choice(name, DATASETS, "data set")
+    folder = data_root(root)
+    reader: type[datasets.CIFAR10] = getattr(datasets, name)
+    try:
+        with redirect_stdout(sys.stderr):  # a program's own output stays clean
+            data = reader(folder, train=train, download=download)
+    except RuntimeError as error:
+        found = (folder / reader.base_folder).exists()
+        raise FileNotFoundError(
+            f"{name} is {'incomplete or damaged' if found else 'not'} in {str(folder)!r} (the "
+            "folder is the argument root, else LFGCL_DATA, else ~/.cache/lfgcl/data): get it with "
+            f'download=True, or python -c "import torchvision; torchvision.datasets.{name}('
+            f"'{folder}', download=True)\""
+        ) from error
+    except OSError as error:
+        if not download:
+            raise
+        raise OSError(
+            f"cannot download {name} to {str(folder)!r} ({getattr(error, 'reason', error)}): "
+            f"unpack {reader.url} there by hand"
+        ) from error
+    pixels = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
+    return Split(pixels, torch.tensor(data.targets))

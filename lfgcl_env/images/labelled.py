@@ -1,0 +1,103 @@
+"""Labelled test images, used only to report accuracy; search and repair never see them."""
+
+import copy
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.images.datasets import read_dataset
+from lfgcl_env.images.pixels import to_inputs
+from lfgcl_env.networks import Normalization
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with their classes.
+
+    Attributes:
+        images: (images, channels, height, width), float32, as the network takes them.
+        labels: (images,), int64.
+        name: of the data set and split, for reports.
+
+    Raises:
+        ValueError: if there are none, or not one label for every image.
+    """
+
+    images: Tensor
+    labels: Tensor
+    name: str
+
+    def __post_init__(self) -> None:
+        """Check that images and labels belong together."""
+        if len(self.images) == 0 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"{self.name}: {len(self.images)} images and labels of shape "
+                f"{tuple(self.labels.shape)}, where one label for every image is needed"
+            )
+
+
+def load_test_set(
+    name: str,
+    *,
+    normalization: Normalization | None,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> LabelledImages:
+    """Load the test images of a data set, with labels.
+
+    Args:
+        name: ``"CIFAR10"`` or ``"CIFAR100"``.
+        normalization: what the network was trained with; None leaves pixels in [0, 1].
+        root: the folder of the data sets, see :func:`data_root`.
+        download: fetch the data set if it is missing.
+
+    Raises:
+        ValueError: if the name is unknown.
+        FileNotFoundError: if the data set is missing; the message says how to get it.
+        OSError: if it cannot be downloaded.
+    """
+    pixels, labels = read_dataset(name, train=False, root=root, download=download)
+    return LabelledImages(to_inputs(pixels, normalization), labels, f"{name} test")
+
+
+def top1(
+    network: nn.Module,
+    test_set: LabelledImages,
+    batch_size: int = 100,
+    device: str | torch.device = "cpu",
+) -> float:
+    """Return how often the largest output is the right class [%].
+
+    Args:
+        network: left as it was, training mode included; copied if it is on another device.
+        test_set: images and labels.
+        batch_size: images per forward pass; about 100 fit the cache of a CPU and are fastest there.
+        device: where to compute.
+
+    Raises:
+        ValueError: if ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} is not a positive number of images")
+    device = torch.device(device)
+    if any(parameter.device.type != device.type for parameter in network.parameters()):
+        network = copy.deepcopy(network).to(device)
+    modes = [(module, module.training) for module in network.modules()]
+    right = 0
+    try:
+        network.eval()
+        with torch.inference_mode():
+            for images, labels in zip(
+                torch.split(test_set.images, batch_size),
+                torch.split(test_set.labels, batch_size),
+                strict=True,
+            ):
+                # Faster on CPUs: oneDNN keeps the layout from layer to layer.
+                inputs = images.to(device, memory_format=torch.channels_last)
+                right += int((network(inputs).argmax(1).cpu() == labels).sum())
+    finally:
+        for module, training in modes:
+            module.training = training
+    return 100 * right / len(test_set.images)

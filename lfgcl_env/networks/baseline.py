@@ -1,0 +1,320 @@
+"""The trained network to be pruned, with everything needed to feed and to rebuild it."""
+
+import copy
+import itertools
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.names import closest
+from lfgcl_env.networks.builders import (
+    TORCHVISION,
+    build_network,
+    call_builder,
+    find_builder,
+)
+from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
+from lfgcl_env.networks.published import (
+    PUBLISHED,
+    check_cached,
+    explained_download,
+    is_published_file,
+    load_published,
+)
+from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A trained network and what has to be known to use it.
+
+    Attributes:
+        network: in eval mode, on the CPU.
+        name: what :func:`build_network` rebuilds it from, such as ``"resnet56"``; None if it
+            cannot be rebuilt from a name, as a module that was passed.
+        arguments: the keyword arguments to rebuild it with ``name``.
+        input_shape: (channels, height, width) of one input.
+        num_classes: outputs for one input.
+        normalization: of its inputs; None if they are taken as they come.
+        weights: ``"published"``, ``"random"``, the path of a file, or ``"given"`` for weights that
+            came with the module or function.
+    """
+
+    network: nn.Module
+    name: str | None
+    arguments: dict[str, Any]
+    input_shape: Shape
+    num_classes: int
+    normalization: Normalization | None
+    weights: str
+
+
+def load_baseline(
+    network: str | Callable[..., nn.Module] | nn.Module,
+    weights: str | os.PathLike[str] = "published",
+    *,
+    input_shape: Sequence[int] | None = None,
+    normalization: Normalization | Sequence[Sequence[float]] | None = None,
+    seed: int = 0,
+    **arguments: Any,
+) -> Baseline:
+    """Load a network to be pruned.
+
+    Args:
+        network: one of :func:`network_names`, ``"torchvision:NAME"``,
+            ``"package.module:function"``, a function that returns a module, or a module. A
+            module is never changed: one in training mode, or on another device, is copied.
+        weights: ``"published"``: the checked published weights, torchvision's own (``DEFAULT``),
+            or whatever a function or module brings along; ``"random"``: drawn with ``seed``; else
+            the path of a state dict (``.safetensors`` or written by ``torch.save``).
+        input_shape: (channels, height, width) of one input; by default (3, 32, 32), for
+            torchvision's networks the crop size of their weights (mostly 224).
+        normalization: of the inputs, a :class:`Normalization` or a pair ``(mean, std)``; by
+            default what the published weights were trained with, and None (inputs are taken as
+            they come) for functions and modules.
+        seed: of random weights; the global random state is left alone.
+        **arguments: handed to the builder, such as ``num_classes=100`` or ``shortcut="B"``.
+
+    Raises:
+        ValueError: if a name or argument is unknown, weights are damaged or do not fit, or the
+            network does not give logits (images, classes) for inputs of this shape.
+        FileNotFoundError: if there is no weights file.
+        OSError: if published weights cannot be downloaded.
+
+    >>> baseline = load_baseline("resnet20", weights="random", num_classes=100)
+    >>> baseline.num_classes, baseline.input_shape, baseline.weights
+    (100, (3, 32, 32), 'random')
+    """
+    weights = os.fspath(weights)
+    given = as_normalization(normalization)
+    if isinstance(network, nn.Module):
+        source = _from_module(network, weights, arguments)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed: it would seed other devices too, which are not restored.
+            torch.default_generator.manual_seed(seed)
+            source = _from_builder(network, weights, arguments, given)
+    shape = _check_shape(source.input_shape if input_shape is None else input_shape)
+    what = source.name or type(source.network).__name__
+    settled = _settled(source.network)
+    return Baseline(
+        network=settled,
+        name=source.name,
+        arguments=source.arguments,
+        input_shape=shape,
+        num_classes=_count_classes(settled, shape, what),
+        normalization=given or source.normalization,
+        weights=source.weights,
+    )
+
+
+class _Source(NamedTuple):
+    network: nn.Module
+    name: str | None
+    arguments: dict[str, Any]
+    weights: str
+    normalization: Normalization | None = None
+    input_shape: Sequence[int] = (3, 32, 32)
+
+
+def _from_module(network: nn.Module, weights: str, arguments: dict[str, Any]) -> _Source:
+    if weights not in ("published", "given"):
+        raise ValueError(
+            f"weights {weights!r} cannot be put into a module that was passed: load them into it "
+            "first, or give its function as 'package.module:function'"
+        )
+    if arguments:
+        raise ValueError(
+            f"a module that was passed takes no arguments ({', '.join(arguments)}): they are for "
+            "networks that are built from a name or by a function"
+        )
+    return _Source(network, None, {}, "given")
+
+
+def _from_builder(
+    network: str | Callable[..., nn.Module],
+    weights: str,
+    arguments: dict[str, Any],
+    given: Normalization | None,
+) -> _Source:
+    if not isinstance(network, str):
+        if not callable(network):
+            raise ValueError(
+                f"network {network!r} is neither a name, nor a function that returns a module, "
+                "nor a torch.nn.Module"
+            )
+        return _from_function(network, _importable_name(network), weights, arguments)
+    builder = find_builder(network)
+    if network.startswith(TORCHVISION):
+        return _from_torchvision(network, weights, arguments, given)
+    if ":" in network:
+        return _from_function(builder, network, weights, arguments)
+    return _from_name(network, weights, arguments, given)
+
+
+def _from_name(
+    name: str, weights: str, arguments: dict[str, Any], given: Normalization | None
+) -> _Source:
+    published = PUBLISHED[name]
+    if weights == "published":
+        _check_published_arguments(
+            name, arguments, {"num_classes": published.num_classes, "shortcut": "A"}
+        )
+    network = build_network(name, **arguments)
+    if weights == "published":
+        fit_state_dict(network, load_published(name), str(published.path))
+    elif weights != "random":
+        fit_state_dict(network, _read(weights), weights)
+        if given is None and not is_published_file(weights, published.url):
+            _warn_of_normalization(weights, name, published.normalization)
+    return _Source(network, _if_json(name, arguments), arguments, weights, published.normalization)
+
+
+def _from_torchvision(
+    name: str, weights: str, arguments: dict[str, Any], given: Normalization | None
+) -> _Source:
+    from torchvision import models
+
+    default = models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT
+    transforms = default.transforms()
+    normalization = IMAGENET
+    if weights == "published":
+        _check_published_arguments(
+            name, arguments, {"num_classes": len(default.meta["categories"])}
+        )
+        check_cached(default.url)
+        with explained_download(default.url):
+            try:
+                network = build_network(name, weights=default, **arguments)
+            except RuntimeError as error:
+                if "Error(s) in loading state_dict" not in str(error):
+                    raise
+                raise ValueError(
+                    f"the published weights of {name} do not fit a network built with {arguments}"
+                ) from error
+        normalization = Normalization(tuple(transforms.mean), tuple(transforms.std))
+        # GoogLeNet and Inception: the weights imply arguments that rebuilding without them needs.
+        implied = ("transform_input", "aux_logits")
+        arguments = {k: getattr(network, k) for k in implied if hasattr(network, k)} | arguments
+    else:
+        network = build_network(name, **arguments)
+        if weights != "random":
+            fit_state_dict(network, _read(weights), weights)
+            if given is None and not is_published_file(weights, default.url):
+                _warn_of_normalization(weights, name, normalization)
+    crop = transforms.crop_size
+    side = int(crop if isinstance(crop, int) else crop[0])
+    name_or_none = _if_json(name, arguments)
+    return _Source(network, name_or_none, arguments, weights, normalization, (3, side, side))
+
+
+def _from_function(
+    function: Callable[..., nn.Module], name: str | None, weights: str, arguments: dict[str, Any]
+) -> _Source:
+    state = None if weights in ("published", "random", "given") else _read(weights)
+    network = call_builder(function, name or repr(function), arguments)
+    if state is None:  # the function alone decides what its weights are
+        return _Source(network, _if_json(name, arguments), arguments, "given")
+    network = copy.deepcopy(network)  # it may be the function's own, kept for the next call
+    fit_state_dict(network, state, weights)
+    return _Source(network, _if_json(name, arguments), arguments, weights)
+
+
+def _read(weights: str) -> dict[str, Tensor]:
+    if not Path(weights).exists():
+        raise FileNotFoundError(
+            f"weights {weights!r} is neither 'published', nor 'random', nor an existing file."
+            f"{closest(weights, ['published', 'random'])}"
+        )
+    return read_state_dict(weights)
+
+
+def _check_published_arguments(
+    name: str, arguments: dict[str, Any], trained: dict[str, Any]
+) -> None:
+    for argument, value in trained.items():
+        if arguments.get(argument, value) != value:
+            raise ValueError(
+                f"the published weights of {name} have {argument}={value!r}, not "
+                f"{arguments[argument]!r}: leave it out, or give weights='random' or the path of "
+                "a state dict"
+            )
+
+
+def _warn_of_normalization(weights: str, name: str, normalization: Normalization) -> None:
+    warnings.warn(
+        f"{weights!r} does not say how its inputs were normalised: taking what {name} is published "
+        f"with, mean {normalization.mean} and std {normalization.std}; give normalization=(mean, "
+        "std) to be sure",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
+def _importable_name(function: Callable[..., Any]) -> str | None:
+    """Return ``"module:function"`` if that leads back to ``function`` in any process."""
+    module = getattr(function, "__module__", None)
+    path = getattr(function, "__qualname__", None)
+    if not module or not path or module == "__main__":
+        return None
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{path}" if found is function else None
+
+
+def _if_json(name: str | None, arguments: dict[str, Any]) -> str | None:
+    """Return ``name`` if the arguments can be written down beside it, else None."""
+    try:
+        json.dumps(arguments)
+    except (TypeError, ValueError):
+        return None
+    return name
+
+
+def _settled(network: nn.Module) -> nn.Module:
+    """Return the network in eval mode on the CPU: itself if it is so, else a copy."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    if any(module.training for module in network.modules()) or any(
+        tensor.device.type != "cpu" for tensor in tensors
+    ):
+        return copy.deepcopy(network).cpu().eval()
+    return network
+
+
+def _check_shape(shape: Sequence[int]) -> Shape:
+    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if len(sizes) != 3 or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(
+            f"input_shape {sizes} is not (channels, height, width), three positive whole numbers"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _count_classes(network: nn.Module, shape: Shape, what: str) -> int:
+    """Run two black images through the network and count its outputs."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            logits = network(torch.zeros(2, *shape))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{what} does not take inputs of shape {shape} ({reason}): give input_shape="
+                "(channels, height, width)"
+            ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"{what} gives {found} for two inputs: logits of shape (inputs, classes) are needed"
+        )
+    return int(logits.shape[1])

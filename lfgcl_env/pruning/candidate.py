@@ -1,0 +1,159 @@
+"""A candidate: one private copy of the baseline, re-cut for every strategy without a deepcopy."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lfgcl_env.pruning.layers import BATCH_NORMS, layer_kind
+from lfgcl_env.pruning.plan import LayerSlices, SlicePlan
+
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Mean and biased variance of every BatchNorm's input, by module name."""
+
+
+class Candidate:
+    """A network that becomes the pruned network of any strategy by replacing sliced tensors.
+
+    Args:
+        network: the baseline in evaluation mode; copied, never changed.
+        plan: its slice plan.
+        device: where the copy lives.
+        dtype: floating-point type of the copy; None keeps the baseline's.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: SlicePlan,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.plan = plan
+        self.network = copy.deepcopy(network).eval().to(device=device, dtype=dtype)
+        self.network.requires_grad_(False)
+        for name, tensor in list(self.network.named_parameters()):
+            if tensor.dim() == 4:
+                parent, _, key = name.rpartition(".")
+                replace_tensor(self.network.get_submodule(parent), key, tensor)
+        self._norms = {
+            name: module
+            for name, module in self.network.named_modules()
+            if isinstance(module, BATCH_NORMS)
+        }
+        self._modules = {name: self.network.get_submodule(name) for name in plan.layers}
+        self._originals = {
+            name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
+            for name, module in self._modules.items()
+        }
+        self._installed: dict[str, tuple[bytes, ...]] = {}
+
+    @torch.inference_mode()
+    def install(self, kept: Sequence[NDArray[np.int64]]) -> None:
+        """Cut every layer for the channels in ``kept``; layers already cut so are left alone.
+
+        Args:
+            kept: for each group, the indices of the channels that stay.
+        """
+        mask = self.plan.mask(kept)
+        marks = [np.sort(channels).tobytes() for channels in kept]
+        for name, slices in self.plan.layers.items():
+            signature = tuple(marks[g] for g in slices.groups)
+            if self._installed.get(name) != signature:
+                self._cut(self._modules[name], slices, self._originals[name], mask)
+                self._installed[name] = signature
+
+    def _cut(
+        self,
+        module: nn.Module,
+        slices: LayerSlices,
+        originals: dict[str, Tensor],
+        mask: NDArray[np.bool_],
+    ) -> None:
+        out = slices.out.kept(mask) if slices.out else None
+        into = slices.into.kept(mask) if slices.into else None
+        for key, tensor in originals.items():
+            if out is not None:
+                tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
+            if into is not None and tensor.dim() > 1:
+                tensor = tensor.index_select(1, torch.from_numpy(into).to(tensor.device))
+            replace_tensor(module, key, tensor)
+        resize(module, None if out is None else len(out), None if into is None else len(into))
+
+    @contextmanager
+    def reestimating(self) -> Iterator[Statistics]:
+        """Let BatchNorms normalise by the statistics of the batch that runs through them.
+
+        Yields:
+            A dictionary that every forward pass inside the block fills with these statistics. The
+            running statistics are neither used nor changed.
+        """
+        statistics: Statistics = {}
+        for name, norm in self._norms.items():
+            norm.forward = partial(_normalise_by_batch, norm, name, statistics)  # type: ignore[assignment]
+        try:
+            yield statistics
+        finally:
+            for norm in self._norms.values():
+                del norm.forward
+
+    @contextmanager
+    def with_statistics(self, statistics: Statistics) -> Iterator[None]:
+        """Let BatchNorms use ``statistics`` instead of their running ones inside the block."""
+        before = {name: (n.running_mean, n.running_var) for name, n in self._norms.items()}
+        try:
+            for name, (mean, variance) in statistics.items():
+                self._norms[name].running_mean = mean
+                self._norms[name].running_var = variance
+            yield
+        finally:
+            for name, (mean_before, variance_before) in before.items():
+                self._norms[name].running_mean = mean_before
+                self._norms[name].running_var = variance_before
+
+
+def _normalise_by_batch(norm: nn.Module, name: str, statistics: Statistics, x: Tensor) -> Tensor:
+    assert isinstance(norm, BATCH_NORMS)
+    output, mean, inverse_std = torch.native_batch_norm(
+        x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps
+    )
+    statistics[name] = (mean, inverse_std.pow(-2).sub_(norm.eps).clamp_(min=0))
+    return output
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(recurse=False)
+    yield from module.named_buffers(recurse=False)
+
+
+def replace_tensor(module: nn.Module, key: str, tensor: Tensor) -> None:
+    """Set a parameter or buffer of ``module`` to ``tensor``, in channels_last layout if 4-D."""
+    if tensor.dim() == 4:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    if key in module._buffers:
+        module._buffers[key] = tensor
+    else:
+        module._parameters[key] = nn.Parameter(tensor, requires_grad=False)
+
+
+def resize(module: nn.Module, out: int | None, into: int | None) -> None:
+    """Set the channel attributes of a layer whose tensors were replaced by cut ones."""
+    if layer_kind(module) == "depthwise":
+        sizes = {"in_channels": out, "out_channels": out, "groups": out}
+    elif isinstance(module, nn.Linear):
+        sizes = {"in_features": into, "out_features": out}
+    elif layer_kind(module) is not None:
+        sizes = {"in_channels": into, "out_channels": out}
+    elif isinstance(module, nn.PReLU):
+        sizes = {"num_parameters": out}
+    else:
+        sizes = {"num_features": out}
+    for attribute, size in sizes.items():
+        if size is not None:
+            setattr(module, attribute, size)

@@ -1,0 +1,127 @@
+"""Criteria: which channels of a group are most worth keeping.
+
+A criterion scores every channel of every group; the order of a group is its channels from the
+highest score to the lowest. Keeping k channels keeps the first k. A new criterion is a function
+from :class:`Context` and a group to scores, added to :data:`CRITERIA`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lfgcl_env.names import check_choice
+from lfgcl_env.pruning.groups import Group, Member
+from lfgcl_env.pruning.layers import BATCH_NORMS
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion may look at.
+
+    Attributes:
+        network: the baseline.
+        seed: for criteria that draw at random.
+    """
+
+    network: nn.Module
+    seed: int
+
+
+Criterion = Callable[[Context, Group], Scores]
+
+
+def orders(
+    criterion: str, context: Context, groups: Sequence[Group]
+) -> tuple[NDArray[np.int64], ...]:
+    """Order every group's channels from most to least worth keeping; ties keep channel order.
+
+    Args:
+        criterion: a name in :data:`CRITERIA`.
+        context: the baseline and a seed.
+        groups: the groups to order.
+
+    Returns:
+        One permutation of its channels per group, int64.
+
+    Raises:
+        ValueError: for an unknown criterion, or one that a group gives nothing to go by.
+    """
+    score = CRITERIA[check_choice(criterion, CRITERIA, "criterion")]
+    return tuple(np.argsort(-score(context, group), kind="stable") for group in groups)
+
+
+def _filters(context: Context, group: Group) -> list[Tensor]:
+    """The producers' filters, one row per channel: (channels, numbers per channel), float64."""
+    rows = []
+    for member in group.members:
+        if member.side == "out":
+            weight = context.network.get_submodule(member.layer).weight
+            rows.append(_by_channel(weight, member, group))  # type: ignore[arg-type]
+    return rows
+
+
+def _by_channel(tensor: Tensor, member: Member, group: Group) -> Tensor:
+    positions = torch.from_numpy(member.positions[np.argsort(member.channels, kind="stable")])
+    rows = tensor.detach().double().cpu()[positions]
+    return rows.reshape(group.channels, -1)
+
+
+def _mean_of_producers(scores: list[Tensor]) -> Scores:
+    """Scores averaged over producers, each scaled to a mean of 1 so that none drowns the others."""
+    scaled = [score / score.mean().clamp(min=torch.finfo(score.dtype).tiny) for score in scores]
+    return torch.stack(scaled).mean(dim=0).numpy()
+
+
+def l1(context: Context, group: Group) -> Scores:
+    """Sum of absolute weights of a channel's filters (Li et al., ICLR 2017)."""
+    return _mean_of_producers([rows.abs().sum(1) for rows in _filters(context, group)])
+
+
+def l2(context: Context, group: Group) -> Scores:
+    """Euclidean norm of a channel's filters, the criterion of soft filter pruning (He 2018)."""
+    return _mean_of_producers([rows.norm(dim=1) for rows in _filters(context, group)])
+
+
+def fpgm(context: Context, group: Group) -> Scores:
+    """Distance to all other filters: those near the geometric median go first (He, CVPR 2019)."""
+    return _mean_of_producers([torch.cdist(rows, rows).sum(1) for rows in _filters(context, group)])
+
+
+def bn_scale(context: Context, group: Group) -> Scores:
+    """Absolute scale of the BatchNorms a channel passes (network slimming; Liu, ICCV 2017).
+
+    Differs from the source in that the network was not trained with a penalty on these scales.
+    """
+    scales = []
+    for member in group.members:
+        module = context.network.get_submodule(member.layer)
+        whole = len(member.positions) == group.channels
+        if isinstance(module, BATCH_NORMS) and module.affine and whole:
+            scales.append(_by_channel(module.weight, member, group).abs().sum(1))
+    if not scales:
+        raise ValueError(
+            f"criterion 'bn_scale' needs a BatchNorm with a scale in every group, and {group.name} "
+            "has none: choose another criterion, such as 'l1'"
+        )
+    return _mean_of_producers(scales)
+
+
+def random(context: Context, group: Group) -> Scores:
+    """A random order, the same for the same seed and group."""
+    name = np.frombuffer(group.name.encode(), dtype=np.uint8)
+    return np.random.default_rng([context.seed, *name.tolist()]).random(group.channels)
+
+
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "fpgm": fpgm,
+    "bn_scale": bn_scale,
+    "random": random,
+}

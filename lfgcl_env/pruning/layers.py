@@ -1,0 +1,112 @@
+"""A network's layers: one record per convolution and linear layer, in order of use."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or linear layer of the baseline, measured on one input.
+
+    Attributes:
+        name: the module's name in ``network.named_modules()``.
+        kind: ``"conv"``, ``"depthwise"``, ``"grouped"`` or ``"linear"``.
+        in_channels: input channels (features of a linear layer).
+        out_channels: output channels.
+        fan: input channels that one output channel sees (1 for a depthwise convolution).
+        kernel: number of kernel positions (9 for a 3x3 convolution, 1 for a linear layer).
+        stride: stride along the last dimension.
+        positions: output positions per input (32 * 32 for a stride-1 convolution on CIFAR-10),
+            summed over the calls where a network uses a layer more than once.
+    """
+
+    name: str
+    kind: str
+    in_channels: int
+    out_channels: int
+    fan: int
+    kernel: int
+    stride: int
+    positions: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer for one input."""
+        return self.kernel * self.positions * self.fan * self.out_channels
+
+
+def layer_kind(module: nn.Module) -> str | None:
+    """Return the kind of a layer with MACs, or None for every other module."""
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, CONVOLUTIONS):
+        if module.groups == 1:
+            return "conv"
+        if module.groups == module.in_channels == module.out_channels:
+            return "depthwise"
+        return "grouped"
+    return None
+
+
+def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
+    """Run ``example`` through the network and record its convolutions and linear layers.
+
+    Args:
+        network: in evaluation mode.
+        example: inputs (images, channels, height, width); one image is enough.
+
+    Returns:
+        The layers in the order in which the network first uses them; unused ones are left out.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    positions: dict[nn.Module, int] = {}
+
+    def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        channels = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        count = output.numel() // (len(example) * int(channels))  # type: ignore[arg-type]
+        positions[module] = positions.get(module, 0) + count
+
+    handles = [m.register_forward_hook(record) for m in network.modules() if layer_kind(m)]
+    try:
+        with torch.inference_mode():
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(_layer(names[module], module, count) for module, count in positions.items())
+
+
+def count_macs(network: nn.Module, example: Tensor) -> int:
+    """MACs of everything that PyTorch's FLOP counter knows, for one input: half its FLOPs.
+
+    Args:
+        network: in evaluation mode.
+        example: inputs (images, channels, height, width).
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(example)
+    return int(counter.get_total_flops()) // (2 * len(example))
+
+
+def _layer(name: str, module: nn.Module, positions: int) -> Layer:
+    kind = layer_kind(module)
+    assert kind is not None
+    if isinstance(module, nn.Linear):
+        sizes = (module.in_features, module.out_features, module.in_features, 1, 1)
+    else:
+        assert isinstance(module, CONVOLUTIONS)
+        sizes = (
+            module.in_channels,
+            module.out_channels,
+            module.in_channels // module.groups,
+            prod(module.kernel_size),
+            int(module.stride[-1]),
+        )
+    return Layer(name, kind, *sizes, positions)

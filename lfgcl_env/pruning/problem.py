@@ -1,0 +1,447 @@
+"""PruningProblem: the one object that environments, agents' runs and baselines talk to."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from lfgcl_env.names import check_choice
+from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.pruning.candidate import Candidate, Statistics
+from lfgcl_env.pruning.cost import Cost, CostModel
+from lfgcl_env.pruning.criteria import Context, orders
+from lfgcl_env.pruning.features import OUTPUT, FeatureReader
+from lfgcl_env.pruning.groups import Exclusion, Group, find_groups
+from lfgcl_env.pruning.layers import BATCH_NORMS, Layer, count_macs, measure_layers
+from lfgcl_env.pruning.plan import SlicePlan
+from lfgcl_env.pruning.projection import Projection
+from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchnorm
+from lfgcl_env.pruning.saving import save_pruned
+from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES, WORST
+from lfgcl_env.pruning.surgery import cut
+from lfgcl_env.pruning.verify import without_wrong
+
+SCOPES = ("inner", "all")
+
+_PLAIN_BATCH_VALUES = 2**18  # 85 CIFAR images: what a CPU's cache holds well
+_BATCHNORM_BATCH_VALUES = 2**22  # 1,365 CIFAR images: one pass then serves statistics and features
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a strategy once it was scored.
+
+    Attributes:
+        keep: channels kept in every group.
+        similarity: of the pruned network's features to the baseline's; 1 for equal ones.
+        macs: multiply-accumulates for one input.
+        params: number of parameters.
+        macs_ratio: ``macs`` as a fraction of the baseline's.
+        params_ratio: ``params`` as a fraction of the baseline's.
+    """
+
+    keep: tuple[int, ...]
+    similarity: float
+    macs: int
+    params: int
+    macs_ratio: float
+    params_ratio: float
+
+
+class PruningProblem:
+    """A trained network, some unlabelled images and a budget.
+
+    All that does not depend on a strategy is computed here, once: groups, slice plan, costs,
+    channel orders and the baseline's features. Scoring a strategy then takes index selections and
+    forward passes of an already smaller network; a strategy scored before takes nothing.
+
+    Args:
+        network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
+            module. It is never changed.
+        images: unlabelled inputs, normalised as the network expects them; float
+            (images, channels, height, width).
+        budget: fraction of the baseline's cost that may remain; :meth:`project` takes others.
+        budget_metric: ``"macs"`` or ``"params"``.
+        criterion: the order in which a group's channels go: ``"l1"``, ``"l2"``, ``"fpgm"``,
+            ``"bn_scale"`` or ``"random"``.
+        repair: ``"batchnorm"`` (statistics re-estimated on the images) or ``"none"``.
+        similarity: ``"cosine"``, ``"cka"``, ``"mse"`` or ``"kl"``.
+        scope: ``"inner"`` leaves alone the groups that an addition couples (residual streams);
+            ``"all"`` includes them.
+        features: modules at whose outputs features are compared; None for the classifier's input
+            (penultimate features); ``"kl"`` always compares the networks' outputs.
+        round_to: kept counts are multiples of it, or the whole group.
+        min_channels: fewest channels that stay in a group.
+        seed: for the random criterion.
+        device: where candidates run.
+
+    Raises:
+        ValueError: for unknown names, images that do not fit, an unreachable budget, or a network
+            in which nothing can be pruned; the message says what would do.
+
+    Attributes:
+        groups: what a strategy has one entry for.
+        excluded: what is left alone, and why.
+        layers: the baseline's convolutions and linear layers in order of use.
+        listeners: called with the evaluation after every new distinct strategy.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Baseline,
+        images: Tensor,
+        *,
+        budget: float = 0.5,
+        budget_metric: str = "macs",
+        criterion: str = "l1",
+        repair: str = "batchnorm",
+        similarity: str = "cosine",
+        scope: str = "inner",
+        features: Sequence[str] | None = None,
+        round_to: int = 1,
+        min_channels: int = 1,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.repair = check_choice(repair, REPAIRS, "repair")
+        self.similarity = check_choice(similarity, SIMILARITIES, "similarity")
+        check_choice(scope, SCOPES, "scope")
+        images = _checked_images(images)
+        if not isinstance(network, Baseline):
+            network = load_baseline(network, input_shape=tuple(images.shape[1:]))
+        self.baseline = network
+        module = network.network
+        _check_fit(network, images, self.repair)
+        self.device = torch.device(device)
+
+        example = images[:2].to(next(module.parameters()).device)
+        self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
+        tracing = find_groups(module, example)
+        in_scope = [g for g in tracing.groups if scope == "all" or not g.coupled]
+        right, wrong = without_wrong(module, in_scope, example)
+        if not right:
+            reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*tracing.excluded, *wrong)[:3])
+            raise ValueError(f"no channels of this network can be pruned ({reasons})")
+        self.groups: tuple[Group, ...] = tuple(right)
+        out_of_scope = tuple(
+            Exclusion(g.name, g.channels, "an addition couples it (scope='all' includes it)")
+            for g in tracing.groups
+            if g not in in_scope
+        )
+        self.excluded: tuple[Exclusion, ...] = (*tracing.excluded, *out_of_scope, *wrong)
+        self._parts = tracing.parts
+
+        self.plan = SlicePlan(module, self.groups)
+        other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
+        self._cost = CostModel(module, self.plan, self.layers, max(other_macs, 0))
+        self._channels = np.array([group.channels for group in self.groups], dtype=np.int64)
+        self._projection = Projection(
+            self._channels.tolist(),
+            self._cost,
+            metric=budget_metric,
+            round_to=round_to,
+            min_channels=min_channels,
+        )
+        self.budget = self.check_budget(budget)
+        self.criterion = criterion
+        self._orders = orders(criterion, Context(module, seed), self.groups)
+        self._candidate = Candidate(module, self.plan, device=self.device)
+
+        places = [OUTPUT] if self.similarity in OF_OUTPUTS else features
+        self._reader = FeatureReader(module, self.plan, self.layers, places)
+        self._batches = self._split(images)
+        with torch.inference_mode(), self._reader.reading(self._candidate.network) as found:
+            for batch in self._batches:
+                self._candidate.network(batch)
+        self._targets = self._reader.joined(found, None)
+        self._check_places()
+
+        self.memory: dict[tuple[int, ...], Evaluation] = {}
+        self.listeners: list[Callable[[Evaluation], None]] = []
+
+    @property
+    def budget_metric(self) -> str:
+        """What the budget counts: ``"macs"`` or ``"params"``."""
+        return self._projection.metric
+
+    @property
+    def lowest_budget(self) -> float:
+        """The smallest budget that can be met, as a fraction of the baseline's cost."""
+        return self._projection.lowest
+
+    @property
+    def baseline_cost(self) -> Cost:
+        """Cost of the unpruned network."""
+        return self._cost.baseline
+
+    @property
+    def evaluations(self) -> int:
+        """How many distinct strategies were scored, those remembered from a file included."""
+        return len(self.memory)
+
+    @cached_property
+    def channels(self) -> NDArray[np.int64]:
+        """Channels of every group in the baseline; int64, (groups,)."""
+        channels = self._channels.copy()
+        channels.flags.writeable = False
+        return channels
+
+    def check_budget(self, budget: float) -> float:
+        """Return ``budget`` as a float.
+
+        Raises:
+            ValueError: if it is not in (0, 1] or cannot be reached; the message names the range.
+        """
+        return self._projection.check_budget(budget)
+
+    def project(self, prune_ratios: ArrayLike, budget: float | None = None) -> NDArray[np.int64]:
+        """Turn wanted prune ratios into the strategy on the budget that shifts all alike.
+
+        Args:
+            prune_ratios: fraction of each group's channels to remove, in [0, 1]; (groups,).
+            budget: instead of the problem's own.
+
+        Returns:
+            A strategy: channels kept in every group; int64, (groups,). It never costs more than
+            the budget, and one more channel in any group would.
+
+        Raises:
+            ValueError: for a wrong shape, NaN, ratios outside [0, 1], or an unreachable budget.
+        """
+        ratios = np.asarray(prune_ratios, dtype=np.float64)
+        if ratios.shape != (len(self.groups),):
+            raise ValueError(
+                f"prune ratios must have shape ({len(self.groups)},), one entry per group, "
+                f"got {ratios.shape}"
+            )
+        if not np.isfinite(ratios).all():
+            index = int(np.flatnonzero(~np.isfinite(ratios))[0])
+            raise ValueError(f"prune ratios must be finite: entry {index} is {ratios[index]}")
+        if ratios.min() < -1e-6 or ratios.max() > 1 + 1e-6:
+            raise ValueError(
+                f"prune ratios must lie in [0, 1], got {ratios.min():.4g} to {ratios.max():.4g}"
+            )
+        value = self.budget if budget is None else self.check_budget(budget)
+        return self._projection(np.clip(ratios, 0.0, 1.0), value)
+
+    def cost(self, strategy: ArrayLike) -> Cost:
+        """MACs and parameters of a strategy, in closed form.
+
+        Raises:
+            ValueError: if it is no strategy of this problem.
+        """
+        return self._cost(self._checked(strategy))
+
+    def prune_ratios(self, strategy: ArrayLike) -> NDArray[np.float64]:
+        """Fraction of each group's channels that a strategy removes; float64, (groups,)."""
+        return 1.0 - self._checked(strategy) / self._channels
+
+    def kept_channels(self, strategy: ArrayLike) -> list[NDArray[np.int64]]:
+        """Indices of the channels that a strategy keeps in every group, ascending."""
+        keep = self._checked(strategy)
+        return [np.sort(order[:k]) for order, k in zip(self._orders, keep, strict=True)]
+
+    def evaluate(self, strategy: ArrayLike) -> Evaluation:
+        """Score a strategy; one scored before is looked up.
+
+        Args:
+            strategy: channels kept in every group; integers, (groups,).
+
+        Raises:
+            ValueError: if it is no strategy of this problem.
+        """
+        keep = self._checked(strategy)
+        key = tuple(keep.tolist())
+        if key not in self.memory:
+            evaluation = self._score(keep)
+            self.memory[key] = evaluation
+            for listener in self.listeners:
+                listener(evaluation)
+        return self.memory[key]
+
+    def remember(self, evaluation: Evaluation) -> None:
+        """Put an evaluation made earlier into the memory, so that it is not made again.
+
+        Raises:
+            ValueError: if its strategy or costs are not of this problem.
+        """
+        cost = self.cost(evaluation.keep)
+        if (cost.macs, cost.params) != (evaluation.macs, evaluation.params):
+            raise ValueError(
+                f"an evaluation with {evaluation.macs} MACs and {evaluation.params} parameters is "
+                f"not of this problem: the same strategy has {cost.macs} and {cost.params} here"
+            )
+        self.memory[tuple(int(k) for k in evaluation.keep)] = evaluation
+
+    def compress(self, strategy: ArrayLike) -> nn.Module:
+        """Return a physically smaller network for a strategy, as it was scored.
+
+        The surgery is Torch-Pruning's, on a copy; what the repair changed is then carried over.
+
+        Raises:
+            ValueError: if it is no strategy of this problem.
+        """
+        keep = self._checked(strategy)
+        module = self.baseline.network
+        smaller = cut(module, self.groups, self.kept_channels(keep), self._parts)
+        _, statistics = self._run(keep)
+        modules = dict(smaller.named_modules())
+        with torch.no_grad():
+            for name, (mean, variance) in statistics.items():
+                norm = modules[name]
+                assert isinstance(norm, BATCH_NORMS)
+                if norm.running_mean is not None and norm.running_var is not None:
+                    norm.running_mean.copy_(mean)
+                    norm.running_var.copy_(variance)
+        for parameter, original in zip(smaller.parameters(), module.parameters(), strict=True):
+            parameter.requires_grad_(original.requires_grad)
+        return smaller
+
+    def save(
+        self, path: str | os.PathLike[str], strategy: ArrayLike, network: nn.Module | None = None
+    ) -> Path:
+        """Write the pruned network of a strategy, see :func:`lfgcl_env.load_pruned`.
+
+        Args:
+            path: the file to write.
+            strategy: channels kept in every group.
+            network: what :meth:`compress` returned, if it was called already.
+
+        Raises:
+            OSError: if the file cannot be written; nothing half-written stays.
+        """
+        evaluation = self.evaluate(strategy)
+        names = [group.name for group in self.groups]
+        kept = [channels.tolist() for channels in self.kept_channels(strategy)]
+        return save_pruned(
+            path,
+            self.compress(strategy) if network is None else network,
+            self.baseline,
+            self.plan,
+            kept_channels=dict(zip(names, kept, strict=True)),
+            evaluation=asdict(evaluation),
+            settings=self.settings(),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The JSON-able arguments that decide scores: budget, criterion, repair, similarity, ..."""
+        return {
+            "budget": self.budget,
+            "budget_metric": self.budget_metric,
+            "criterion": self.criterion,
+            "repair": self.repair,
+            "similarity": self.similarity,
+        }
+
+    def _checked(self, strategy: ArrayLike) -> NDArray[np.int64]:
+        keep = np.asarray(strategy)
+        if keep.shape != (len(self.groups),) or not np.issubdtype(keep.dtype, np.number):
+            raise ValueError(
+                f"a strategy holds one count of kept channels for each of the {len(self.groups)} "
+                f"groups, got {keep.dtype} of shape {keep.shape}"
+            )
+        whole = keep.astype(np.int64) if np.isfinite(keep).all() else np.zeros_like(self._channels)
+        wrong = np.flatnonzero((whole != keep) | (whole < 1) | (whole > self._channels))
+        if len(wrong):
+            group = self.groups[wrong[0]]
+            raise ValueError(
+                f"group {group.name} can keep 1 to {group.channels} channels, got {keep[wrong[0]]}"
+            )
+        return whole
+
+    def _run(self, keep: NDArray[np.int64]) -> tuple[Found, Statistics]:
+        self._candidate.install(self.kept_channels(keep))
+        if self.repair == "batchnorm":
+            return run_with_batchnorm(self._candidate, self._reader, self._batches)
+        return run_plain(self._candidate, self._reader, self._batches), {}
+
+    def _features(self, keep: NDArray[np.int64]) -> list[Tensor]:
+        found, _ = self._run(keep)
+        return self._reader.joined(found, self.plan.mask(self.kept_channels(keep)))
+
+    def _score(self, keep: NDArray[np.int64]) -> Evaluation:
+        compare = SIMILARITIES[self.similarity]
+        with torch.inference_mode():
+            pairs = zip(self._targets, self._features(keep), strict=True)
+            values = [compare(target, features) for target, features in pairs]
+        similarity = float(np.mean(values))
+        if not np.isfinite(similarity):
+            similarity = WORST[self.similarity]
+        cost = self._cost(keep)
+        whole = self.baseline_cost
+        return Evaluation(
+            keep=tuple(keep.tolist()),
+            similarity=similarity,
+            macs=cost.macs,
+            params=cost.params,
+            macs_ratio=cost.macs / whole.macs,
+            params_ratio=cost.params / whole.params,
+        )
+
+    def _split(self, images: Tensor) -> list[Tensor]:
+        values = _BATCHNORM_BATCH_VALUES if self.repair == "batchnorm" else _PLAIN_BATCH_VALUES
+        if self.device.type != "cpu":
+            values = _BATCHNORM_BATCH_VALUES * 16
+        size = max(8, values // images[0].numel())
+        layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
+        dtype = next(self._candidate.network.parameters()).dtype
+        return [
+            batch.to(device=self.device, dtype=dtype).contiguous(memory_format=layout)
+            for batch in torch.split(images, size)
+        ]
+
+    def _check_places(self) -> None:
+        """Refuse feature places whose channels change in a way that the plan does not know."""
+        halves = np.maximum(1, self._channels // 2)
+        self._candidate.install(self.kept_channels(halves))
+        with torch.inference_mode(), self._reader.reading(self._candidate.network) as found:
+            self._candidate.network(self._batches[0][:1])
+        for target, features in zip(
+            self._targets,
+            self._reader.joined(found, self.plan.mask(self.kept_channels(halves))),
+            strict=True,
+        ):
+            if target.shape[1:] != features.shape[1:]:
+                raise ValueError(
+                    "features loses channels that cannot be matched to the baseline's: name a "
+                    "convolution, linear or BatchNorm layer instead"
+                )
+
+
+def _checked_images(images: Tensor) -> Tensor:
+    if not isinstance(images, Tensor) or images.dim() < 2 or not images.is_floating_point():
+        raise ValueError(
+            "images must be a float tensor (images, channels, height, width), normalised as the "
+            f"network expects: see lfgcl_env.images.load_images; got {_described(images)}"
+        )
+    if len(images) < 2:
+        raise ValueError(f"at least 2 calibration images are needed, got {len(images)}")
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("images hold NaN or infinite values")
+    return images.detach()
+
+
+def _described(images: object) -> str:
+    if isinstance(images, Tensor):
+        return f"{images.dtype} of shape {tuple(images.shape)}"
+    return type(images).__name__
+
+
+def _check_fit(baseline: Baseline, images: Tensor, repair: str) -> None:
+    if tuple(images.shape[1:]) != tuple(baseline.input_shape):
+        raise ValueError(
+            f"images have shape {tuple(images.shape[1:])}, "
+            f"and the network takes {tuple(baseline.input_shape)}"
+        )
+    norms = any(isinstance(module, BATCH_NORMS) for module in baseline.network.modules())
+    if repair == "batchnorm" and not norms:
+        raise ValueError(
+            "repair 'batchnorm' needs BatchNorm layers and this network has none: use 'none'"
+        )

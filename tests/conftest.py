@@ -1,0 +1,43 @@
+"""What several test files need: skipping what needs data that is not on this machine."""
+
+import pytest
+
+from lfgcl_env.images import data_root
+from lfgcl_env.networks import PUBLISHED
+
+
+def missing(need: str) -> str | None:
+    """Return how to get a data set or the weights of a network; None if they are there."""
+    if need == "CIFAR10":
+        root = data_root()
+        if (root / "cifar-10-batches-py").is_dir():
+            return None
+        return (
+            f"CIFAR10 is not in {root}: "
+            f'python -c "import torchvision; torchvision.datasets.CIFAR10({str(root)!r}, '
+            'download=True)"'
+        )
+    if PUBLISHED[need].path.is_file():
+        return None
+    return (
+        f"{PUBLISHED[need].path} is not there: "
+        f'python -c "import lfgcl_env.networks as n; n.load_baseline({need!r})"'
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked ``data(need, ...)`` where a need is missing; without one: CIFAR10."""
+    for mark in item.iter_markers("data"):
+        for need in mark.args or ("CIFAR10",):
+            if how := missing(need):
+                pytest.skip(how)
+
+
+@pytest.fixture
+def torch_home(tmp_path, monkeypatch):
+    """An empty cache of downloaded weights; returns the folder of its checkpoints."""
+    monkeypatch.setattr("torch.hub._hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    return checkpoints

@@ -1,0 +1,391 @@
+"""Baselines: structures, published weights, own networks, and what is refused."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lfgcl_env.networks import (
+    IMAGENET,
+    PUBLISHED,
+    Normalization,
+    build_network,
+    load_baseline,
+    network_names,
+)
+
+
+def small(num_classes: int = 4) -> nn.Module:
+    """A network of one's own."""
+    return nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, num_classes)
+    ).eval()
+
+
+def not_a_network() -> str:
+    return "resnet56"
+
+
+OWN = f"{__name__}:small"
+
+
+def macs(network: nn.Module, *shape: int) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, *shape))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet20", 40_551_040),
+        ("resnet32", 68_862_592),
+        ("resnet44", 97_174_144),
+        ("resnet56", 125_485_696),
+        ("resnet110", 252_887_680),
+        ("vgg16_bn", 313_725_952),
+        ("mobilenet_v2", 87_976_448),
+    ],
+)
+def test_macs_and_outputs(name, expected):
+    network = build_network(name, num_classes=7)
+    head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    assert macs(network, 3, 32, 32) == expected - 3 * head.in_features
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_every_name_has_a_test_of_its_macs():
+    assert len(network_names()) == 7
+
+
+def test_option_b_adds_one_convolution_where_the_shape_changes():
+    a, b = build_network("resnet20"), build_network("resnet20", shortcut="B")
+    extra = set(dict(b.named_parameters())) - set(dict(a.named_parameters()))
+    assert {key.split(".shortcut")[0] for key in extra} == {"layer2.0", "layer3.0"}
+    assert macs(b, 3, 32, 32) - macs(a, 3, 32, 32) == 2 * 16 * 32 * 16**2
+
+
+def test_zero_padding_keeps_the_channels_in_the_middle():
+    block = build_network("resnet20").layer2[0]
+    x = torch.rand(1, 16, 4, 4)
+    out = block.shortcut(x)
+    assert out.shape == (1, 32, 2, 2)
+    assert torch.equal(out[:, 8:24], x[:, :, ::2, ::2])
+    assert not out[:, :8].any()
+    assert not out[:, 24:].any()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn", "mobilenet_v2"])
+def test_forward_changes_neither_input_nor_layer_outputs(name):
+    network = load_baseline(name, "random").network
+    x = torch.randn(2, 3, 32, 32)
+    kept = x.clone()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            layer.register_forward_hook(lambda _, __, out: seen.append((out, out.clone())))
+    network(x)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(out, copy) for out, copy in seen)
+
+
+def test_random_weights_are_seeded_and_leave_the_global_generator_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, same, other = (load_baseline("resnet20", "random", seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.network.conv1.weight, same.network.conv1.weight)
+    assert not torch.equal(one.network.conv1.weight, other.network.conv1.weight)
+
+
+def test_a_baseline_can_be_rebuilt_from_its_name_and_arguments():
+    baseline = load_baseline("resnet20", "random", num_classes=100, shortcut="B")
+    arguments = json.loads(json.dumps(baseline.arguments))
+    rebuilt = build_network(baseline.name, **arguments)
+    rebuilt.load_state_dict(baseline.network.state_dict())
+    assert (baseline.num_classes, baseline.input_shape) == (100, (3, 32, 32))
+    assert not baseline.network.training
+
+
+# Published weights
+
+
+def test_published_urls_end_with_a_hash():
+    for weights in PUBLISHED.values():
+        assert weights.url.startswith("https://github.com/")
+        assert len(bytes.fromhex(weights.path.stem.rsplit("-", 1)[-1])) == 4
+
+
+@pytest.mark.data("resnet20")
+def test_published_keys_are_mapped_to_ours():
+    baseline = load_baseline("resnet20")
+    raw = torch.load(PUBLISHED["resnet20"].path, map_location="cpu", weights_only=True)
+    state = baseline.network.state_dict()
+    for key, value in raw["state_dict"].items():
+        assert torch.equal(state[key.removeprefix("module.")], value)
+    assert (baseline.weights, baseline.normalization) == ("published", IMAGENET)
+
+
+@pytest.mark.data("resnet20")
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
+def test_a_damaged_cached_checkpoint_is_named(torch_home, damage):
+    file = torch_home / PUBLISHED["resnet20"].path.name
+    if damage == "foreign":
+        torch.save({"state_dict": build_network("resnet20").state_dict()}, file)
+    elif damage == "truncated":
+        torch.save(build_network("resnet20").state_dict(), file)
+        file.write_bytes(file.read_bytes()[:100_000])
+    else:
+        file.touch()
+    with pytest.raises(ValueError, match=r"resnet20-12fca82f.th.*damaged.*delete it"):
+        load_baseline("resnet20")
+
+
+def test_without_a_network_connection_the_error_says_what_to_do(torch_home, monkeypatch):
+    def refuse(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    with pytest.raises(OSError, match=r"cannot download https.*Name or service.*by hand"):
+        load_baseline("vgg16_bn")
+    with pytest.raises(OSError, match=r"cannot download https://download.pytorch.org"):
+        load_baseline("torchvision:resnet18")
+
+
+def test_a_download_with_another_hash_is_refused(torch_home, monkeypatch):
+    def send(*_, **__):
+        raise RuntimeError('invalid hash value (expected "12fca82f", got "abc")')
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", send)
+    with pytest.raises(ValueError, match="not the published checkpoint"):
+        load_baseline("resnet20")
+
+
+@pytest.mark.parametrize("arguments", [{"num_classes": 100}, {"shortcut": "B"}])
+def test_published_weights_of_another_structure_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"published weights of resnet56 have .* not "):
+        load_baseline("resnet56", **arguments)
+
+
+# Weights from a file
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".th", ".safetensors"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_from_a_file(tmp_path, suffix, wrapped):
+    path = tmp_path / f"own{suffix}"
+    state = build_network("resnet20").state_dict()
+    stored = {f"module.{key}": value for key, value in state.items()} if wrapped else state
+    if suffix == ".safetensors":
+        save_file(stored, path)
+    else:
+        torch.save({"state_dict": stored, "epoch": 3} if wrapped else stored, path)
+    with pytest.warns(UserWarning, match="does not say how its inputs were normalised"):
+        baseline = load_baseline("resnet20", path)
+    assert torch.equal(baseline.network.conv1.weight, state["conv1.weight"])
+    assert baseline.weights == str(path)
+
+
+def test_a_normalization_that_is_given_is_taken_without_a_warning(tmp_path):
+    path = tmp_path / "own.pt"
+    torch.save(build_network("resnet20").state_dict(), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        baseline = load_baseline("resnet20", path, normalization=((0.5,) * 3, (0.25,) * 3))
+    assert baseline.normalization == Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.mark.data("resnet20")
+def test_a_copy_of_the_published_file_keeps_its_normalization(tmp_path):
+    path = shutil.copy(PUBLISHED["resnet20"].path, tmp_path / "copy.th")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_baseline("resnet20", path).normalization == IMAGENET
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
+    path = tmp_path / "own.pt"
+    torch.save(build_network("resnet32", num_classes=100).state_dict(), path)
+    with pytest.raises(ValueError, match=r"own.pt.*unknown layer1.3.*linear.weight \(100, 64\)"):
+        load_baseline("resnet20", path)
+
+
+def test_weights_with_nan_are_refused(tmp_path):
+    path = tmp_path / "own.pt"
+    state = build_network("resnet20").state_dict()
+    state["linear.bias"][3] = float("nan")
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"NaN or infinite values in linear.bias"):
+        load_baseline("resnet20", path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 half an archive"])
+def test_a_file_that_is_no_state_dict_is_named(tmp_path, suffix, content):
+    path = tmp_path / f"own{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"own{suffix}.*damaged"):
+        load_baseline("resnet20", path)
+
+
+def test_a_pickled_module_is_not_executed(tmp_path):
+    path = tmp_path / "module.pt"
+    torch.save(build_network("resnet20"), path)
+    with pytest.raises(ValueError, match="weights_only"):
+        load_baseline("resnet20", path)
+
+
+def test_a_file_with_something_else_is_named(tmp_path):
+    path = tmp_path / "own.pt"
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_baseline("resnet20", path)
+
+
+def test_a_missing_file_and_a_misspelt_word_are_told_apart():
+    with pytest.raises(FileNotFoundError, match=r"Did you mean 'published'\?"):
+        load_baseline("resnet20", "publishd")
+
+
+# Networks of others
+
+
+def test_an_own_function_by_name_and_itself():
+    for network in (OWN, small):
+        baseline = load_baseline(network, num_classes=5)
+        assert (baseline.name, baseline.arguments) == (OWN, {"num_classes": 5})
+        assert (baseline.num_classes, baseline.weights) == (5, "given")
+        assert baseline.normalization is None
+
+
+def test_a_function_without_an_importable_name_has_none():
+    assert load_baseline(lambda: small()).name is None
+
+
+def test_an_own_function_with_weights_from_a_file(tmp_path):
+    path = tmp_path / "own.pt"
+    state = small().state_dict()
+    torch.save(state, path)
+    baseline = load_baseline(OWN, path)
+    assert torch.equal(baseline.network[0].weight, state["0.weight"])
+    assert baseline.weights == str(path)
+
+
+def test_a_module_in_training_mode_is_copied_and_another_is_not():
+    training, ready = small().train(), small()
+    baseline = load_baseline(training)
+    assert training.training
+    assert baseline.network is not training
+    assert not baseline.network.training
+    assert load_baseline(ready).network is ready
+    assert (baseline.name, baseline.weights) == (None, "given")
+
+
+def test_a_module_keeps_its_own_weights():
+    with pytest.raises(ValueError, match="cannot be put into a module"):
+        load_baseline(small(), "random")
+    with pytest.raises(ValueError, match="takes no arguments"):
+        load_baseline(small(), num_classes=3)
+
+
+def test_torchvision_networks():
+    baseline = load_baseline("torchvision:squeezenet1_1", "random", input_shape=(3, 64, 64))
+    assert (baseline.num_classes, baseline.normalization) == (1000, IMAGENET)
+    assert build_network(baseline.name, num_classes=3)(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    assert load_baseline("torchvision:squeezenet1_1", "random").input_shape == (3, 224, 224)
+
+
+def test_torchvision_weights_are_checked_and_bring_their_arguments(torch_home, monkeypatch):
+    from torchvision.models import GoogLeNet_Weights
+
+    url = GoogLeNet_Weights.DEFAULT.url
+    trained = build_network("torchvision:googlenet", init_weights=False, num_classes=1000)
+    file = torch_home / url.rsplit("/", 1)[-1]
+    torch.save(trained.state_dict(), file)
+    with pytest.raises(ValueError, match=r"googlenet-1378be20.pth.*damaged"):
+        load_baseline("torchvision:googlenet")
+    monkeypatch.setattr("lfgcl_env.networks.published.sha256", lambda path: "1378be20")
+    baseline = load_baseline("torchvision:googlenet")
+    assert baseline.arguments == {"transform_input": True, "aux_logits": False}
+    rebuilt = build_network(baseline.name, init_weights=False, **baseline.arguments)
+    rebuilt.load_state_dict(baseline.network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("resnet65", r"Did you mean 'resnet56'\?"),
+        ("resnet18", r"Did you mean 'torchvision:resnet18'\?"),
+        ("torchvision:resnet51", r"Did you mean 'resnet50'\?"),
+        ("no.such.package:build", "cannot import 'no.such.package'"),
+        (f"{__name__}:smal", r"Did you mean 'small'\?"),
+        (f"{__name__}:OWN", "not callable"),
+        (f"{__name__}:not_a_network", "gave a str"),
+        (3, "neither a name"),
+    ],
+)
+def test_unknown_networks_are_refused_with_the_nearest(network, message):
+    with pytest.raises(ValueError, match=message):
+        load_baseline(network)
+
+
+@pytest.mark.parametrize("network", ["resnet20", OWN, "torchvision:resnet18"])
+def test_unknown_arguments_are_refused(network):
+    with pytest.raises(ValueError, match="num_clases"):
+        load_baseline(network, "random", num_clases=3)
+
+
+def test_what_is_no_depth_is_refused():
+    from lfgcl_env.networks import CifarResNet
+
+    with pytest.raises(ValueError, match="depth 21 is not 6 n"):
+        CifarResNet(21)
+
+
+@pytest.mark.parametrize("shape", [(3, 32), (3, 0, 32), (1, 32, 32), 32])
+def test_an_input_shape_that_does_not_fit_is_refused(shape):
+    with pytest.raises(ValueError, match="input"):
+        load_baseline("resnet20", "random", input_shape=shape)
+
+
+def test_a_network_without_logits_is_refused():
+    with pytest.raises(ValueError, match="logits of shape"):
+        load_baseline(nn.Conv2d(3, 2, 3).eval())
+
+
+# Normalization
+
+
+def test_normalization_is_channel_wise():
+    normalization = Normalization((0.0, 0.5), (1.0, 0.25))
+    images = torch.ones(1, 2, 1, 1)
+    assert normalization.apply(images).flatten().tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="do not have the 2 channels"):
+        normalization.apply(torch.ones(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [((0.5,), (0.0,)), ((0.5,), (1.0, 1.0)), ((float("nan"),), (1.0,)), 0.5, (0.5, 0.5), "ab", ()],
+)
+def test_what_is_no_normalization_is_refused(value):
+    with pytest.raises(ValueError, match="normalization"):
+        load_baseline("resnet20", "random", normalization=value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.data(n)) for n in PUBLISHED],
+)
+def test_published_files_load_and_have_their_hash(name):
+    path = PUBLISHED[name].path
+    digits = path.stem.rsplit("-", 1)[-1]
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digits)
+    assert load_baseline(name).num_classes == PUBLISHED[name].num_classes
