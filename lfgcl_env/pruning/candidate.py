@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.layers import BATCH_NORMS, layer_kind
+from lfgcl_env.pruning.least_squares import LeastSquares
 from lfgcl_env.pruning.plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -25,6 +26,11 @@ class Candidate:
         plan: its slice plan.
         device: where the copy lives.
         dtype: floating-point type of the copy; None keeps the baseline's.
+
+    Attributes:
+        solver: gives repaired weights to layers that lost input channels; None leaves them as
+            they are. To be set before the first strategy is installed.
+        followed_by: the BatchNorms that take over the bias of repaired layers without one.
     """
 
     def __init__(
@@ -53,6 +59,9 @@ class Candidate:
             for name, module in self._modules.items()
         }
         self._installed: dict[str, tuple[bytes, ...]] = {}
+        self._means = {name: norm.running_mean for name, norm in self._norms.items()}
+        self.solver: LeastSquares | None = None
+        self.followed_by: dict[str, str] = {}
 
     @torch.inference_mode()
     def install(self, kept: Sequence[NDArray[np.int64]]) -> None:
@@ -63,28 +72,52 @@ class Candidate:
         """
         mask = self.plan.mask(kept)
         marks = [np.sort(channels).tobytes() for channels in kept]
+        changed = set()
         for name, slices in self.plan.layers.items():
             signature = tuple(marks[g] for g in slices.groups)
             if self._installed.get(name) != signature:
-                self._cut(self._modules[name], slices, self._originals[name], mask)
+                self._cut(name, slices, mask)
                 self._installed[name] = signature
+                changed.add(name)
+        if self.solver is not None:
+            for name, norm in self.followed_by.items():
+                if name in self.solver and changed & {name, norm}:
+                    self._shift_mean(name, norm, mask)
 
-    def _cut(
-        self,
-        module: nn.Module,
-        slices: LayerSlices,
-        originals: dict[str, Tensor],
-        mask: NDArray[np.bool_],
-    ) -> None:
+    def _cut(self, name: str, slices: LayerSlices, mask: NDArray[np.bool_]) -> None:
+        module = self._modules[name]
         out = slices.out.kept(mask) if slices.out else None
         into = slices.into.kept(mask) if slices.into else None
-        for key, tensor in originals.items():
+        tensors = self._originals[name]
+        if into is not None and self.solver is not None and name in self.solver:
+            weight, bias = self.solver(name, into)
+            tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
+        elif into is not None:
+            chosen = torch.from_numpy(into)
+            tensors = {
+                key: tensor.index_select(1, chosen.to(tensor.device)) if key == "weight" else tensor
+                for key, tensor in tensors.items()
+            }
+        for key, tensor in tensors.items():
             if out is not None:
                 tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
-            if into is not None and tensor.dim() > 1:
-                tensor = tensor.index_select(1, torch.from_numpy(into).to(tensor.device))
             replace_tensor(module, key, tensor)
         resize(module, None if out is None else len(out), None if into is None else len(into))
+
+    def _shift_mean(self, layer: str, norm: str, mask: NDArray[np.bool_]) -> None:
+        """Let a BatchNorm's mean take the repaired bias of a layer that has none."""
+        into = self.plan.layers[layer].into
+        mean = self._means[norm]
+        if into is None or mean is None or self._modules[layer].bias is not None:
+            return
+        assert self.solver is not None
+        _, bias = self.solver(layer, into.kept(mask))
+        shifted = mean - bias
+        slices = self.plan.layers.get(norm)
+        if slices is not None and slices.out is not None:
+            kept = torch.from_numpy(slices.out.kept(mask))
+            shifted = shifted.index_select(0, kept.to(shifted.device))
+        self._norms[norm].running_mean = shifted
 
     @contextmanager
     def reestimating(self) -> Iterator[Statistics]:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.names import check_choice
+from lfgcl_env.pruning.activation_criteria import hrank_scores, thinet_scores
 from lfgcl_env.pruning.groups import Group, Member
 from lfgcl_env.pruning.layers import BATCH_NORMS
+from lfgcl_env.pruning.moments import Moments
+from lfgcl_env.pruning.obs import Elimination
 
 Scores = NDArray[np.float64]
 
@@ -26,10 +29,16 @@ class Context:
 
     Attributes:
         network: the baseline.
+        images: the calibration images, normalised.
+        eliminations: returns every group's backward elimination, by the group's name.
+        moments: returns the second moments of every layer whose inputs follow groups.
         seed: for criteria that draw at random.
     """
 
     network: nn.Module
+    images: Tensor
+    eliminations: Callable[[], dict[str, Elimination]]
+    moments: Callable[[], dict[str, Moments]]
     seed: int
 
 
@@ -112,6 +121,24 @@ def bn_scale(context: Context, group: Group) -> Scores:
     return _mean_of_producers(scales)
 
 
+def obs(context: Context, group: Group) -> Scores:
+    """Optimal Brain Surgeon: how late backward elimination removes a channel, see :mod:`.obs`."""
+    order = context.eliminations()[group.name].order
+    scores = np.empty(group.channels)
+    scores[order] = -np.arange(group.channels)
+    return scores
+
+
+def thinet(context: Context, group: Group) -> Scores:
+    """Greedy selection by the next layer's output error without refitting (Luo, ICCV 2017)."""
+    return thinet_scores(group, context.moments())
+
+
+def hrank(context: Context, group: Group) -> Scores:
+    """Mean rank of a channel's feature maps (Lin et al., CVPR 2020)."""
+    return hrank_scores(context.network, group, context.images)
+
+
 def random(context: Context, group: Group) -> Scores:
     """A random order, the same for the same seed and group."""
     name = np.frombuffer(group.name.encode(), dtype=np.uint8)
@@ -119,9 +146,12 @@ def random(context: Context, group: Group) -> Scores:
 
 
 CRITERIA: dict[str, Criterion] = {
+    "obs": obs,
     "l1": l1,
     "l2": l2,
     "fpgm": fpgm,
     "bn_scale": bn_scale,
+    "thinet": thinet,
+    "hrank": hrank,
     "random": random,
 }

@@ -42,7 +42,7 @@ class FeatureReader:
     ) -> None:
         self._classifier = layers[-1].name
         self._dimensions: list[Dimension | None] = []
-        self._places = list(places) if places is not None else []
+        self._places = [places] if isinstance(places, str) else list(places or ())
         names = [name for name, _ in network.named_modules() if name]
         if places is not None and not self._places:
             raise ValueError("features names no module: give at least one, or None")
@@ -67,13 +67,18 @@ class FeatureReader:
             if not self._places:
                 module = network.get_submodule(self._classifier)
                 handle = module.register_forward_pre_hook(
-                    lambda _, inputs: found[0].append(_pooled(inputs[0]))
+                    lambda module, inputs: found[0].append(
+                        _pooled(_channels_first(module, inputs[0]))
+                    )
                 )
                 stack.callback(handle.remove)
             for place, into in zip(self._places, found, strict=False):
                 module = network if place == OUTPUT else network.get_submodule(place)
+                # Copied, because what follows may work in place, as ReLUs and additions often do.
                 handle = module.register_forward_hook(
-                    lambda _, __, output, into=into: into.append(output)
+                    lambda module, _, output, into=into: into.append(
+                        _channels_first(module, output).clone()
+                    )
                 )
                 stack.callback(handle.remove)
             yield found
@@ -86,7 +91,9 @@ class FeatureReader:
             mask: see :meth:`SlicePlan.mask`; None for the baseline itself.
         """
         result = []
-        for batches, dimension in zip(found, self._dimensions, strict=True):
+        for index, (batches, dimension) in enumerate(zip(found, self._dimensions, strict=True)):
+            if not batches:
+                raise ValueError(f"module {self._places[index]!r} is not used: it has no features")
             features = torch.cat(batches)
             if dimension is not None and mask is not None:
                 whole = features.new_zeros((features.shape[0], dimension.size, *features.shape[2:]))
@@ -94,6 +101,16 @@ class FeatureReader:
                 features = whole.index_copy_(1, kept, features)
             result.append(features.flatten(1))
         return result
+
+
+def _channels_first(module: nn.Module, features: object) -> Tensor:
+    """Features as (images, channels, ...); a linear layer has its channels last."""
+    if not isinstance(features, Tensor):
+        raise ValueError(
+            f"a {type(module).__name__} gives a {type(features).__name__}, not one tensor, and so "
+            "has no features to compare: name another module"
+        )
+    return features.movedim(-1, 1) if isinstance(module, nn.Linear) else features
 
 
 def _pooled(inputs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.pruning.layers import BATCH_NORMS, layer_kind
+from lfgcl_env.pruning.layers import BATCH_NORMS, layer_kind, layer_sizes
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,23 @@ class Tracing:
         excluded: what had to be left out.
         parts: for every module that was traced by itself (``""``: the whole network), the inputs
             that it was traced with.
+        followed_by: for layers whose output goes into a BatchNorm and nowhere else, that
+            BatchNorm's name.
     """
 
     groups: tuple[Group, ...]
     excluded: tuple[Exclusion, ...]
     parts: dict[str, tuple[Tensor, ...]]
+    followed_by: dict[str, str]
 
 
 class Unprunable(Exception):
     """Internal: a traced set of channels cannot become a group; the message says why."""
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of its message, to be quoted in a reason."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def find_groups(network: nn.Module, example: Tensor) -> Tracing:
@@ -106,13 +114,14 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
     groups: list[Group] = []
     excluded: list[Exclusion] = []
     parts: dict[str, tuple[Tensor, ...]] = {}
+    followed_by: dict[str, str] = {}
     pending: list[tuple[nn.Module, tuple[Tensor, ...]]] = [(network, (example,))]
     while pending:
         part, inputs = pending.pop(0)
         try:
             graph = dependency_graph(part, inputs)
         except Exception as error:
-            reason = f"Torch-Pruning cannot trace it ({type(error).__name__}: {error})"
+            reason = f"Torch-Pruning cannot trace it ({first_line(error)})"
             excluded.append(Exclusion(names[part] or type(part).__name__, 0, reason))
             pending += _children_with_inputs(part, inputs)
             continue
@@ -120,10 +129,11 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
         found, left_out = _groups_of_graph(graph, part, names, whole=part is network)
         groups += found
         excluded += left_out
+        followed_by |= _batchnorms_behind(graph, names)
     order = {name: index for index, name in enumerate(names.values())}
     groups.sort(key=lambda group: order[group.name])
     kept, overlapping = _without_overlaps(groups)
-    return Tracing(tuple(kept), (*excluded, *overlapping), parts)
+    return Tracing(tuple(kept), (*excluded, *overlapping), parts, followed_by)
 
 
 def dependency_graph(network: nn.Module, inputs: Tensor | tuple[Tensor, ...]) -> tp.DependencyGraph:
@@ -153,6 +163,17 @@ def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int
     return graph.get_pruning_group(
         root, graph.get_pruner_of_module(root).prune_out_channels, channels
     )
+
+
+def _batchnorms_behind(graph: tp.DependencyGraph, names: dict[nn.Module, str]) -> dict[str, str]:
+    """BatchNorms that are the only user of a layer's output, by the layer's name."""
+    found = {}
+    for module, node in graph.module2node.items():
+        if isinstance(module, nn.Module) and layer_kind(module) and len(node.outputs) == 1:
+            behind = node.outputs[0]
+            if isinstance(behind.module, BATCH_NORMS) and behind.inputs == [node]:
+                found[names[module]] = names[behind.module]
+    return found
 
 
 def _children_with_inputs(
@@ -196,7 +217,7 @@ def _groups_of_graph(
         try:
             traced = pruning_group(graph, module, list(range(channels)))
         except Exception as error:
-            reason = f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})"
+            reason = f"Torch-Pruning cannot follow its channels ({first_line(error)})"
             excluded.append(Exclusion(name, channels, reason))
             continue
         produced |= {
@@ -235,12 +256,15 @@ def _group(
     coupled = False
     for item in traced.items:
         node = item.dep.target
+        if isinstance(node.module, nn.PReLU) and node.module.num_parameters == 1:
+            continue  # one slope for all channels
         side = _side(item)
         if side:
             layer = names[node.module]
             if layer_kind(node.module) == "grouped":
                 raise Unprunable(f"{layer} is a grouped convolution that is not depthwise")
-            members.append(_member(layer, side, item, channels))
+            size = layer_sizes(node.module)[1 if side == "in" else 0]
+            members.append(_member(layer, side, item, channels, size))
         elif node.type == tp.ops.OPTYPE.PARAMETER:
             raise Unprunable("a free parameter of the network follows its channels")
         elif isinstance(node.module, tp.ops._OutputOp):
@@ -255,8 +279,10 @@ def _group(
     return Group(name, channels, tuple(_merged(members)), coupled, part)
 
 
-def _member(layer: str, side: str, item: tp.Group, channels: int) -> Member:
+def _member(layer: str, side: str, item: tp.Group, channels: int, size: int) -> Member:
     positions = np.asarray(item.idxs, dtype=np.int64)
+    if len(positions) and not 0 <= positions.min() <= positions.max() < size:
+        raise Unprunable(f"its channels are rearranged on the way to {layer}")
     owners = np.asarray(item.root_idxs, dtype=np.int64)
     order = np.argsort(positions, kind="stable")
     counts = np.bincount(owners, minlength=channels)

@@ -55,6 +55,16 @@ def layer_kind(module: nn.Module) -> str | None:
     return None
 
 
+def layer_sizes(module: nn.Module) -> tuple[int, int]:
+    """Output and input channels of a layer, or of a module with one parameter per channel."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    if layer_kind(module):
+        return int(module.out_channels), int(module.in_channels)  # type: ignore[arg-type]
+    size = getattr(module, "num_features", None) or getattr(module, "num_parameters", None)
+    return int(size), int(size)  # type: ignore[arg-type]
+
+
 def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     """Run ``example`` through the network and record its convolutions and linear layers.
 
@@ -90,8 +100,13 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
         network: in evaluation mode.
         example: inputs (images, channels, height, width).
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(example)
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one fused operation, which is not counted
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
     return int(counter.get_total_flops()) // (2 * len(example))
 
 

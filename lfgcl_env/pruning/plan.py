@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lfgcl_env.pruning.groups import Group, Member
-from lfgcl_env.pruning.layers import layer_kind
+from lfgcl_env.pruning.layers import layer_sizes
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class SlicePlan:
             module = modules[name]
             self.layers[name] = LayerSlices(
                 name,
-                self._dimension(_sizes(module)[0], out) if out else None,
-                self._dimension(_sizes(module)[1], into) if into else None,
+                self._dimension(layer_sizes(module)[0], out) if out else None,
+                self._dimension(layer_sizes(module)[1], into) if into else None,
                 through,
             )
 
@@ -106,13 +106,3 @@ class SlicePlan:
         for offset, channels in zip(self._offsets, kept, strict=False):
             mask[offset + channels] = True
         return mask
-
-
-def _sizes(module: nn.Module) -> tuple[int, int]:
-    """Output and input size of a layer."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    if layer_kind(module):
-        return int(module.out_channels), int(module.in_channels)  # type: ignore[arg-type]
-    size = getattr(module, "num_features", None) or getattr(module, "num_parameters", None)
-    return int(size), int(size)  # type: ignore[arg-type]

@@ -20,6 +20,9 @@ from lfgcl_env.pruning.criteria import Context, orders
 from lfgcl_env.pruning.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.groups import Exclusion, Group, find_groups
 from lfgcl_env.pruning.layers import BATCH_NORMS, Layer, count_macs, measure_layers
+from lfgcl_env.pruning.least_squares import LeastSquares
+from lfgcl_env.pruning.moments import Moments, collect_moments
+from lfgcl_env.pruning.obs import Elimination, eliminate
 from lfgcl_env.pruning.plan import SlicePlan
 from lfgcl_env.pruning.projection import Projection
 from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchnorm
@@ -69,9 +72,10 @@ class PruningProblem:
             (images, channels, height, width).
         budget: fraction of the baseline's cost that may remain; :meth:`project` takes others.
         budget_metric: ``"macs"`` or ``"params"``.
-        criterion: the order in which a group's channels go: ``"l1"``, ``"l2"``, ``"fpgm"``,
-            ``"bn_scale"`` or ``"random"``.
-        repair: ``"batchnorm"`` (statistics re-estimated on the images) or ``"none"``.
+        criterion: the order in which a group's channels go, a name in
+            :data:`~lfgcl_env.pruning.criteria.CRITERIA`.
+        repair: ``"least_squares"`` (consumers refitted in closed form), ``"batchnorm"``
+            (statistics re-estimated on the images) or ``"none"``.
         similarity: ``"cosine"``, ``"cka"``, ``"mse"`` or ``"kl"``.
         scope: ``"inner"`` leaves alone the groups that an addition couples (residual streams);
             ``"all"`` includes them.
@@ -121,7 +125,7 @@ class PruningProblem:
         _check_fit(network, images, self.repair)
         self.device = torch.device(device)
 
-        example = images[:2].to(next(module.parameters()).device)
+        example = images[:2].to(next(module.parameters(), images))
         self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
         tracing = find_groups(module, example)
         in_scope = [g for g in tracing.groups if scope == "all" or not g.coupled]
@@ -151,12 +155,19 @@ class PruningProblem:
         )
         self.budget = self.check_budget(budget)
         self.criterion = criterion
-        self._orders = orders(criterion, Context(module, seed), self.groups)
         self._candidate = Candidate(module, self.plan, device=self.device)
+        self._followed_by = tracing.followed_by
+        self._batches = self._split(images)
+        self._seed = seed
+        context = Context(module, images, lambda: self.eliminations, lambda: self.moments, seed)
+        self._orders = orders(criterion, context, self.groups)
+        if repair == "least_squares":
+            dtype = next(self._candidate.network.parameters()).dtype
+            self._candidate.solver = LeastSquares(self.moments, dtype)
+            self._candidate.followed_by = tracing.followed_by
 
         places = [OUTPUT] if self.similarity in OF_OUTPUTS else features
         self._reader = FeatureReader(module, self.plan, self.layers, places)
-        self._batches = self._split(images)
         with torch.inference_mode(), self._reader.reading(self._candidate.network) as found:
             for batch in self._batches:
                 self._candidate.network(batch)
@@ -185,6 +196,19 @@ class PruningProblem:
     def evaluations(self) -> int:
         """How many distinct strategies were scored, those remembered from a file included."""
         return len(self.memory)
+
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """Second moments of the inputs of every layer that a group feeds, by layer name."""
+        whole = Candidate(self.baseline.network, self.plan, device=self.device)
+        return collect_moments(
+            whole.network, self.plan, self._batches, self._followed_by, seed=self._seed
+        )
+
+    @cached_property
+    def eliminations(self) -> dict[str, Elimination]:
+        """Backward elimination of every group's channels, by group name: order and error curve."""
+        return {group.name: eliminate(group, self.moments) for group in self.groups}
 
     @cached_property
     def channels(self) -> NDArray[np.int64]:
@@ -292,14 +316,8 @@ class PruningProblem:
         module = self.baseline.network
         smaller = cut(module, self.groups, self.kept_channels(keep), self._parts)
         _, statistics = self._run(keep)
-        modules = dict(smaller.named_modules())
-        with torch.no_grad():
-            for name, (mean, variance) in statistics.items():
-                norm = modules[name]
-                assert isinstance(norm, BATCH_NORMS)
-                if norm.running_mean is not None and norm.running_var is not None:
-                    norm.running_mean.copy_(mean)
-                    norm.running_var.copy_(variance)
+        with self._candidate.with_statistics(statistics):
+            smaller.load_state_dict(self._candidate.network.state_dict())
         for parameter, original in zip(smaller.parameters(), module.parameters(), strict=True):
             parameter.requires_grad_(original.requires_grad)
         return smaller

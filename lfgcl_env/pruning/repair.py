@@ -8,7 +8,7 @@ from torch import Tensor
 from lfgcl_env.pruning.candidate import Candidate, Statistics
 from lfgcl_env.pruning.features import FeatureReader
 
-REPAIRS = ("none", "batchnorm")
+REPAIRS = ("least_squares", "batchnorm", "none")
 
 Found = list[list[Tensor]]
 """Features per place and batch, see :class:`FeatureReader`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.candidate import Candidate
-from lfgcl_env.pruning.groups import Exclusion, Group
+from lfgcl_env.pruning.groups import Exclusion, Group, first_line
 from lfgcl_env.pruning.plan import SlicePlan
 
 WRONG = "removing its channels changes more than hiding them from their consumers would"
@@ -61,7 +61,7 @@ def _is_right(network: nn.Module, groups: Sequence[Group], inputs: Tensor) -> st
         candidate.install(kept)
         cut = candidate.network(inputs)
     except Exception as error:
-        return f"the network fails without its channels ({type(error).__name__}: {error})"
+        return f"the network fails without its channels ({first_line(error)})"
     whole = network(inputs)
     hidden = _with_hidden(network, plan, kept)(inputs)
     if cut.shape != hidden.shape:
