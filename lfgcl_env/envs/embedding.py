@@ -24,11 +24,17 @@ FEATURES: tuple[str, ...] = (
     "weight_spread",  # standard deviation over mean of the filters' L1 norms, 0 to 1
     "weight_lowest",  # smallest over mean L1 norm, 0 to 1
     "weight_highest",  # mean over largest L1 norm, 0 to 1
+    "error_75",  # relative output error of the consumers with 75 % of the channels kept, 0 to 1
+    "error_50",  # with 50 %
+    "error_25",  # with 25 %
     "keep_ratio",  # of the strategy at hand
     "macs_ratio",  # of the strategy at hand, the same in every row
     "budget",  # the same in every row
 )
 """The columns of an embedding, in order; each is scaled from its range to [-1, 1] and clipped."""
+
+KEEP_RATIOS = (0.75, 0.5, 0.25)
+"""Where the measured sensitivity of a group (its error curve) is read off."""
 
 _DYNAMIC = 3  # the last columns change from step to step
 
@@ -98,7 +104,13 @@ class Embedding:
             _scaled(float(norms.std()) / mean, 0, 1),
             _scaled(float(norms.min()) / mean, 0, 1),
             _scaled(mean / max(float(norms.max()), 1e-12), 0, 1),
+            *(_scaled(self._error(group.name, group.channels, keep), 0, 1) for keep in KEEP_RATIOS),
         ]
+
+    def _error(self, group: str, channels: int, keep_ratio: float) -> float:
+        """Root of the relative squared output error of the group's consumers, refitted."""
+        errors = self._problem.eliminations[group].errors
+        return float(np.sqrt(errors[max(1, round(keep_ratio * channels))] / max(errors[0], 1e-12)))
 
     def _filter_norms(self, layer: str) -> NDArray[np.float64]:
         weight = self._problem.baseline.network.get_submodule(layer).weight

@@ -54,8 +54,9 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     | 4-9 | channels, inputs (log2), kernels of producer and consumer, stride, resolution (log2) |
     | 10-12 | share of MACs, share of parameters, MACs saved by halving the group alone |
     | 13-15 | spread, lowest and highest of the filters' L1 norms |
-    | 16-17 | keep ratio of the group and cost ratio of the network at the moment |
-    | 18 | budget |
+    | 16-18 | measured sensitivity: error of the consumers with 75, 50 and 25 % of channels kept |
+    | 19-20 | keep ratio of the group and cost ratio of the network at the moment |
+    | 21 | budget |
 
     ## Reward
 
@@ -86,7 +87,7 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     >>> import gymnasium as gym, lfgcl_env
     >>> env = gym.make("LFGCL-ResNet20-v0", weights="random", images="random", num_images=4)
     >>> env.action_space.shape, env.observation_space.shape
-    ((9,), (9, 19))
+    ((9,), (9, 22))
 
     ```
 

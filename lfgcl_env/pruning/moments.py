@@ -134,6 +134,7 @@ class _Sums:
     def moments(self, module: nn.Module, intercept: bool) -> Moments:
         weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
+        assert bias is None or isinstance(bias, Tensor)
         weights = self._reader.matrix(weight.detach().double(), bias).detach()
         if self._full:
             assert self._gram is not None

@@ -22,8 +22,9 @@ class PatchReader:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self.kernel: tuple[int, ...] = ()
         if isinstance(module, nn.Linear):
-            self.channels, self.kernel = module.in_features, ()
+            self.channels = module.in_features
             return
         assert isinstance(module, CONVOLUTIONS)
         self.channels, self.kernel = module.in_channels, tuple(module.kernel_size)
