@@ -1,6 +1,7 @@
 """The global environment: one action decides the prune ratios of all layers at once."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +15,13 @@ from lfgcl_env.envs.embedding import Embedding
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.images import load_images
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning.problem import Evaluation, PruningProblem
+from lfgcl_env.pruning.evaluation import Evaluation
+from lfgcl_env.pruning.problem import PruningProblem
 
 Budget = float | Sequence[float]
 Observation = NDArray[np.float32]
+
+_IMPORTED_BY = os.getpid()
 
 
 class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
@@ -157,6 +161,7 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             modes = ", ".join(self.metadata["render_modes"])
             raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {modes}, or None")
+        _leave_threads_of_parent()
         self.render_mode = render_mode
         self.horizon = horizon
         self._budgets = _budget_range(budget)
@@ -321,6 +326,15 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         }
 
 
+def _leave_threads_of_parent() -> None:
+    """Use one thread in a forked process, as AsyncVectorEnv starts them.
+
+    A fork inherits OpenMP's thread pool without its threads, and waits for them forever.
+    """
+    if os.getpid() != _IMPORTED_BY:
+        torch.set_num_threads(1)
+
+
 def load_calibration(
     baseline: Baseline,
     images: str | Tensor | NDArray[Any],
@@ -336,8 +350,11 @@ def load_calibration(
         ValueError, FileNotFoundError, OSError: see :func:`lfgcl_env.images.load_images`.
     """
     if isinstance(images, str) and images == "random":
+        count = 256 if count is None else count
+        if count < 2:
+            raise ValueError(f"at least 2 calibration images are needed, got {count}")
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count or 256, *baseline.input_shape, generator=generator)
+        return torch.randn(count, *baseline.input_shape, generator=generator)
     return load_images(
         images,
         count,

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfgcl_env.pruning.problem import Evaluation, PruningProblem
+from lfgcl_env.pruning.evaluation import Evaluation
+from lfgcl_env.pruning.problem import PruningProblem
 
 _BAR = 24
 

@@ -26,6 +26,7 @@ class Candidate:
         plan: its slice plan.
         device: where the copy lives.
         dtype: floating-point type of the copy; None keeps the baseline's.
+        layout: of the copy's 4-D weights, see :func:`fastest_layout`.
 
     Attributes:
         solver: gives repaired weights to layers that lost input channels; None leaves them as
@@ -40,14 +41,16 @@ class Candidate:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
         self.plan = plan
+        self.layout = layout
         self.network = copy.deepcopy(network).eval().to(device=device, dtype=dtype)
         self.network.requires_grad_(False)
         for name, tensor in list(self.network.named_parameters()):
             if tensor.dim() == 4:
                 parent, _, key = name.rpartition(".")
-                replace_tensor(self.network.get_submodule(parent), key, tensor)
+                self._replace(self.network.get_submodule(parent), key, tensor)
         self._norms = {
             name: module
             for name, module in self.network.named_modules()
@@ -101,8 +104,13 @@ class Candidate:
         for key, tensor in tensors.items():
             if out is not None:
                 tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
-            replace_tensor(module, key, tensor)
+            self._replace(module, key, tensor)
         resize(module, None if out is None else len(out), None if into is None else len(into))
+
+    def _replace(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+        if tensor.dim() == 4:
+            tensor = tensor.contiguous(memory_format=self.layout)
+        replace_tensor(module, key, tensor)
 
     def _shift_mean(self, layer: str, norm: str, mask: NDArray[np.bool_]) -> None:
         """Let a BatchNorm's mean take the repaired bias of a layer that has none."""
@@ -142,8 +150,9 @@ class Candidate:
         before = {name: (n.running_mean, n.running_var) for name, n in self._norms.items()}
         try:
             for name, (mean, variance) in statistics.items():
-                self._norms[name].running_mean = mean
-                self._norms[name].running_var = variance
+                if before[name][0] is not None:  # others always use their batch's own
+                    self._norms[name].running_mean = mean
+                    self._norms[name].running_var = variance
             yield
         finally:
             for name, (mean_before, variance_before) in before.items():
@@ -165,10 +174,28 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(recurse=False)
 
 
+@torch.inference_mode()
+def fastest_layout(network: nn.Module, example: Tensor) -> torch.memory_format:
+    """channels_last, which CPUs convolve fastest, unless the network cannot be run in it.
+
+    A network that flattens images with ``view`` works in the usual layout only.
+
+    Args:
+        network: in evaluation mode; not changed.
+        example: inputs (images, channels, height, width).
+    """
+    if example.dim() != 4:
+        return torch.contiguous_format
+    copied = Candidate(network, SlicePlan(network, ()))
+    try:
+        copied.network(example.contiguous(memory_format=copied.layout))
+    except RuntimeError:
+        return torch.contiguous_format
+    return copied.layout
+
+
 def replace_tensor(module: nn.Module, key: str, tensor: Tensor) -> None:
-    """Set a parameter or buffer of ``module`` to ``tensor``, in channels_last layout if 4-D."""
-    if tensor.dim() == 4:
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    """Set a parameter or buffer of ``module`` to ``tensor``."""
     if key in module._buffers:
         module._buffers[key] = tensor
     else:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from lfgcl_env.names import check_choice
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning.candidate import Candidate, Statistics
+from lfgcl_env.pruning.candidate import Candidate, Statistics, fastest_layout
 from lfgcl_env.pruning.cost import Cost, CostModel
 from lfgcl_env.pruning.criteria import Context, orders
+from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.groups import Exclusion, Group, find_groups
-from lfgcl_env.pruning.layers import BATCH_NORMS, Layer, count_macs, measure_layers
+from lfgcl_env.pruning.inputs import check_fit, checked_images
+from lfgcl_env.pruning.layers import Layer, count_macs, measure_layers
 from lfgcl_env.pruning.least_squares import LeastSquares
 from lfgcl_env.pruning.moments import Moments, collect_moments
 from lfgcl_env.pruning.obs import Elimination, eliminate
@@ -27,6 +29,7 @@ from lfgcl_env.pruning.plan import SlicePlan
 from lfgcl_env.pruning.projection import Projection
 from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchnorm
 from lfgcl_env.pruning.saving import save_pruned
+from lfgcl_env.pruning.sequential import SequentialOptions, repair_sequentially
 from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES, WORST
 from lfgcl_env.pruning.surgery import cut
 from lfgcl_env.pruning.verify import without_wrong
@@ -35,27 +38,6 @@ SCOPES = ("inner", "all")
 
 _PLAIN_BATCH_VALUES = 2**18  # 85 CIFAR images: what a CPU's cache holds well
 _BATCHNORM_BATCH_VALUES = 2**22  # 1,365 CIFAR images: one pass then serves statistics and features
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is known of a strategy once it was scored.
-
-    Attributes:
-        keep: channels kept in every group.
-        similarity: of the pruned network's features to the baseline's; 1 for equal ones.
-        macs: multiply-accumulates for one input.
-        params: number of parameters.
-        macs_ratio: ``macs`` as a fraction of the baseline's.
-        params_ratio: ``params`` as a fraction of the baseline's.
-    """
-
-    keep: tuple[int, ...]
-    similarity: float
-    macs: int
-    params: int
-    macs_ratio: float
-    params_ratio: float
 
 
 class PruningProblem:
@@ -117,19 +99,20 @@ class PruningProblem:
         self.repair = check_choice(repair, REPAIRS, "repair")
         self.similarity = check_choice(similarity, SIMILARITIES, "similarity")
         check_choice(scope, SCOPES, "scope")
-        images = _checked_images(images)
+        images = checked_images(images)
         if not isinstance(network, Baseline):
             network = load_baseline(network, input_shape=tuple(images.shape[1:]))
         self.baseline = network
         module = network.network
-        _check_fit(network, images, self.repair)
+        check_fit(network, images, self.repair)
         self.device = torch.device(device)
 
         example = images[:2].to(next(module.parameters(), images))
         self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
+        self._layout = fastest_layout(module, example)
         tracing = find_groups(module, example)
         in_scope = [g for g in tracing.groups if scope == "all" or not g.coupled]
-        right, wrong = without_wrong(module, in_scope, example)
+        right, wrong = without_wrong(module, in_scope, example, self._layout)
         if not right:
             reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*tracing.excluded, *wrong)[:3])
             raise ValueError(f"no channels of this network can be pruned ({reasons})")
@@ -155,7 +138,7 @@ class PruningProblem:
         )
         self.budget = self.check_budget(budget)
         self.criterion = criterion
-        self._candidate = Candidate(module, self.plan, device=self.device)
+        self._candidate = Candidate(module, self.plan, device=self.device, layout=self._layout)
         self._followed_by = tracing.followed_by
         self._batches = self._split(images)
         self._seed = seed
@@ -200,7 +183,7 @@ class PruningProblem:
     @cached_property
     def moments(self) -> dict[str, Moments]:
         """Second moments of the inputs of every layer that a group feeds, by layer name."""
-        whole = Candidate(self.baseline.network, self.plan, device=self.device)
+        whole = Candidate(self.baseline.network, self.plan, device=self.device, layout=self._layout)
         return collect_moments(
             whole.network, self.plan, self._batches, self._followed_by, seed=self._seed
         )
@@ -322,6 +305,46 @@ class PruningProblem:
             parameter.requires_grad_(original.requires_grad)
         return smaller
 
+    def finish(
+        self,
+        strategy: ArrayLike,
+        images: Tensor,
+        options: SequentialOptions | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[nn.Module, Evaluation]:
+        """Compress a strategy, repair it sequentially, and score the result.
+
+        Takes seconds to minutes, so it is meant for the best few strategies. The score is not
+        remembered: it belongs to another network than :meth:`evaluate`'s.
+
+        Args:
+            strategy: channels kept in every group.
+            images: unlabelled inputs to repair on, better others than the problem's own, on which
+                the result is scored; float (images, channels, height, width).
+            options: of the repair, see there.
+            progress: called with the operations done and their number.
+
+        Returns:
+            The repaired network, on the CPU, and its evaluation.
+
+        Raises:
+            ValueError: if it is no strategy of this problem, the images do not fit, or ``torch.fx``
+                cannot trace the network.
+        """
+        keep = self._checked(strategy)
+        images = checked_images(images)
+        check_fit(self.baseline, images, "none")
+        network = self.compress(keep).to(self.device)
+        mask = self.plan.mask(self.kept_channels(keep))
+        whole = Candidate(self.baseline.network, self.plan, device=self.device).network
+        repair_sequentially(
+            whole, network, images.to(self.device), self.plan, mask, options, progress
+        )
+        with torch.inference_mode(), self._reader.reading(network) as found:
+            for batch in self._batches:
+                network(batch)
+        return network.cpu(), self._evaluation(keep, self._reader.joined(found, mask))
+
     def save(
         self, path: str | os.PathLike[str], strategy: ArrayLike, network: nn.Module | None = None
     ) -> Path:
@@ -380,15 +403,16 @@ class PruningProblem:
             return run_with_batchnorm(self._candidate, self._reader, self._batches)
         return run_plain(self._candidate, self._reader, self._batches), {}
 
-    def _features(self, keep: NDArray[np.int64]) -> list[Tensor]:
-        found, _ = self._run(keep)
-        return self._reader.joined(found, self.plan.mask(self.kept_channels(keep)))
-
     def _score(self, keep: NDArray[np.int64]) -> Evaluation:
+        found, _ = self._run(keep)
+        mask = self.plan.mask(self.kept_channels(keep))
+        return self._evaluation(keep, self._reader.joined(found, mask))
+
+    def _evaluation(self, keep: NDArray[np.int64], features: list[Tensor]) -> Evaluation:
         compare = SIMILARITIES[self.similarity]
         with torch.inference_mode():
-            pairs = zip(self._targets, self._features(keep), strict=True)
-            values = [compare(target, features) for target, features in pairs]
+            pairs = zip(self._targets, features, strict=True)
+            values = [compare(target, mine) for target, mine in pairs]
         similarity = float(np.mean(values))
         if not np.isfinite(similarity):
             similarity = WORST[self.similarity]
@@ -408,10 +432,9 @@ class PruningProblem:
         if self.device.type != "cpu":
             values = _BATCHNORM_BATCH_VALUES * 16
         size = max(8, values // images[0].numel())
-        layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
         dtype = next(self._candidate.network.parameters()).dtype
         return [
-            batch.to(device=self.device, dtype=dtype).contiguous(memory_format=layout)
+            batch.to(device=self.device, dtype=dtype).contiguous(memory_format=self._layout)
             for batch in torch.split(images, size)
         ]
 
@@ -431,35 +454,3 @@ class PruningProblem:
                     "features loses channels that cannot be matched to the baseline's: name a "
                     "convolution, linear or BatchNorm layer instead"
                 )
-
-
-def _checked_images(images: Tensor) -> Tensor:
-    if not isinstance(images, Tensor) or images.dim() < 2 or not images.is_floating_point():
-        raise ValueError(
-            "images must be a float tensor (images, channels, height, width), normalised as the "
-            f"network expects: see lfgcl_env.images.load_images; got {_described(images)}"
-        )
-    if len(images) < 2:
-        raise ValueError(f"at least 2 calibration images are needed, got {len(images)}")
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("images hold NaN or infinite values")
-    return images.detach()
-
-
-def _described(images: object) -> str:
-    if isinstance(images, Tensor):
-        return f"{images.dtype} of shape {tuple(images.shape)}"
-    return type(images).__name__
-
-
-def _check_fit(baseline: Baseline, images: Tensor, repair: str) -> None:
-    if tuple(images.shape[1:]) != tuple(baseline.input_shape):
-        raise ValueError(
-            f"images have shape {tuple(images.shape[1:])}, "
-            f"and the network takes {tuple(baseline.input_shape)}"
-        )
-    norms = any(isinstance(module, BATCH_NORMS) for module in baseline.network.modules())
-    if repair == "batchnorm" and not norms:
-        raise ValueError(
-            "repair 'batchnorm' needs BatchNorm layers and this network has none: use 'none'"
-        )

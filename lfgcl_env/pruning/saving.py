@@ -57,7 +57,8 @@ def save_pruned(
     structure = {
         "format": FORMAT,
         "network": baseline.name,
-        "arguments": baseline.arguments,
+        # Arguments that JSON cannot hold come without a name.
+        "arguments": baseline.arguments if baseline.name is not None else {},
         "weights": baseline.weights,
         "input_shape": list(baseline.input_shape),
         "num_classes": baseline.num_classes,
@@ -119,10 +120,17 @@ def load_pruned(
         )
     else:
         module = build_network(structure["network"], **structure["arguments"])
+    what = structure["network"] or type(module).__name__
     expected = set(module.state_dict())
     if expected != set(tensors):
         odd = sorted(expected ^ set(tensors))
-        raise ValueError(f"{path} does not fit {structure['network']}: it differs in {odd[:3]}")
+        raise ValueError(f"{path} does not fit {what}: it differs in {odd[:3]}")
+    for key, whole in module.state_dict().items():
+        if not _may_be_cut_to(tensors[key], whole, structure["layers"].get(key.rpartition(".")[0])):
+            raise ValueError(
+                f"{path} does not fit {what}: its {key} is {list(tensors[key].shape)}, "
+                f"which is not cut from {list(whole.shape)}"
+            )
     for name, (out, into) in structure["layers"].items():
         resize(module.get_submodule(name), out, into)
     for key, tensor in tensors.items():
@@ -134,6 +142,19 @@ def load_pruned(
             owner._parameters[attribute].requires_grad_(True)  # type: ignore[union-attr]
     module.pruned_structure = structure  # type: ignore[assignment]
     return module.eval()
+
+
+def _may_be_cut_to(
+    tensor: Tensor, whole: Tensor, sizes: tuple[int | None, int | None] | None
+) -> bool:
+    """Whether a tensor has the shape of ``whole`` but for the dimensions that were cut."""
+    if tensor.dim() != whole.dim():
+        return False
+    cut = [size is not None for size in sizes or ()]
+    return all(
+        size <= full if axis < len(cut) and cut[axis] else size == full
+        for axis, (size, full) in enumerate(zip(tensor.shape, whole.shape, strict=True))
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -148,8 +169,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
         raise ValueError(
             f"{path} is not a pruned network's file, or was cut short ({error})"
         ) from error
-    if structure.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {structure.get('format')!r}; this version reads {FORMAT}"
-        )
+    found = structure.get("format") if isinstance(structure, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
     return structure, tensors

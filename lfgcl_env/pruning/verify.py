@@ -21,7 +21,10 @@ WRONG = "removing its channels changes more than hiding them from their consumer
 
 
 def without_wrong(
-    network: nn.Module, groups: Sequence[Group], example: Tensor
+    network: nn.Module,
+    groups: Sequence[Group],
+    example: Tensor,
+    layout: torch.memory_format = torch.channels_last,
 ) -> tuple[list[Group], list[Exclusion]]:
     """Leave out the groups for which cutting and hiding differ.
 
@@ -31,15 +34,17 @@ def without_wrong(
         network: the baseline in evaluation mode; not changed.
         groups: to be checked.
         example: inputs (images, channels, height, width).
+        layout: that the network can be run in, see
+            :func:`~lfgcl_env.pruning.candidate.fastest_layout`.
     """
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    if not groups or _is_right(double, groups, inputs) is None:
+    if not groups or _is_right(double, groups, inputs, layout) is None:
         return list(groups), []
     right: list[Group] = []
     excluded: list[Exclusion] = []
     for group in groups:
-        trouble = _is_right(double, [*right, group], inputs)
+        trouble = _is_right(double, [*right, group], inputs, layout)
         if trouble is None:
             right.append(group)
         else:
@@ -48,7 +53,9 @@ def without_wrong(
 
 
 @torch.inference_mode()
-def _is_right(network: nn.Module, groups: Sequence[Group], inputs: Tensor) -> str | None:
+def _is_right(
+    network: nn.Module, groups: Sequence[Group], inputs: Tensor, layout: torch.memory_format
+) -> str | None:
     """None if half of every group's channels can be cut as if hidden, else the reason."""
     generator = np.random.default_rng(0)
     kept = [
@@ -56,7 +63,7 @@ def _is_right(network: nn.Module, groups: Sequence[Group], inputs: Tensor) -> st
         for group in groups
     ]
     plan = SlicePlan(network, groups)
-    candidate = Candidate(network, plan)
+    candidate = Candidate(network, plan, layout=layout)
     try:
         candidate.install(kept)
         cut = candidate.network(inputs)
