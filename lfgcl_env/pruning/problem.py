@@ -58,11 +58,11 @@ class PruningProblem:
             :data:`~lfgcl_env.pruning.criteria.CRITERIA`.
         repair: ``"least_squares"`` (consumers refitted in closed form), ``"batchnorm"``
             (statistics re-estimated on the images) or ``"none"``.
-        similarity: ``"cosine"``, ``"cka"``, ``"mse"`` or ``"kl"``.
+        similarity: ``"cosine"``, ``"cka"``, ``"mse"``, ``"kl"`` or ``"agreement"``.
         scope: ``"inner"`` leaves alone the groups that an addition couples (residual streams);
             ``"all"`` includes them.
         features: modules at whose outputs features are compared; None for the classifier's input
-            (penultimate features); ``"kl"`` always compares the networks' outputs.
+            (penultimate features); ``"kl"`` and ``"agreement"`` always compare the outputs.
         round_to: kept counts are multiples of it, or the whole group.
         min_channels: fewest channels that stay in a group.
         seed: for the random criterion.
@@ -151,9 +151,7 @@ class PruningProblem:
 
         places = [OUTPUT] if self.similarity in OF_OUTPUTS else features
         self._reader = FeatureReader(module, self.plan, self.layers, places)
-        with torch.inference_mode(), self._reader.reading(self._candidate.network) as found:
-            for batch in self._batches:
-                self._candidate.network(batch)
+        found = run_plain(self._candidate.network, self._reader, self._batches)
         self._targets = self._reader.joined(found, None)
         self._check_places()
 
@@ -340,10 +338,35 @@ class PruningProblem:
         repair_sequentially(
             whole, network, images.to(self.device), self.plan, mask, options, progress
         )
-        with torch.inference_mode(), self._reader.reading(network) as found:
-            for batch in self._batches:
-                network(batch)
-        return network.cpu(), self._evaluation(keep, self._reader.joined(found, mask))
+        similarity = self.score_network(network, keep)
+        return network.cpu(), self._evaluation(keep, similarity)
+
+    def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
+        """Similarity of any network with a strategy's channels, however it was repaired or trained.
+
+        Args:
+            network: in evaluation mode, on the problem's device.
+            strategy: channels kept in every group.
+        """
+        return self._compared(self.features(strategy, network))
+
+    def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
+        """Features of a pruned network on the calibration images, in the baseline's shape.
+
+        Args:
+            strategy: channels kept in every group.
+            network: one with these channels; None for the strategy's candidate, cut and repaired.
+
+        Returns:
+            One matrix (images, features) per place, removed channels as zeros; the baseline's own
+            are ``features(channels)``.
+        """
+        keep = self._checked(strategy)
+        mask = self.plan.mask(self.kept_channels(keep))
+        if network is None:
+            return self._reader.joined(self._run(keep)[0], mask)
+        found = run_plain(network, self._reader, self._batches)
+        return self._reader.joined(found, mask)
 
     def save(
         self, path: str | os.PathLike[str], strategy: ArrayLike, network: nn.Module | None = None
@@ -401,21 +424,22 @@ class PruningProblem:
         self._candidate.install(self.kept_channels(keep))
         if self.repair == "batchnorm":
             return run_with_batchnorm(self._candidate, self._reader, self._batches)
-        return run_plain(self._candidate, self._reader, self._batches), {}
+        return run_plain(self._candidate.network, self._reader, self._batches), {}
 
     def _score(self, keep: NDArray[np.int64]) -> Evaluation:
-        found, _ = self._run(keep)
-        mask = self.plan.mask(self.kept_channels(keep))
-        return self._evaluation(keep, self._reader.joined(found, mask))
+        return self._evaluation(keep, self._compared(self.features(keep)))
 
-    def _evaluation(self, keep: NDArray[np.int64], features: list[Tensor]) -> Evaluation:
+    def _compared(self, features: list[Tensor]) -> float:
         compare = SIMILARITIES[self.similarity]
         with torch.inference_mode():
             pairs = zip(self._targets, features, strict=True)
             values = [compare(target, mine) for target, mine in pairs]
         similarity = float(np.mean(values))
         if not np.isfinite(similarity):
-            similarity = WORST[self.similarity]
+            return WORST[self.similarity]
+        return similarity
+
+    def _evaluation(self, keep: NDArray[np.int64], similarity: float) -> Evaluation:
         cost = self._cost(keep)
         whole = self.baseline_cost
         return Evaluation(
@@ -442,8 +466,7 @@ class PruningProblem:
         """Refuse feature places whose channels change in a way that the plan does not know."""
         halves = np.maximum(1, self._channels // 2)
         self._candidate.install(self.kept_channels(halves))
-        with torch.inference_mode(), self._reader.reading(self._candidate.network) as found:
-            self._candidate.network(self._batches[0][:1])
+        found = run_plain(self._candidate.network, self._reader, [self._batches[0][:1]])
         for target, features in zip(
             self._targets,
             self._reader.joined(found, self.plan.mask(self.kept_channels(halves))),

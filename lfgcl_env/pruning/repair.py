@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lfgcl_env.pruning.candidate import Candidate, Statistics
 from lfgcl_env.pruning.features import FeatureReader
@@ -15,11 +15,11 @@ Found = list[list[Tensor]]
 
 
 @torch.inference_mode()
-def run_plain(candidate: Candidate, reader: FeatureReader, batches: Sequence[Tensor]) -> Found:
-    """Run a candidate as it is and return its features."""
-    with reader.reading(candidate.network) as found:
+def run_plain(network: nn.Module, reader: FeatureReader, batches: Sequence[Tensor]) -> Found:
+    """Run a network as it is and return its features."""
+    with reader.reading(network) as found:
         for batch in batches:
-            candidate.network(batch)
+            network(batch)
     return found
 
 
@@ -47,7 +47,7 @@ def run_with_batchnorm(
         collected.append((len(batch), statistics))
     pooled = _pooled(collected)
     with candidate.with_statistics(pooled):
-        return run_plain(candidate, reader, batches), pooled
+        return run_plain(candidate.network, reader, batches), pooled
 
 
 def _pooled(collected: list[tuple[int, Statistics]]) -> Statistics:

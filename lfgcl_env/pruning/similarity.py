@@ -57,15 +57,26 @@ def kl(baseline: Tensor, pruned: Tensor) -> float:
     return float(torch.exp(-divergence * temperature**2))
 
 
+def agreement(baseline: Tensor, pruned: Tensor) -> float:
+    """Fraction of images on which both networks' largest outputs are the same; in [0, 1].
+
+    Args:
+        baseline: logits (images, classes).
+        pruned: logits of the same shape.
+    """
+    return float((baseline.argmax(dim=1) == pruned.argmax(dim=1)).double().mean())
+
+
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "cosine": cosine,
     "cka": cka,
     "mse": mse,
     "kl": kl,
+    "agreement": agreement,
 }
 
-OF_OUTPUTS = frozenset({"kl"})
+OF_OUTPUTS = frozenset({"kl", "agreement"})
 """Similarities that compare the networks' outputs whatever modules are named."""
 
-WORST = {"cosine": -1.0, "cka": 0.0, "mse": 0.0, "kl": 0.0}
+WORST = {"cosine": -1.0, "cka": 0.0, "mse": 0.0, "kl": 0.0, "agreement": 0.0}
 """What a network whose features are not finite gets."""
