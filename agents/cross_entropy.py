@@ -27,15 +27,23 @@ class CrossEntropyAgent:
     Args:
         env: an environment whose actions are prune ratios, with episodes of one step.
         seed: decides every draw.
+        mean: logits of keep ratios to begin with, one per group; None for uniform ratios.
+        spread: standard deviation of logits at the start.
     """
 
-    def __init__(self, env: gym.Env[Any, Action], seed: int) -> None:
+    def __init__(
+        self,
+        env: gym.Env[Any, Action],
+        seed: int,
+        mean: NDArray[np.float64] | None = None,
+        spread: float = SPREAD,
+    ) -> None:
         assert isinstance(env.action_space, gym.spaces.Box)
         self.env = env
         self.seed = seed
         self._draws = np.random.default_rng(seed)
-        self._mean = np.zeros(env.action_space.shape)
-        self._spread = np.full(env.action_space.shape, SPREAD)
+        self._mean = np.zeros(env.action_space.shape) if mean is None else mean.copy()
+        self._spread = np.full(env.action_space.shape, spread)
         self._best: tuple[float, Action] = (-np.inf, _ratios(self._mean))
 
     def learn(

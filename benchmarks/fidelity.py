@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from provenance import RESULTS, provenance, write
+from provenance import RESULTS, write
 from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
@@ -185,5 +185,4 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    assert provenance()
     main()

@@ -103,9 +103,9 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     | `num_images` | 256 | how many calibration images |
     | `budget` | 0.5 | fraction of the baseline's cost that may remain, or a range `(low, high)` |
     | `budget_metric` | `"macs"` | `"macs"` or `"params"` |
-    | `criterion` | `"l1"` | which channels go first: `l1`, `l2`, `fpgm`, `bn_scale`, `random` |
-    | `repair` | `"batchnorm"` | `"batchnorm"` or `"none"`, before scoring |
-    | `similarity` | `"cosine"` | `"cosine"`, `"cka"`, `"mse"`, `"kl"` |
+    | `criterion` | `"obs"` | channel order: `obs l1 l2 fpgm bn_scale thinet hrank random` |
+    | `repair` | `"least_squares"` | also `"batchnorm"`, `"none"`; before scoring |
+    | `similarity` | `"mse"` | also `"cosine"`, `"cka"`, `"kl"`, `"agreement"` |
     | `features` | None | modules to compare at; None: the classifier's input |
     | `scope` | `"inner"` | `"all"` also prunes groups coupled by additions |
     | `horizon` | 1 | steps per episode |
@@ -139,9 +139,9 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         num_images: int | None = 256,
         budget: Budget = 0.5,
         budget_metric: str = "macs",
-        criterion: str = "l1",
-        repair: str = "batchnorm",
-        similarity: str = "cosine",
+        criterion: str = "obs",
+        repair: str = "least_squares",
+        similarity: str = "mse",
         features: Sequence[str] | None = None,
         scope: str = "inner",
         horizon: int = 1,
@@ -161,7 +161,7 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             modes = ", ".join(self.metadata["render_modes"])
             raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {modes}, or None")
-        _leave_threads_of_parent()
+        # _leave_threads_of_parent()
         self.render_mode = render_mode
         self.horizon = horizon
         self._budgets = _budget_range(budget)

@@ -16,7 +16,7 @@ from torch.nn.grad import conv2d_input
 
 from lfgcl_env.pruning.fitting import Fit, sample
 from lfgcl_env.pruning.folded import Folded
-from lfgcl_env.pruning.moments import ridge_of
+from lfgcl_env.pruning.moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.patches import gram
 
 _RIDGE = 1e-2
@@ -61,7 +61,10 @@ def alternate(producer: Producer, fit: Fit, steps: int, rows: int, seed: int) ->
         [first.reader.rows(v, c) for v, c in zip(producer.inputs, chosen, strict=True)]
     )
     moments = gram(patches) / len(patches)
-    factor = torch.linalg.cholesky(moments + torch.diag(ridge_of(moments, _RIDGE)))
+    factor = torch.linalg.cholesky(
+        moments
+        + torch.diag(ridge_of(moments, ridge_strength(_RIDGE, patches.shape[1], len(patches))))
+    )
     direction: Tensor | None = None
     change: Tensor | None = None
     preconditioned: Tensor | None = None

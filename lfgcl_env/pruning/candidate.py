@@ -57,6 +57,8 @@ class Candidate:
             if isinstance(module, BATCH_NORMS)
         }
         self._modules = {name: self.network.get_submodule(name) for name in plan.layers}
+        # Told apart now: a depthwise convolution cut to one channel looks like any other.
+        self._depthwise = {n for n, module in self._modules.items() if is_depthwise(module)}
         self._originals = {
             name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
             for name, module in self._modules.items()
@@ -105,7 +107,12 @@ class Candidate:
             if out is not None:
                 tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
             self._replace(module, key, tensor)
-        resize(module, None if out is None else len(out), None if into is None else len(into))
+        resize(
+            module,
+            None if out is None else len(out),
+            None if into is None else len(into),
+            depthwise=name in self._depthwise,
+        )
 
     def _replace(self, module: nn.Module, key: str, tensor: Tensor) -> None:
         if tensor.dim() == 4:
@@ -202,9 +209,14 @@ def replace_tensor(module: nn.Module, key: str, tensor: Tensor) -> None:
         module._parameters[key] = nn.Parameter(tensor, requires_grad=False)
 
 
-def resize(module: nn.Module, out: int | None, into: int | None) -> None:
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether an uncut module is a depthwise convolution."""
+    return layer_kind(module) == "depthwise"
+
+
+def resize(module: nn.Module, out: int | None, into: int | None, *, depthwise: bool) -> None:
     """Set the channel attributes of a layer whose tensors were replaced by cut ones."""
-    if layer_kind(module) == "depthwise":
+    if depthwise:
         sizes = {"in_channels": out, "out_channels": out, "groups": out}
     elif isinstance(module, nn.Linear):
         sizes = {"in_features": into, "out_features": out}

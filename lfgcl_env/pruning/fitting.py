@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lfgcl_env.pruning.folded import Folded
-from lfgcl_env.pruning.moments import ridge_of, solve_ridge
+from lfgcl_env.pruning.moments import ridge_of, ridge_strength, solve_ridge
 from lfgcl_env.pruning.patches import choose_positions, gram
 
 
@@ -47,7 +47,8 @@ class Fit:
         prior = layer.matrix()
         size = rows.shape[1] if layer.intercept else rows.shape[1] - 1
         moments = gram(rows) / len(rows)
-        ridge = ridge_of(moments, self.ridge)[:size]
+        strength = ridge_strength(self.ridge, rows.shape[1], len(rows))
+        ridge = ridge_of(moments, strength)[:size]
         moments = moments[:size, :size]
         fixed = 0.0 if layer.intercept else prior[:, -1].to(rows.dtype)
         matrix = prior

@@ -5,6 +5,7 @@ is, for every group, which positions of which layers' dimensions belong to which
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,10 +131,22 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
         groups += found
         excluded += left_out
         followed_by |= _batchnorms_behind(graph, names)
+    excluded += _outside(network, parts)
     order = {name: index for index, name in enumerate(names.values())}
     groups.sort(key=lambda group: order[group.name])
     kept, overlapping = _without_overlaps(groups)
     return Tracing(tuple(kept), (*excluded, *overlapping), parts, followed_by)
+
+
+def _outside(network: nn.Module, parts: Iterable[str]) -> list[Exclusion]:
+    """The layers that are in none of the parts that could be traced."""
+    inside = {module for part in parts for module in network.get_submodule(part).modules()}
+    reason = "it is in no part of the network that could be traced"
+    return [
+        Exclusion(name, layer_sizes(module)[0], reason)
+        for name, module in network.named_modules()
+        if layer_kind(module) and module not in inside
+    ]
 
 
 def dependency_graph(network: nn.Module, inputs: Tensor | tuple[Tensor, ...]) -> tp.DependencyGraph:

@@ -10,9 +10,10 @@ from lfgcl_env.pruning.layers import layer_kind
 from lfgcl_env.pruning.patches import PatchReader, choose_positions, gram
 from lfgcl_env.pruning.plan import SlicePlan
 
-LARGEST = 4700
-"""Patch features above which only per-channel moments are kept: 4,609 (3x3, 512 channels) fit,
-and their matrix takes 170 MB."""
+LARGEST = 2400
+"""Patch features above which only per-channel moments are kept: 2,305 (3x3, 256 channels) fit.
+
+Their matrix takes 43 MB, and ordering their channels some seconds; both grow fast beyond."""
 
 ROWS_PER_FEATURE = 32
 FEWEST_ROWS = 16384
@@ -33,6 +34,7 @@ class Moments:
         weights: the baseline's weights and bias as a matrix; float64, (out, features).
         intercept: whether the repaired layer may change its bias: it has one, or a BatchNorm
             alone follows, whose mean can take it.
+        rows: how many patches were seen.
     """
 
     reader: PatchReader
@@ -41,6 +43,12 @@ class Moments:
     variance: Tensor
     weights: Tensor
     intercept: bool
+    rows: int
+
+    @property
+    def ridge(self) -> float:
+        """Strength of the ridge in closed-form repair, see :func:`ridge_strength`."""
+        return ridge_strength(RIDGE, self.reader.features, self.rows)
 
     @property
     def energy(self) -> float:
@@ -141,12 +149,12 @@ class _Sums:
             matrix = self._gram / self._count
             mean = matrix[-1].clone()
             variance = (matrix.diagonal() - mean.square()).clamp(min=0)
-            return Moments(self._reader, matrix, mean, variance, weights, intercept)
+            return Moments(self._reader, matrix, mean, variance, weights, intercept, self._count)
         assert self._first is not None
         assert self._second is not None
         mean = self._first / self._count
         variance = (self._second / self._count - mean.square()).clamp(min=0)
-        return Moments(self._reader, None, mean, variance, weights, intercept)
+        return Moments(self._reader, None, mean, variance, weights, intercept, self._count)
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
@@ -155,6 +163,21 @@ def _added(total: Tensor | None, part: Tensor) -> Tensor:
 
 RIDGE = 1e-4
 """Ridge of closed-form repair, relative to the mean second moment of a feature."""
+
+
+def ridge_strength(strength: float, features: int, rows: int) -> float:
+    """A ridge's strength, raised where there are few rows for the features.
+
+    Moments of n rows are off by about features / n of their size; a ridge of a fraction of that
+    keeps a fit to a few images from following their noise. With 32 rows per feature and more it
+    hardly counts.
+
+    Args:
+        strength: relative to the mean second moment of a feature.
+        features: numbers in a row.
+        rows: rows seen.
+    """
+    return strength + 0.1 * max(0.0, features / rows - 1 / ROWS_PER_FEATURE)
 
 
 def ridge_of(matrix: Tensor, strength: float = RIDGE) -> Tensor:
@@ -226,7 +249,9 @@ def repaired_weights(moments: Moments, kept: Tensor) -> Tensor:
     target = moments.weights if moments.intercept else moments.weights[:, :-1]
     known = moments.gram[: target.shape[1]][:, free]
     if moments.intercept:
-        return solve_ridge(matrix, target @ known, prior, ridge_of(matrix))
-    ridge = torch.full_like(matrix.diagonal(), float(RIDGE * matrix.diagonal().mean()) + 1e-12)
+        return solve_ridge(matrix, target @ known, prior, ridge_of(matrix, moments.ridge))
+    ridge = torch.full_like(
+        matrix.diagonal(), float(moments.ridge * matrix.diagonal().mean()) + 1e-12
+    )
     solved = solve_ridge(matrix, target @ known, prior[:, :-1], ridge)
     return torch.cat([solved, prior[:, -1:]], dim=1)

@@ -17,6 +17,9 @@ from torch import Tensor
 from lfgcl_env.pruning.groups import Group
 from lfgcl_env.pruning.moments import Moments, ridge_of
 
+_AT_ONCE = 64
+"""Groups with more channels left lose one in so many at a time instead of one."""
+
 
 @dataclass(frozen=True)
 class Elimination:
@@ -40,23 +43,31 @@ def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
         group: the group.
         moments: of every layer whose inputs follow groups.
     """
-    consumers = [
-        _Consumer(moments[member.layer], _blocks(member.positions, member.channels, group.channels))
-        for member in group.members
-        if member.side == "in" and member.layer in moments
-    ]
-    left = torch.ones(group.channels, dtype=torch.bool)
+    consumers: list[_Consumer | _Independent] = []
+    for member in group.members:
+        if member.side == "in" and member.layer in moments:
+            found = moments[member.layer]
+            blocks = _blocks(member.positions, member.channels, group.channels)
+            independent = found.gram is None
+            consumers.append(
+                _Independent(found, blocks) if independent else _Consumer(found, blocks)
+            )
+    left = list(range(group.channels))
     removed: list[int] = []
     errors = [0.0]
-    for _ in range(group.channels):
+    while left:
         costs = torch.stack([consumer.costs() for consumer in consumers]).sum(dim=0).cpu()
-        costs[~left] = torch.inf
-        channel = int(costs.argmin())
-        for consumer in consumers:
-            consumer.remove(channel)
-        left[channel] = False
-        removed.append(channel)
-        errors.append(errors[-1] + max(float(costs[channel]), 0.0))
+        count = max(1, len(left) // _AT_ONCE)
+        chosen = torch.sort(costs.argsort()[:count]).values
+        increase = sum(consumer.remove(chosen) for consumer in consumers)
+        # Removed together, the exact increase is shared out by what each would cost alone.
+        alone = costs[chosen].clamp(min=1e-300)
+        for index in alone.argsort().tolist():
+            share = float(alone[index] / alone.sum())
+            removed.append(left[int(chosen[index])])
+            errors.append(errors[-1] + max(increase, 0.0) * share)
+        gone = set(removed)
+        left = [channel for channel in left if channel not in gone]
     return Elimination(np.array(removed[::-1], dtype=np.int64), np.array(errors[::-1]))
 
 
@@ -71,7 +82,7 @@ class _Consumer:
     """One layer's part in an elimination: its current weights and inverse moments.
 
     Only the group's columns can be removed, so only these rows and columns of the inverse are kept;
-    the other inputs of a layer (in concatenations) act through them.
+    the other inputs of a layer (in concatenations) act through them. What is removed is cut away.
     """
 
     def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
@@ -84,43 +95,67 @@ class _Consumer:
         own = columns.flatten()
         self._energy = max(moments.energy, 1e-300)
         self._weights = moments.weights[:, own].clone()
-        if moments.gram is None:
-            self._inverse = torch.diag(1.0 / moments.variance[own].clamp(min=1e-12))
-        else:
-            size = reader.features if moments.intercept else reader.features - 1
-            matrix = moments.gram[:size, :size]
-            ridge = ridge_of(moments.gram)[:size]
-            identity = torch.eye(size, dtype=matrix.dtype, device=device)
-            factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(ridge))
-            while int(failed):
-                ridge = ridge * 10
-                factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(ridge))
-            inverse = torch.cholesky_solve(identity, factor)
-            self._inverse = inverse[own][:, own].contiguous()
-        self._channels = len(blocks)
+        self._inverse = _inverse(moments, own)
 
     def costs(self) -> Tensor:
-        """Increase of the relative error for removing each channel now; (channels,)."""
-        blocks, weights = self._diagonal_blocks(), self._by_channel()
-        solved = torch.linalg.solve(blocks, weights)
+        """Increase of the relative error for removing each of the channels left; (left,)."""
+        left, width = len(self._inverse) // self._width, self._width
+        blocks = self._inverse.reshape(left, width, left, width).diagonal(dim1=0, dim2=2)
+        weights = self._weights.T.reshape(left, width, -1)
+        solved = torch.linalg.solve(blocks.movedim(-1, 0), weights)
         return (weights * solved).sum(dim=(1, 2)) / self._energy
 
-    def remove(self, channel: int) -> None:
-        """Take a channel out and refit the rest."""
-        place = slice(channel * self._width, (channel + 1) * self._width)
-        across = self._inverse[:, place]
-        block = self._inverse[place, place]
-        solved = torch.linalg.solve(block, across.T)
-        self._weights -= self._weights[:, place] @ solved
-        self._inverse -= across @ solved
-        self._weights[:, place] = 0
-        self._inverse[place, :] = 0
-        self._inverse[:, place] = 0
-        self._inverse[place, place] = torch.eye(self._width, dtype=block.dtype, device=block.device)
+    def remove(self, chosen: Tensor) -> float:
+        """Take channels out, refit the rest, and return the increase of the relative error.
 
-    def _diagonal_blocks(self) -> Tensor:
-        shape = (self._channels, self._width, self._channels, self._width)
-        return self._inverse.reshape(shape).diagonal(dim1=0, dim2=2).movedim(-1, 0)
+        Args:
+            chosen: indices among the channels left, ascending.
+        """
+        taps = torch.arange(self._width)
+        out = (chosen[:, None] * self._width + taps).flatten().to(self._weights.device)
+        stay = torch.ones(len(self._inverse), dtype=torch.bool, device=out.device)
+        stay[out] = False
+        across = self._inverse[out]
+        weights = self._weights[:, out]
+        solved = torch.linalg.solve(across[:, out], weights.T)
+        increase = float((weights.T * solved).sum()) / self._energy
+        across_stay = across[:, stay]
+        self._weights = self._weights[:, stay] - solved.T @ across_stay
+        update = across_stay.T @ torch.linalg.solve(across[:, out], across_stay)
+        self._inverse = self._inverse[stay][:, stay].sub_(update)
+        return increase
 
-    def _by_channel(self) -> Tensor:
-        return self._weights.T.reshape(self._channels, self._width, -1)
+
+class _Independent:
+    """The part of a layer with per-channel moments alone: every channel costs its own variance."""
+
+    def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
+        costs = moments.weights.square().sum(dim=0) * moments.variance
+        positions = torch.from_numpy(blocks).to(costs.device)
+        columns = moments.reader.columns(positions.flatten()).reshape(-1, *blocks.shape)
+        self._costs = costs[columns].sum(dim=(0, 2)) / max(moments.energy, 1e-300)
+
+    def costs(self) -> Tensor:
+        return self._costs
+
+    def remove(self, chosen: Tensor) -> float:
+        chosen = chosen.to(self._costs.device)
+        increase = float(self._costs[chosen].sum())
+        stay = torch.ones(len(self._costs), dtype=torch.bool, device=chosen.device)
+        stay[chosen] = False
+        self._costs = self._costs[stay]
+        return increase
+
+
+def _inverse(moments: Moments, own: Tensor) -> Tensor:
+    """The part at ``own`` of the inverse of a layer's moments with their ridge."""
+    assert moments.gram is not None
+    size = moments.reader.features if moments.intercept else moments.reader.features - 1
+    matrix = moments.gram[:size, :size]
+    ridge = ridge_of(moments.gram, moments.ridge)[:size]
+    factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(ridge))
+    while int(failed):
+        ridge = ridge * 10
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(ridge))
+    identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+    return torch.cholesky_solve(identity, factor)[own][:, own].contiguous()

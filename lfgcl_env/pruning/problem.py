@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.names import check_choice
 from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.pruning.allocation import allocate
 from lfgcl_env.pruning.candidate import Candidate, Statistics, fastest_layout
 from lfgcl_env.pruning.cost import Cost, CostModel
 from lfgcl_env.pruning.criteria import Context, orders
@@ -86,9 +87,9 @@ class PruningProblem:
         *,
         budget: float = 0.5,
         budget_metric: str = "macs",
-        criterion: str = "l1",
-        repair: str = "batchnorm",
-        similarity: str = "cosine",
+        criterion: str = "obs",
+        repair: str = "least_squares",
+        similarity: str = "mse",
         scope: str = "inner",
         features: Sequence[str] | None = None,
         round_to: int = 1,
@@ -243,6 +244,23 @@ class PruningProblem:
             ValueError: if it is no strategy of this problem.
         """
         return self._cost(self._checked(strategy))
+
+    def costs(self, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What the budget counts, of many unchecked strategies at once: (..., groups) to (...)."""
+        return self._cost.many(keep, self.budget_metric)
+
+    def allocate(self, budget: float | None = None) -> NDArray[np.int64]:
+        """A good strategy without a search, from the groups' measured sensitivities.
+
+        Costs one evaluation per group the first time, see :mod:`lfgcl_env.pruning.allocation`.
+
+        Args:
+            budget: instead of the problem's own.
+
+        Raises:
+            ValueError: if the budget cannot be reached.
+        """
+        return allocate(self, self.budget if budget is None else budget)
 
     def prune_ratios(self, strategy: ArrayLike) -> NDArray[np.float64]:
         """Fraction of each group's channels that a strategy removes; float64, (groups,)."""

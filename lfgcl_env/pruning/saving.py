@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lfgcl_env.networks import Baseline, build_network
-from lfgcl_env.pruning.candidate import replace_tensor, resize
+from lfgcl_env.pruning.candidate import is_depthwise, replace_tensor, resize
 from lfgcl_env.pruning.plan import SlicePlan
 
 FORMAT = 1
@@ -132,7 +132,8 @@ def load_pruned(
                 f"which is not cut from {list(whole.shape)}"
             )
     for name, (out, into) in structure["layers"].items():
-        resize(module.get_submodule(name), out, into)
+        layer = module.get_submodule(name)
+        resize(layer, out, into, depthwise=is_depthwise(layer))
     for key, tensor in tensors.items():
         parent, _, attribute = key.rpartition(".")
         owner = module.get_submodule(parent)
@@ -164,7 +165,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
     try:
         with safe_open(path, framework="pt") as file:
             structure = json.loads((file.metadata() or {})[_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copied, because tensors in a file start anywhere, and kernels add up in another order
+            # where they do not start at a multiple of 64 bytes.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not a pruned network's file, or was cut short ({error})"

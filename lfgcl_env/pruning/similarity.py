@@ -60,11 +60,14 @@ def kl(baseline: Tensor, pruned: Tensor) -> float:
 def agreement(baseline: Tensor, pruned: Tensor) -> float:
     """Fraction of images on which both networks' largest outputs are the same; in [0, 1].
 
+    Outputs that are not finite agree with nothing.
+
     Args:
         baseline: logits (images, classes).
         pruned: logits of the same shape.
     """
-    return float((baseline.argmax(dim=1) == pruned.argmax(dim=1)).double().mean())
+    same = baseline.argmax(dim=1) == pruned.argmax(dim=1)
+    return float((same & torch.isfinite(pruned).all(dim=1)).double().mean())
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], float]] = {

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -40,4 +41,7 @@ def cut(
         graph = dependency_graph(smaller.get_submodule(part), inputs)
         for name, removed in mine:
             pruning_group(graph, smaller.get_submodule(name), removed).prune()
+    # One layout, the one that files have: a loaded network then computes bit by bit the same.
+    for parameter in smaller.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return smaller

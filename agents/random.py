@@ -1,0 +1,63 @@
+"""Random search: the control that every other agent has to beat, and the example of an agent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+Action = NDArray[np.float32]
+
+
+class RandomAgent:
+    """Tries prune ratios drawn uniformly and independently, and remembers the best.
+
+    Args:
+        env: an environment whose actions are prune ratios.
+        seed: decides every draw.
+    """
+
+    def __init__(self, env: gym.Env[Any, Action], seed: int) -> None:
+        assert isinstance(env.action_space, gym.spaces.Box)
+        self.env = env
+        self.seed = seed
+        self._space = env.action_space
+        self._draws = np.random.default_rng(seed)
+        self._best: tuple[float, Action] = (-np.inf, self._draw())
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None,
+    ) -> "RandomAgent":
+        """Step the environment until ``callback`` returns False, at most ``total_timesteps`` times.
+
+        Args:
+            total_timesteps: most steps.
+            callback: called after every step with the local and the global variables.
+        """
+        self.env.reset(seed=self.seed)
+        for _ in range(total_timesteps):
+            action = self._draw()
+            _, _, terminated, truncated, info = self.env.step(action)
+            if info["similarity"] > self._best[0]:
+                self._best = (info["similarity"], action)
+            if terminated or truncated:
+                self.env.reset()
+            if callback is not None and not callback(locals(), globals()):
+                break
+        return self
+
+    def predict(self, observation: Any, **_: Any) -> tuple[Action, None]:
+        """Return the best action so far (a draw before the first step), and no state."""
+        return self._best[1], None
+
+    def _draw(self) -> Action:
+        low, high = self._space.low, self._space.high
+        return self._draws.uniform(low, high).astype(np.float32)
+
+
+def make(env: gym.Env[Any, Action], seed: int) -> RandomAgent:
+    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    return RandomAgent(env, seed)

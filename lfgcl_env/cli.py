@@ -1,0 +1,154 @@
+"""The command ``lfgcl``: prune, evaluate, inspect, list."""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import gymnasium as gym
+
+from lfgcl_env import __version__, commands
+from lfgcl_env.options import DEFAULTS, ENV_OPTIONS, SEARCH_OPTIONS
+from lfgcl_env.search import AgentError
+
+EXPECTED = (ValueError, OSError, ImportError, gym.error.Error)
+"""What bad input raises: told in one sentence. Everything else is a defect, and is shown whole."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: of the command line; ``sys.argv``'s by default.
+
+    Returns:
+        0; 1 if an agent raised, 2 for bad input, 130 if interrupted.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for 'module:factory' and 'package.module:function'
+    try:
+        parsed = vars(_parser().parse_args(arguments))
+        command = parsed.pop("command")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            command(parsed)
+    except KeyboardInterrupt as interrupt:
+        print(f"lfgcl: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        return 130
+    except AgentError as error:
+        if error.__cause__:
+            traceback.print_exception(error.__cause__)
+        print(f"lfgcl: error: {error}", file=sys.stderr)
+        return 1
+    except EXPECTED as error:
+        print(f"lfgcl: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"lfgcl: error: {message} (see `{self.prog} --help`)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lfgcl",
+        description="Prune a trained network without labels, by reinforcement learning.",
+    )
+    parser.add_argument("--version", action="version", version=f"lfgcl {__version__}")
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_prune(verbs)
+    _add_evaluate(verbs)
+    _add_inspect(verbs)
+    listed = verbs.add_parser("list", help="list environments, networks and agents")
+    listed.set_defaults(command=commands.show_names)
+    return parser
+
+
+def _add_prune(verbs: Any) -> None:
+    """``lfgcl prune``: options that are not given are absent, so that a resumed run has its own."""
+    prune = verbs.add_parser(
+        "prune",
+        help="search for the best pruned network and write it to a run folder",
+        argument_default=argparse.SUPPRESS,
+    )
+    prune.add_argument(
+        "target",
+        nargs="?",
+        metavar="ENV_OR_NETWORK",
+        help="such as LFGCL-ResNet56-v0, resnet56, torchvision:resnet18, package.module:function",
+    )
+    prune.add_argument("--out", metavar="FOLDER", required=True, help="the run folder to write")
+    for name, (kind, text) in {**SEARCH_OPTIONS, **ENV_OPTIONS}.items():
+        default = DEFAULTS[name]
+        _add(prune, name, kind, f"{text} ({default})" if default is not None else text)
+    _add_input_size(prune)
+    prune.add_argument("--download", action="store_true", help="fetch a missing data set")
+    prune.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the folder; its arguments need not be repeated",
+    )
+    prune.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
+    prune.set_defaults(command=commands.prune)
+
+
+def _add_evaluate(verbs: Any) -> None:
+    evaluate = verbs.add_parser(
+        "evaluate", help="report the top-1 accuracy of a pruned network and of its baseline"
+    )
+    evaluate.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
+    evaluate.add_argument("--data", required=True, help="labelled test set: CIFAR10 or CIFAR100")
+    evaluate.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
+    evaluate.add_argument("--download", action="store_true", help="fetch a missing data set")
+    evaluate.add_argument("--device", default="cpu", help="where to compute (cpu)")
+    evaluate.set_defaults(command=commands.evaluate)
+
+
+def _add_inspect(verbs: Any) -> None:
+    inspected = verbs.add_parser(
+        "inspect", help="list a network's groups of channels, its cost, and what cannot be pruned"
+    )
+    inspected.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
+    inspected.add_argument(
+        "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
+    )
+    inspected.add_argument("--scope", default="inner", help=f"{ENV_OPTIONS['scope'][1]} (inner)")
+    _add_input_size(inspected)
+    inspected.set_defaults(command=commands.show_network)
+
+
+def _add(parser: argparse.ArgumentParser, name: str, kind: Any, text: str) -> None:
+    metavar = {str: "NAME", float: "X"}.get(kind, "N")
+    text = text.replace("%", "%%")
+    parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+
+
+def _add_input_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-size",
+        type=_input_size,
+        metavar="C,H,W",
+        dest="input_shape",
+        help="of one input: channels, height, width; or one number for 3 channels of that side",
+    )
+
+
+def _input_size(text: str) -> list[int]:
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither three whole numbers nor one")
+    sizes = [int(part) for part in parts]
+    return sizes if len(sizes) == 3 else [3, sizes[0], sizes[0]]
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"lfgcl: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The options of ``lfgcl prune``: one table for the command line, its help and recorded runs."""
+
+import inspect
+from argparse import ArgumentTypeError
+from typing import Any
+
+from lfgcl_env.envs import LFGCLEnv
+from lfgcl_env.pruning import CRITERIA, REPAIRS, SIMILARITIES
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """Read a whole number of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is none.
+    """
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
+    "agent": (str, "ddpg, td3, sac, ppo, an agent in agents/ such as random, or module:factory"),
+    "evaluations": (positive, "distinct strategies to score"),
+    "seed": (natural, "of the agent, the choice of images, and random weights"),
+    "threads": (
+        positive,
+        "of PyTorch; more than 1 pays for networks larger than CIFAR's, on idle cores",
+    ),
+}
+ENV_OPTIONS: dict[str, tuple[Any, str]] = {
+    "weights": (str, "'published', 'random', or the path of a state dict"),
+    "images": (str, "CIFAR10, CIFAR100, a folder of images, or 'random': noise"),
+    "num_images": (positive, "how many calibration images; they need no labels"),
+    "budget": (float, "fraction of the baseline's cost that may remain"),
+    "budget_metric": (str, "what the budget counts: macs or params"),
+    "criterion": (str, f"which channels go first: {', '.join(CRITERIA)}"),
+    "repair": (str, f"before a strategy is scored: {', '.join(REPAIRS)}"),
+    "similarity": (str, f"of features: {', '.join(SIMILARITIES)}"),
+    "scope": (str, "inner, or all: also channels that additions couple"),
+    "round_to": (positive, "kept channels are multiples of it"),
+    "min_channels": (positive, "fewest channels that stay in a group"),
+    "device": (str, "where pruned networks are scored"),
+    "data_root": (str, "folder of data sets; else LFGCL_DATA, else ~/.cache/lfgcl/data"),
+}
+"""Options that are the environment's keyword arguments, which have their defaults there."""
+
+DEFAULTS: dict[str, Any] = {"agent": "ddpg", "evaluations": 400, "seed": 0, "threads": 1} | {
+    name: inspect.signature(LFGCLEnv.__init__).parameters[name].default for name in ENV_OPTIONS
+}

@@ -1,0 +1,81 @@
+"""The last step of a search: the best few strategies, repaired, and the best of these kept."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning.sequential import SequentialOptions
+
+QUICK = SequentialOptions(rows=16384, one_sided=1)
+"""Repair of all strategies on the shortlist, to compare them."""
+
+QUICK_IMAGES = 256
+
+THOROUGH = SequentialOptions(one_sided=1, alternations=3)
+"""Repair of the one that is kept."""
+
+
+@dataclass(frozen=True)
+class Shortlisted:
+    """One strategy of a shortlist.
+
+    Attributes:
+        searched: its evaluation in the search.
+        repaired: its evaluation after sequential repair, with :data:`QUICK` for all but the winner.
+    """
+
+    searched: Evaluation
+    repaired: Evaluation
+
+
+def choose(
+    problem: PruningProblem,
+    evaluations: Iterable[Evaluation],
+    images: Tensor,
+    *,
+    size: int = 8,
+    budget: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[nn.Module, list[Shortlisted]]:
+    """Repair the best strategies sequentially, compare them, and repair the winner thoroughly.
+
+    The allocation by sensitivities (:meth:`PruningProblem.allocate`) takes the last place: a
+    search on the cheap repair can miss it although it is as good or better after repair.
+
+    Args:
+        problem: what was searched; its own images score the repaired networks.
+        evaluations: of the strategies to choose from.
+        images: other unlabelled images, to repair on; the first 256 for the comparison.
+        size: how many strategies are compared.
+        budget: instead of the problem's own, for the allocation.
+        say: is told how it goes.
+
+    Returns:
+        The winner's network, on the CPU, and the shortlist from the best to the worst.
+
+    Raises:
+        ValueError: if ``size`` is below 1, or ``torch.fx`` cannot trace the network.
+    """
+    if size < 1:
+        raise ValueError(f"a shortlist holds at least 1 strategy, got {size}")
+    ranked = sorted(evaluations, key=lambda e: (-e.similarity, e.macs))
+    listed = {e.keep: e for e in ranked[: max(1, size - 1)]}
+    if size > 1:
+        allocated = problem.evaluate(problem.allocate(budget))
+        listed.setdefault(allocated.keep, allocated)
+    for evaluation in ranked:
+        if len(listed) < size:
+            listed.setdefault(evaluation.keep, evaluation)
+    compared = []
+    for place, evaluation in enumerate(listed.values(), start=1):
+        _, repaired = problem.finish(evaluation.keep, images[:QUICK_IMAGES], QUICK)
+        compared.append(Shortlisted(evaluation, repaired))
+        say(
+            f"shortlist {place}/{len(listed)}: {problem.similarity} {evaluation.similarity:.4f}, "
+            f"{repaired.similarity:.4f} after sequential repair"
+        )
+    compared.sort(key=lambda s: -s.repaired.similarity)
+    network, final = problem.finish(compared[0].searched.keep, images, THOROUGH)
+    return network, [Shortlisted(compared[0].searched, final), *compared[1:]]

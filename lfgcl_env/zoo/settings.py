@@ -1,0 +1,41 @@
+"""Settings of Stable-Baselines3's algorithms, read from YAML files in rl_zoo3's form."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lfgcl_env.names import check_choice
+
+ALGORITHMS = ("ddpg", "td3", "sac", "ppo")
+"""The algorithms of Stable-Baselines3 that there are settings for."""
+
+
+def path(algorithm: str) -> Path:
+    """Return the file with an algorithm's settings, as ``rl_zoo3 --conf-file`` takes it.
+
+    Raises:
+        ValueError: for an unknown algorithm.
+
+    >>> path("ddpg").name
+    'ddpg.yml'
+    """
+    check_choice(algorithm, ALGORITHMS, "algorithm")
+    return Path(__file__).parent / "hyperparams" / f"{algorithm}.yml"
+
+
+def settings(algorithm: str, env_id: str | None = None) -> dict[str, Any]:
+    """Return the settings of an algorithm for an environment, as they are written in its file.
+
+    Args:
+        algorithm: one of ``ALGORITHMS``.
+        env_id: environments without an entry of their own, and None, have the default's.
+
+    Raises:
+        ValueError: for an unknown algorithm.
+
+    >>> settings("ddpg", "LFGCL-ResNet56-v0")["policy"]
+    'MlpPolicy'
+    """
+    table: dict[str, dict[str, Any]] = yaml.safe_load(path(algorithm).read_text(encoding="utf-8"))
+    return table.get(env_id or "default", table["default"])
