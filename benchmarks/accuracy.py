@@ -125,7 +125,7 @@ class Measurement:
         )
         problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
         started = time.time()
-        found = search(env, agent, self._options.evaluations, seed=seed, threads=1)
+        found = search(env, agent, self._options.evaluations, seed=seed)
         facts = {"seconds": time.time() - started, "evaluations": len(found.records)}
         keep = np.array(found.best.keep)
         network = problem.compress(keep)

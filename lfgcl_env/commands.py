@@ -23,7 +23,7 @@ from lfgcl_env.search import SearchResult, search
 
 _MAY_DIFFER = ("data_root", "download")
 _METRIC_NAMES = {"macs": "MACs", "params": "params"}
-_NOT_FOR_ENV = ("target", "agent", "evaluations", "threads")
+_NOT_FOR_ENV = ("target", "agent", "evaluations", "threads", "shortlist", "repair_images")
 
 
 def prune(arguments: dict[str, Any]) -> None:
@@ -57,6 +57,12 @@ def prune(arguments: dict[str, Any]) -> None:
     env = make_env(asked["target"], {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV})
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
     print(_introduction(problem), flush=True)
+    more = env.unwrapped.other_images(asked["repair_images"]) if asked["shortlist"] else None  # type: ignore[attr-defined]
+    if asked["shortlist"] and more is None:
+        raise ValueError(
+            f"there are no {asked['repair_images']} images to repair on besides the "
+            f"{problem.images} for the search: lower --repair-images, or give --shortlist 0"
+        )
     try:
         result = search(
             env,
@@ -67,6 +73,8 @@ def prune(arguments: dict[str, Any]) -> None:
             resume=resume,
             arguments=asked,
             may_differ=_MAY_DIFFER,
+            shortlist=asked["shortlist"],
+            repair_images=more,
             progress=True,
             wandb=wandb,
         )
@@ -229,7 +237,12 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
     data = {10: "CIFAR10", 100: "CIFAR100"}.get(problem.baseline.num_classes, "NAME")
     return "\n".join(
         (
-            f"{result.ended}; the best has {problem.similarity} similarity {best.similarity:.4f}",
+            f"{result.ended}; the best has {problem.similarity} similarity {best.similarity:.4f}"
+            + (
+                f", {result.shortlist[0].repaired.similarity:.4f} after sequential repair"
+                if result.shortlist
+                else ""
+            ),
             f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
             f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
             *(

@@ -34,6 +34,8 @@ SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
     "agent": (str, "ddpg, td3, sac, ppo, an agent in agents/ such as random, or module:factory"),
     "evaluations": (positive, "distinct strategies to score"),
     "seed": (natural, "of the agent, the choice of images, and random weights"),
+    "shortlist": (natural, "best strategies to repair sequentially and compare; 0: none"),
+    "repair_images": (positive, "other unlabelled images for these repairs"),
     "threads": (
         positive,
         "of PyTorch; more than 1 pays for networks larger than CIFAR's, on idle cores",
@@ -56,6 +58,11 @@ ENV_OPTIONS: dict[str, tuple[Any, str]] = {
 }
 """Options that are the environment's keyword arguments, which have their defaults there."""
 
-DEFAULTS: dict[str, Any] = {"agent": "ddpg", "evaluations": 400, "seed": 0, "threads": 1} | {
-    name: inspect.signature(LFGCLEnv.__init__).parameters[name].default for name in ENV_OPTIONS
-}
+DEFAULTS: dict[str, Any] = {
+    "agent": "ddpg",
+    "evaluations": 400,
+    "seed": 0,
+    "shortlist": 8,
+    "repair_images": 1024,
+    "threads": 1,
+} | {name: inspect.signature(LFGCLEnv.__init__).parameters[name].default for name in ENV_OPTIONS}

@@ -13,12 +13,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from lfgcl_env import report
 from lfgcl_env.agent import Agent, AgentFactory, find_agent
 from lfgcl_env.logs import check_wandb, open_logs
 from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning.lockstep import trace
 from lfgcl_env.runs import PRUNED, Record, RunFolder, RunWriteError, write_beside
+from lfgcl_env.shortlist import Shortlisted, choose
 from lfgcl_env.visits import Visits, problem_of
 
 STEPS_PER_EVALUATION = 10
@@ -36,12 +39,15 @@ class SearchResult:
     """What a search found.
 
     Attributes:
-        best: the strategy with the highest similarity; of equal ones that with fewer MACs.
+        best: the strategy with the highest similarity, of equal ones that with fewer MACs; with a
+            shortlist its winner, as it was scored in the search.
         records: of all distinct strategies, in the order in which they were scored.
         steps: of the environment, repeated strategies included.
         ended: why the search ended.
         agent: as it was at the end.
         folder: the run folder, if there is one.
+        shortlist: what was repaired sequentially, from the best to the worst.
+        network: the winner of the shortlist, repaired; None without a shortlist.
     """
 
     best: Evaluation
@@ -50,6 +56,8 @@ class SearchResult:
     ended: str
     agent: Agent
     folder: Path | None
+    shortlist: tuple[Shortlisted, ...] = ()
+    network: nn.Module | None = None
 
 
 def search(
@@ -62,6 +70,8 @@ def search(
     resume: bool = False,
     arguments: Mapping[str, Any] | None = None,
     may_differ: Sequence[str] = (),
+    shortlist: int = 0,
+    repair_images: Tensor | None = None,
     progress: bool = False,
     wandb: bool = False,
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
@@ -84,6 +94,10 @@ def search(
         arguments: what else decides the search, to be recorded; by default the environment's id
             and keyword arguments.
         may_differ: names in ``arguments`` that a resumed search may change.
+        shortlist: how many of the best strategies are repaired sequentially and compared before
+            one is kept, see :mod:`lfgcl_env.shortlist`; 0 keeps the best as it was scored.
+        repair_images: unlabelled images for that, better others than the environment's; float
+            (images, channels, height, width), normalised.
         progress: show a progress bar on standard error.
         wandb: log to Weights & Biases.
         say: is told what the user should know.
@@ -100,6 +114,12 @@ def search(
         raise ValueError(f"evaluations must be a whole number of at least 1, got {evaluations!r}")
     if (resume or wandb) and out is None:
         raise ValueError(f"{'resume' if resume else 'wandb'} needs out, the run folder")
+    if shortlist and repair_images is None:
+        raise ValueError(
+            "a shortlist needs repair_images, such as env.unwrapped.other_images(1024)"
+        )
+    if shortlist:
+        trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
     if wandb:
         check_wandb()
     factory = find_agent(agent) if isinstance(agent, str) else agent
@@ -134,7 +154,15 @@ def search(
         raise AgentError("the agent ended its search without scoring a strategy")
     ended = _ended(len(records), visits.steps, evaluations)
     folder = run.path if run else None
-    result = SearchResult(best_of(records), tuple(records), visits.steps, ended, made, folder)
+    best, network = best_of(records), None
+    listed: list[Shortlisted] = []
+    if shortlist and repair_images is not None:
+        evaluations_of = [record.evaluation for record in records]
+        network, listed = choose(problem, evaluations_of, repair_images, size=shortlist, say=say)
+        best = listed[0].searched
+    result = SearchResult(
+        best, tuple(records), visits.steps, ended, made, folder, tuple(listed), network
+    )
     if folder:
         _write_results(result, folder, problem, say)
     return result
@@ -216,8 +244,9 @@ def _write_results(
     result: SearchResult, folder: Path, problem: PruningProblem, say: Callable[[str], None]
 ) -> None:
     best = result.best
-    network = problem.compress(best.keep)
-    problem.save(folder / PRUNED, best.keep, network)
+    network = result.network or problem.compress(best.keep)
+    repaired = asdict(result.shortlist[0].repaired) if result.shortlist else None
+    problem.save(folder / PRUNED, best.keep, network, repaired=repaired)
     table = report.rows(problem, best.keep, network)
     title = (
         f"{problem.similarity} similarity {best.similarity:.4f}, MACs {best.macs_ratio:.1%}, "
@@ -234,6 +263,7 @@ def _write_results(
         "steps": result.steps,
         "ended": result.ended,
         "settings": problem.settings(),
+        "shortlist": [asdict(listed) for listed in result.shortlist],
         "groups": [
             {"name": g.name, "channels": g.channels, "keep": kept, "prune_ratio": ratio}
             for g, kept, ratio in zip(problem.groups, best.keep, ratios, strict=True)

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -161,7 +162,7 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             modes = ", ".join(self.metadata["render_modes"])
             raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {modes}, or None")
-        # _leave_threads_of_parent()
+        _leave_threads_of_parent()
         self.render_mode = render_mode
         self.horizon = horizon
         self._budgets = _budget_range(budget)
@@ -177,11 +178,13 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
                 **(network_arguments or {}),
             )
         )
+        self._load = partial(
+            load_calibration, baseline, images, seed=seed, root=data_root, download=download
+        )
+        calibration = self._load(num_images)
         self.problem = PruningProblem(
             baseline,
-            load_calibration(
-                baseline, images, num_images, seed=seed, root=data_root, download=download
-            ),
+            calibration,
             budget=self._budgets[0],
             budget_metric=budget_metric,
             criterion=criterion,
@@ -206,6 +209,21 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     def budget(self) -> float:
         """This episode's budget."""
         return self._budget if self._keep is not None else self._budgets[0]
+
+    def other_images(self, count: int) -> Tensor | None:
+        """More images from where the calibration images came from, and none of them.
+
+        Args:
+            count: how many.
+
+        Returns:
+            Normalised images (count, channels, height, width), or None if there are not so many.
+        """
+        used = self.problem.images
+        try:
+            return self._load(used + count)[used:]
+        except ValueError:
+            return None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -170,6 +170,11 @@ class PruningProblem:
         return self._projection.lowest
 
     @property
+    def images(self) -> int:
+        """How many calibration images there are."""
+        return sum(len(batch) for batch in self._batches)
+
+    @property
     def baseline_cost(self) -> Cost:
         """Cost of the unpruned network."""
         return self._cost.baseline
@@ -387,14 +392,19 @@ class PruningProblem:
         return self._reader.joined(found, mask)
 
     def save(
-        self, path: str | os.PathLike[str], strategy: ArrayLike, network: nn.Module | None = None
+        self,
+        path: str | os.PathLike[str],
+        strategy: ArrayLike,
+        network: nn.Module | None = None,
+        **facts: Any,
     ) -> Path:
         """Write the pruned network of a strategy, see :func:`lfgcl_env.load_pruned`.
 
         Args:
             path: the file to write.
             strategy: channels kept in every group.
-            network: what :meth:`compress` returned, if it was called already.
+            network: what :meth:`compress` or :meth:`finish` returned; None compresses.
+            **facts: JSON-able facts to keep with it.
 
         Raises:
             OSError: if the file cannot be written; nothing half-written stays.
@@ -410,6 +420,7 @@ class PruningProblem:
             kept_channels=dict(zip(names, kept, strict=True)),
             evaluation=asdict(evaluation),
             settings=self.settings(),
+            **facts,
         )
 
     def settings(self) -> dict[str, Any]:
