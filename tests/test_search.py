@@ -1,0 +1,353 @@
+"""A search keeps the best, loses nothing, and goes on as if it had never stopped."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import lfgcl_env
+from lfgcl_env import zoo
+from lfgcl_env.agent import find_agent
+from lfgcl_env.pruning import Evaluation
+from lfgcl_env.runs import Record, RunFolder
+from lfgcl_env.search import AgentError, best_of, search
+
+IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+DDPG = partial(zoo.make, "ddpg", learning_starts=5, gradient_steps=2)
+PPO = partial(zoo.make, "ppo", n_steps=4, batch_size=4, n_epochs=2)
+AGENTS = pytest.mark.parametrize("agent", ["random", DDPG, PPO], ids=["random", "ddpg", "ppo"])
+
+
+def make_env(**arguments):
+    options = {"weights": "random", "images": IMAGES, "num_images": 4} | arguments
+    return gym.make("LFGCL-ResNet20-v0", **options)
+
+
+SHARED = make_env()
+
+
+def clean_env():
+    """An environment that nothing was scored in; made once, for speed."""
+    SHARED.unwrapped.problem.memory.clear()
+    SHARED.unwrapped.problem.listeners.clear()
+    return SHARED
+
+
+def found(result):
+    return [record.evaluation for record in result.records]
+
+
+class Scripted:
+    """Asks for the same prune ratios everywhere, one number of the script after the other."""
+
+    def __init__(self, env, script):
+        self.env, self.script = env, script
+
+    def learn(self, total_timesteps, callback):
+        for value in self.script:
+            self.env.reset()
+            action = np.full(self.env.action_space.shape, 0.5, np.float32)
+            action[0] = value
+            self.env.step(action)
+            if not callback({}, {}):
+                return
+
+    def predict(self, observation):
+        return np.full(self.env.action_space.shape, 0.5, np.float32), None
+
+
+def scripted(script):
+    return lambda env, seed: Scripted(env, script)
+
+
+def stop_after(env, count, error=KeyboardInterrupt):
+    """Let the scoring of new strategy number ``count`` + 1 be interrupted."""
+    seen = []
+
+    def listen(evaluation):
+        seen.append(evaluation)
+        if len(seen) > count:
+            raise error("stopped")
+
+    env.unwrapped.problem.listeners.append(listen)
+
+
+@AGENTS
+def test_the_same_seed_finds_the_same(agent):
+    first, second = (search(env, agent, 9, seed=3) for env in (clean_env(), make_env()))
+    assert found(first) == found(second)
+    assert first.best == second.best == best_of(first.records)
+    assert found(search(clean_env(), agent, 9, seed=4)) != found(first)
+
+
+@AGENTS
+def test_an_interrupted_search_goes_on_as_if_it_never_stopped(agent, tmp_path):
+    whole = search(clean_env(), agent, 12, out=tmp_path / "whole")
+    env = clean_env()
+    stop_after(env, 7)
+    with pytest.raises(KeyboardInterrupt):
+        search(env, agent, 12, out=tmp_path / "run")
+    assert len(RunFolder(tmp_path / "run").records()) == 7
+
+    env = clean_env()
+    scored = []
+    env.unwrapped.problem.listeners.append(scored.append)
+    resumed = search(env, agent, 12, out=tmp_path / "run", resume=True)
+    assert found(resumed) == found(whole)
+    assert resumed.steps == whole.steps
+    assert scored[1:] == found(whole)[7:]  # the first is scored again, to see that all is as it was
+    for name in ("best.json", "report.txt", "pruned.safetensors"):
+        one, other = ((tmp_path / run / name).read_bytes() for run in ("whole", "run"))
+        assert one == other
+
+
+def test_a_line_cut_short_is_dropped_and_scored_again(tmp_path):
+    whole = search(clean_env(), "random", 6, out=tmp_path)
+    lines = tmp_path / "evaluations.jsonl"
+    text = lines.read_text()
+    for cut in (1, 30):
+        lines.write_text(text[:-cut])
+        assert found(search(clean_env(), "random", 6, out=tmp_path, resume=True)) == found(whole)
+        records = [Record.from_json(line) for line in lines.read_text().splitlines()]
+        assert [record.evaluation for record in records] == found(whole)
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    search(clean_env(), "random", 4, out=tmp_path)
+    lines = tmp_path / "evaluations.jsonl"
+    text = lines.read_text().splitlines(keepends=True)
+    lines.write_text("".join([text[0], "{}\n", *text[2:]]))
+    with pytest.raises(ValueError, match="line 2"):
+        search(clean_env(), "random", 4, out=tmp_path, resume=True)
+    lines.write_text("".join([text[0], *text[2:]]))
+    with pytest.raises(ValueError, match=r"line 2.*out of order"):
+        search(clean_env(), "random", 4, out=tmp_path, resume=True)
+
+
+def test_a_finished_search_can_be_given_more_evaluations_but_not_fewer(tmp_path):
+    search(clean_env(), "random", 4, out=tmp_path)
+    longer = search(clean_env(), "random", 7, out=tmp_path, resume=True)
+    assert found(longer) == found(search(clean_env(), "random", 7))
+    with pytest.raises(ValueError, match="scored 7 strategies already"):
+        search(clean_env(), "random", 5, out=tmp_path, resume=True)
+
+
+def test_resuming_with_other_arguments_names_them(tmp_path):
+    search(clean_env(), "random", 3, out=tmp_path)
+    with pytest.raises(ValueError, match=r"seed=0 .* 1"):
+        search(clean_env(), "random", 3, seed=1, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="agent='random'"):
+        search(clean_env(), "ddpg", 3, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"budget=None .* 0\.4"):
+        search(make_env(budget=0.4), "random", 3, out=tmp_path, resume=True)
+
+
+def test_resuming_with_other_images_is_refused(tmp_path):
+    search(clean_env(), "random", 3, out=tmp_path)
+    with pytest.raises(ValueError, match="images, weights or versions"):
+        search(make_env(images=IMAGES.flip(3) * 2), "random", 3, out=tmp_path, resume=True)
+
+
+def test_an_agent_that_takes_another_path_keeps_what_was_scored(tmp_path):
+    first = search(clean_env(), scripted([0.1, 0.3, 0.5]), 3, out=tmp_path)
+    said = []
+    again = search(
+        clean_env(), scripted([0.1, 0.5, 0.9, 0.7]), 4, out=tmp_path, resume=True, say=said.append
+    )
+    assert "from evaluation 2 on" in said[0]
+    assert found(again)[:3] == found(first)
+    assert len(found(again)) == 4
+
+
+def test_an_agent_that_ends_early_on_resuming_keeps_what_was_scored(tmp_path):
+    first = search(clean_env(), scripted([0.1, 0.3, 0.5]), 3, out=tmp_path)
+    again = search(clean_env(), scripted([0.1]), 3, out=tmp_path, resume=True)
+    assert found(again) == found(first)
+
+
+def test_strategies_count_once_and_repeating_ends_the_search():
+    result = search(clean_env(), scripted([0.1, 0.1, 0.4, 0.1] * 10), 3)
+    assert len(result.records) == 2
+    assert result.steps == 30
+    assert "repeats itself" in result.ended
+    assert "ended it after 2" in search(clean_env(), scripted([0.1, 0.4]), 3).ended
+
+
+def test_searches_on_one_environment_count_each_for_itself():
+    env = clean_env()
+    first = search(env, "random", 5)
+    assert found(search(env, "random", 5)) == found(first)
+
+
+def test_the_best_has_the_highest_similarity_and_of_equal_ones_fewer_macs():
+    plain = Evaluation((1,), 0.5, 100, 10, 0.5, 0.5)
+    ones = [plain, replace(plain, similarity=0.9), replace(plain, similarity=0.9, macs=90)]
+    records = [Record(i, 0.0, 0.0, evaluation) for i, evaluation in enumerate(ones, start=1)]
+    assert best_of(records) is ones[2]
+
+
+def test_records_survive_writing_exactly():
+    record = Record(3, 1.25, 0.1 + 0.2, Evaluation((3, 4), 1 / 3, 7, 8, 2 / 3, 0.1))
+    assert Record.from_json(record.to_json()) == record
+
+
+def test_an_agent_that_raises_leaves_a_run_that_goes_on(tmp_path):
+    env = clean_env()
+    stop_after(env, 4, error=ZeroDivisionError)
+    with pytest.raises(AgentError, match="ZeroDivisionError after 4 evaluations") as raised:
+        search(env, "random", 6, out=tmp_path)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    resumed = search(clean_env(), "random", 6, out=tmp_path, resume=True)
+    assert found(resumed) == found(search(clean_env(), "random", 6))
+
+
+def test_an_agent_that_asks_for_nan_is_told():
+    with pytest.raises(AgentError) as raised:
+        search(clean_env(), scripted([0.1, float("nan")]), 3)
+    assert "finite" in str(raised.value.__cause__)
+    with pytest.raises(AgentError, match="without scoring"):
+        search(clean_env(), scripted([]), 3)
+
+
+def test_a_run_folder_tells_everything(tmp_path):
+    env = clean_env()
+    problem = env.unwrapped.problem
+    result = search(env, DDPG, 8, out=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "agent.zip", "arguments.json", "best.json", "evaluations.jsonl", "pruned.safetensors",
+        "report.png", "report.txt", "tensorboard",
+    ]  # fmt: skip
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert tuple(best["keep"]) == result.best.keep
+    assert best["similarity"] == result.best.similarity
+    assert [group["keep"] for group in best["groups"]] == best["keep"]
+    arguments = json.loads((tmp_path / "arguments.json").read_text())
+    assert arguments["arguments"]["evaluations"] == 8
+    assert arguments["versions"]["torch"] == torch.__version__.split("+")[0]
+
+    pruned = lfgcl_env.load_pruned(tmp_path / "pruned.safetensors")
+    compressed = problem.compress(result.best.keep)
+    with torch.inference_mode():
+        assert torch.equal(pruned(IMAGES), compressed(IMAGES))
+    assert sum(p.numel() for p in pruned.parameters()) == result.best.params
+
+    report = (tmp_path / "report.txt").read_text()
+    assert f"{problem.baseline_cost.macs:,} -> {result.best.macs:,}" in report
+    assert f"{problem.baseline_cost.params:,} -> {result.best.params:,}" in report
+    assert all(layer.name in report for layer in problem.layers)
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_shows_a_resumed_run_whole(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    env = clean_env()
+    stop_after(env, 3)
+    with pytest.raises(KeyboardInterrupt):
+        search(env, "random", 6, out=tmp_path)
+    result = search(clean_env(), "random", 6, out=tmp_path, resume=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    points = events.Scalars("search/similarity")
+    assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
+    similarities = [evaluation.similarity for evaluation in found(result)]
+    np.testing.assert_allclose([point.value for point in points], similarities, rtol=1e-6)
+    best = [point.value for point in events.Scalars("search/best_similarity")]
+    np.testing.assert_allclose(best, np.maximum.accumulate(similarities), rtol=1e-6)
+    assert sum(tag.startswith("keep_ratio/") for tag in events.Tags()["scalars"]) == 9
+
+
+def test_wandb_is_logged_to(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    logged, started, finished = [], [], []
+
+    class Run:
+        def log(self, values, step):
+            logged.append((step, values))
+
+        def finish(self):
+            finished.append(True)
+
+    monkeypatch.setattr(wandb, "init", lambda **options: started.append(options) or Run())
+    search(clean_env(), "random", 3, out=tmp_path / "r20", wandb=True)
+    assert started[0]["name"] == "r20"
+    assert started[0]["config"]["evaluations"] == 3
+    assert [step for step, _ in logged] == [1, 2, 3]
+    assert {"search/similarity", "search/best_similarity"} < logged[0][1].keys()
+    assert finished == [True]
+
+
+def test_wandb_that_cannot_start_says_what_to_do(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**_):
+        raise wandb.Error("no account")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ValueError, match="WANDB_MODE=offline"):
+        search(clean_env(), "random", 3, out=tmp_path, wandb=True)
+    assert len(search(clean_env(), "random", 3, out=tmp_path).records) == 3
+
+
+@pytest.mark.parametrize("package", ["wandb", "stable_baselines3"])
+def test_a_missing_package_names_its_extra(package, tmp_path, monkeypatch):
+    for module in ("logs", "zoo.sb3"):
+        monkeypatch.setattr(f"lfgcl_env.{module}.find_spec", lambda name: None)
+    extra = {"wandb": "wandb", "stable_baselines3": "sb3"}[package]
+    agent = "random" if package == "wandb" else "ddpg"
+    with pytest.raises(ImportError, match=rf"lfgcl-env\[{extra}\]"):
+        search(clean_env(), agent, 3, out=tmp_path / "run", wandb=package == "wandb")
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_matplotlib_and_tensorboard_the_rest_is_written(tmp_path, monkeypatch):
+    for module in ("logs", "report"):
+        monkeypatch.setattr(f"lfgcl_env.{module}.find_spec", lambda name: None)
+    said = []
+    search(clean_env(), "random", 3, out=tmp_path, say=said.append)
+    assert (tmp_path / "pruned.safetensors").exists()
+    assert not (tmp_path / "report.png").exists()
+    assert "tensorboard" in said[0]
+    assert "lfgcl-env[plots]" in said[1]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    search(clean_env(), "random", 2, out=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match="holds a run already"):
+        search(clean_env(), "random", 2, out=tmp_path)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_an_unwritable_folder_is_told_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    env = clean_env()
+    with pytest.raises(OSError, match="cannot be written"):
+        search(env, "random", 2, out=tmp_path / "file" / "run")
+    assert env.unwrapped.problem.evaluations == 0
+
+
+def test_a_file_that_fails_to_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(text, partial):
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lfgcl_env.report.picture", lambda table, path, title: full(table, path))
+    with pytest.raises(OSError, match="No space left"):
+        search(clean_env(), "random", 2, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "best.json").exists()
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        search(clean_env(), "random", 0)
+    with pytest.raises(ValueError, match="needs out"):
+        search(clean_env(), "random", 2, resume=True)
+    with pytest.raises(ValueError, match="not an environment of lfgcl_env"):
+        search(gym.make("CartPole-v1"), "random", 2)
+    with pytest.raises(ValueError, match="Did you mean 'random'"):
+        find_agent("rondom")

@@ -1,0 +1,138 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import FAMILIES, awaken, images
+from torch import nn
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.sequential import SequentialOptions
+from lfgcl_env.shortlist import choose
+
+FEW = SequentialOptions(rows=4096, one_sided=1)
+
+
+def made(name, budget=0.6, size=32, **arguments):
+    network, more = FAMILIES[name]
+    baseline = load_baseline(network, weights="random", input_shape=(3, size, size), **more)
+    awaken(baseline.network)
+    return PruningProblem(baseline, images(32, size), budget=budget, **arguments)
+
+
+def uniform(problem):
+    return problem.project(np.full(len(problem.groups), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [("resnet20", "inner"), ("resnet20-B", "all"), ("resnet18", "all")],
+)
+def test_sequential_repair_brings_features_nearer_on_the_images_it_saw(name, scope):
+    problem = made(name, scope=scope)
+    keep = uniform(problem)
+    before = problem.evaluate(keep).similarity
+    _, repaired = problem.finish(keep, images(32), FEW)
+    assert repaired.similarity > before
+    assert repaired.keep == tuple(keep)
+
+
+def test_alternation_improves_on_a_single_pass():
+    problem = made("resnet20", budget=0.5)
+    keep = uniform(problem)
+    single = problem.finish(keep, images(32), FEW)[1].similarity
+    options = SequentialOptions(rows=4096, one_sided=1, alternations=3)
+    assert problem.finish(keep, images(32), options)[1].similarity > single
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "shufflenet_v2_x0_5"])
+def test_every_family_can_be_repaired_and_stays_finite(name):
+    problem = made(name, budget=0.8)
+    keep = uniform(problem)
+    network, _ = problem.finish(keep, images(8, seed=1), FEW)
+    with torch.no_grad():
+        assert torch.isfinite(network(images(4, seed=2))).all()
+    assert sum(p.numel() for p in network.parameters()) == problem.cost(keep).params
+
+
+def test_nothing_pruned_nothing_changed():
+    problem = made("resnet20", budget=1.0)
+    network, evaluation = problem.finish(problem.channels, images(16), FEW)
+    assert evaluation.similarity == pytest.approx(1.0, abs=1e-9)
+    for key, tensor in problem.baseline.network.state_dict().items():
+        assert torch.equal(network.state_dict()[key], tensor)
+
+
+def test_repair_is_deterministic_and_leaves_the_baseline_alone():
+    problem = made("resnet20")
+    before = copy.deepcopy(problem.baseline.network.state_dict())
+    first, second = (problem.finish(uniform(problem), images(16), FEW)[0] for _ in range(2))
+    for key, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[key])
+    for key, tensor in before.items():
+        assert torch.equal(tensor, problem.baseline.network.state_dict()[key])
+
+
+def test_dead_channels_and_constant_images_give_finite_weights():
+    problem = made("resnet20")
+    with torch.no_grad():
+        norm = problem.baseline.network.get_submodule("layer1.0.bn2")
+        norm.weight[0] = 0.0
+    network, _ = problem.finish(uniform(problem), torch.zeros(4, 3, 32, 32), FEW)
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+class Branching(nn.Module):
+    """A network whose flow depends on values, which torch.fx cannot trace."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            return x
+        return self.last(torch.relu(self.norm(self.first(x))).mean((2, 3)))
+
+
+def test_untraceable_networks_are_refused_in_one_sentence():
+    problem = PruningProblem(Branching().eval(), images(8), budget=0.7)
+    with pytest.raises(ValueError, match=r"torch\.fx can trace"):
+        problem.finish(uniform(problem), images(8), FEW)
+
+
+def test_shortlist_keeps_the_best_after_repair_and_includes_the_allocation():
+    problem = made("resnet20", budget=0.5)
+    rng = np.random.default_rng(0)
+    evaluations = [problem.evaluate(problem.project(rng.random(9))) for _ in range(6)]
+    said = []
+    network, listed = choose(problem, evaluations, images(16, seed=3), size=3, say=said.append)
+    assert len(listed) == len(said) == 3
+    assert tuple(problem.allocate()) in {s.searched.keep for s in listed}
+    assert [s.repaired.similarity for s in listed[1:]] == sorted(
+        (s.repaired.similarity for s in listed[1:]), reverse=True
+    )
+    shape = network.get_submodule("layer1.0.conv1").weight.shape
+    assert shape[0] == listed[0].searched.keep[0]
+    with pytest.raises(ValueError, match="at least 1"):
+        choose(problem, evaluations, images(16), size=0)
+
+
+@pytest.mark.data("CIFAR10", "resnet20")
+def test_a_halved_resnet20_works_before_any_training():
+    from lfgcl_env.images import load_images, load_test_set, top1
+
+    baseline = load_baseline("resnet20")
+    drawn = load_images(
+        "CIFAR10", 512, shape=baseline.input_shape, normalization=baseline.normalization
+    )
+    test = load_test_set("CIFAR10", normalization=baseline.normalization)
+    test = type(test)(test.images[:1000], test.labels[:1000], test.name)
+    problem = PruningProblem(baseline, drawn[:256])
+    keep = problem.allocate(0.5)
+    refitted = top1(problem.compress(keep), test)
+    repaired = top1(problem.finish(keep, drawn[256:], FEW)[0], test)
+    assert refitted > 65
+    assert repaired > 80
