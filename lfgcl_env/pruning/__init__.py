@@ -5,9 +5,10 @@ from lfgcl_env.pruning.criteria import CRITERIA
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.groups import Exclusion, Group
 from lfgcl_env.pruning.layers import Layer
-from lfgcl_env.pruning.problem import SCOPES, PruningProblem
+from lfgcl_env.pruning.problem import PruningProblem
 from lfgcl_env.pruning.repair import REPAIRS
 from lfgcl_env.pruning.saving import load_pruned, read_structure, save_pruned
+from lfgcl_env.pruning.scope import SCOPES
 from lfgcl_env.pruning.similarity import SIMILARITIES
 
 __all__ = [

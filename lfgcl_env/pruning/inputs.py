@@ -1,10 +1,19 @@
-"""Checks of what a pruning problem is given."""
+"""Checks of what a pruning problem is given, and images cut into batches."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lfgcl_env.networks import Baseline
+from lfgcl_env.pruning.groups import Group
 from lfgcl_env.pruning.layers import BATCH_NORMS
+
+_PLAIN_BATCH_VALUES = 2**18  # 85 CIFAR images: what a CPU's cache holds well
+_STATISTICS_BATCH_VALUES = 2**22  # 1,365 CIFAR images: one pass serves statistics and features
+_ACCELERATOR_BATCH_VALUES = 2**26
 
 
 def checked_images(images: Tensor) -> Tensor:
@@ -47,3 +56,62 @@ def check_fit(baseline: Baseline, images: Tensor, repair: str) -> None:
         raise ValueError(
             "repair 'batchnorm' needs BatchNorm layers and this network has none: use 'none'"
         )
+
+
+def split_images(images: Tensor, layout: torch.memory_format, *, statistics: bool) -> list[Tensor]:
+    """Cut images into batches that run fast where they are.
+
+    Args:
+        images: on the device and of the type that they are run in.
+        layout: of the batches in memory.
+        statistics: whether BatchNorm statistics are to be taken of a batch, the larger the better.
+    """
+    values = _STATISTICS_BATCH_VALUES if statistics else _PLAIN_BATCH_VALUES
+    if images.device.type != "cpu":
+        values = _ACCELERATOR_BATCH_VALUES
+    size = max(8, values // images[0].numel())
+    return [batch.contiguous(memory_format=layout) for batch in torch.split(images, size)]
+
+
+def checked_ratios(prune_ratios: ArrayLike, groups: int) -> NDArray[np.float64]:
+    """Return prune ratios as float64, (groups,), in [0, 1].
+
+    Raises:
+        ValueError: for a wrong shape, NaN, or ratios outside [0, 1] by more than rounding.
+    """
+    ratios = np.asarray(prune_ratios, dtype=np.float64)
+    if ratios.shape != (groups,):
+        raise ValueError(
+            f"prune ratios must have shape ({groups},), one entry per group, got {ratios.shape}"
+        )
+    if not np.isfinite(ratios).all():
+        index = int(np.flatnonzero(~np.isfinite(ratios))[0])
+        raise ValueError(f"prune ratios must be finite: entry {index} is {ratios[index]}")
+    if ratios.min() < -1e-6 or ratios.max() > 1 + 1e-6:
+        raise ValueError(
+            f"prune ratios must lie in [0, 1], got {ratios.min():.4g} to {ratios.max():.4g}"
+        )
+    return np.clip(ratios, 0.0, 1.0)
+
+
+def checked_strategy(strategy: ArrayLike, groups: Sequence[Group]) -> NDArray[np.int64]:
+    """Return a strategy as int64, (groups,).
+
+    Raises:
+        ValueError: if it has another shape, or counts that a group cannot keep.
+    """
+    keep = np.asarray(strategy)
+    channels = np.array([group.channels for group in groups], dtype=np.int64)
+    if keep.shape != channels.shape or not np.issubdtype(keep.dtype, np.number):
+        raise ValueError(
+            f"a strategy holds one count of kept channels for each of the {len(groups)} "
+            f"groups, got {keep.dtype} of shape {keep.shape}"
+        )
+    whole = keep.astype(np.int64) if np.isfinite(keep).all() else np.zeros_like(channels)
+    wrong = np.flatnonzero((whole != keep) | (whole < 1) | (whole > channels))
+    if len(wrong):
+        group = groups[wrong[0]]
+        raise ValueError(
+            f"group {group.name} can keep 1 to {group.channels} channels, got {keep[wrong[0]]}"
+        )
+    return whole

@@ -20,8 +20,14 @@ from lfgcl_env.pruning.cost import Cost, CostModel
 from lfgcl_env.pruning.criteria import Context, orders
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.features import OUTPUT, FeatureReader
-from lfgcl_env.pruning.groups import Exclusion, Group, find_groups
-from lfgcl_env.pruning.inputs import check_fit, checked_images
+from lfgcl_env.pruning.groups import Exclusion, Group
+from lfgcl_env.pruning.inputs import (
+    check_fit,
+    checked_images,
+    checked_ratios,
+    checked_strategy,
+    split_images,
+)
 from lfgcl_env.pruning.layers import Layer, count_macs, measure_layers
 from lfgcl_env.pruning.least_squares import LeastSquares
 from lfgcl_env.pruning.moments import Moments, collect_moments
@@ -30,15 +36,10 @@ from lfgcl_env.pruning.plan import SlicePlan
 from lfgcl_env.pruning.projection import Projection
 from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchnorm
 from lfgcl_env.pruning.saving import save_pruned
+from lfgcl_env.pruning.scope import prunable
 from lfgcl_env.pruning.sequential import SequentialOptions, repair_sequentially
 from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES, WORST
 from lfgcl_env.pruning.surgery import cut
-from lfgcl_env.pruning.verify import without_wrong
-
-SCOPES = ("inner", "all")
-
-_PLAIN_BATCH_VALUES = 2**18  # 85 CIFAR images: what a CPU's cache holds well
-_BATCHNORM_BATCH_VALUES = 2**22  # 1,365 CIFAR images: one pass then serves statistics and features
 
 
 class PruningProblem:
@@ -99,7 +100,6 @@ class PruningProblem:
     ) -> None:
         self.repair = check_choice(repair, REPAIRS, "repair")
         self.similarity = check_choice(similarity, SIMILARITIES, "similarity")
-        check_choice(scope, SCOPES, "scope")
         images = checked_images(images)
         if not isinstance(network, Baseline):
             network = load_baseline(network, input_shape=tuple(images.shape[1:]))
@@ -111,20 +111,10 @@ class PruningProblem:
         example = images[:2].to(next(module.parameters(), images))
         self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
         self._layout = fastest_layout(module, example)
-        tracing = find_groups(module, example)
-        in_scope = [g for g in tracing.groups if scope == "all" or not g.coupled]
-        right, wrong = without_wrong(module, in_scope, example, self._layout)
-        if not right:
-            reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*tracing.excluded, *wrong)[:3])
-            raise ValueError(f"no channels of this network can be pruned ({reasons})")
-        self.groups: tuple[Group, ...] = tuple(right)
-        out_of_scope = tuple(
-            Exclusion(g.name, g.channels, "an addition couples it (scope='all' includes it)")
-            for g in tracing.groups
-            if g not in in_scope
-        )
-        self.excluded: tuple[Exclusion, ...] = (*tracing.excluded, *out_of_scope, *wrong)
-        self._parts = tracing.parts
+        tracing = prunable(module, example, scope, self._layout)
+        self.groups: tuple[Group, ...] = tracing.groups
+        self.excluded: tuple[Exclusion, ...] = tracing.excluded
+        self._parts, self._followed_by = tracing.parts, tracing.followed_by
 
         self.plan = SlicePlan(module, self.groups)
         other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
@@ -140,13 +130,14 @@ class PruningProblem:
         self.budget = self.check_budget(budget)
         self.criterion = criterion
         self._candidate = Candidate(module, self.plan, device=self.device, layout=self._layout)
-        self._followed_by = tracing.followed_by
-        self._batches = self._split(images)
+        statistics = repair == "batchnorm"
+        dtype = next(self._candidate.network.parameters()).dtype
+        placed = images.to(device=self.device, dtype=dtype)
+        self._batches = split_images(placed, self._layout, statistics=statistics)
         self._seed = seed
         context = Context(module, images, lambda: self.eliminations, lambda: self.moments, seed)
         self._orders = orders(criterion, context, self.groups)
         if repair == "least_squares":
-            dtype = next(self._candidate.network.parameters()).dtype
             self._candidate.solver = LeastSquares(self.moments, dtype)
             self._candidate.followed_by = tracing.followed_by
 
@@ -226,21 +217,9 @@ class PruningProblem:
         Raises:
             ValueError: for a wrong shape, NaN, ratios outside [0, 1], or an unreachable budget.
         """
-        ratios = np.asarray(prune_ratios, dtype=np.float64)
-        if ratios.shape != (len(self.groups),):
-            raise ValueError(
-                f"prune ratios must have shape ({len(self.groups)},), one entry per group, "
-                f"got {ratios.shape}"
-            )
-        if not np.isfinite(ratios).all():
-            index = int(np.flatnonzero(~np.isfinite(ratios))[0])
-            raise ValueError(f"prune ratios must be finite: entry {index} is {ratios[index]}")
-        if ratios.min() < -1e-6 or ratios.max() > 1 + 1e-6:
-            raise ValueError(
-                f"prune ratios must lie in [0, 1], got {ratios.min():.4g} to {ratios.max():.4g}"
-            )
+        ratios = checked_ratios(prune_ratios, len(self.groups))
         value = self.budget if budget is None else self.check_budget(budget)
-        return self._projection(np.clip(ratios, 0.0, 1.0), value)
+        return self._projection(ratios, value)
 
     def cost(self, strategy: ArrayLike) -> Cost:
         """MACs and parameters of a strategy, in closed form.
@@ -359,7 +338,14 @@ class PruningProblem:
         mask = self.plan.mask(self.kept_channels(keep))
         whole = Candidate(self.baseline.network, self.plan, device=self.device).network
         repair_sequentially(
-            whole, network, images.to(self.device), self.plan, mask, options, progress
+            whole,
+            network,
+            images.to(self.device),
+            self.plan,
+            mask,
+            options,
+            layout=self._layout,
+            progress=progress,
         )
         similarity = self.score_network(network, keep)
         return network.cpu(), self._evaluation(keep, similarity)
@@ -434,20 +420,7 @@ class PruningProblem:
         }
 
     def _checked(self, strategy: ArrayLike) -> NDArray[np.int64]:
-        keep = np.asarray(strategy)
-        if keep.shape != (len(self.groups),) or not np.issubdtype(keep.dtype, np.number):
-            raise ValueError(
-                f"a strategy holds one count of kept channels for each of the {len(self.groups)} "
-                f"groups, got {keep.dtype} of shape {keep.shape}"
-            )
-        whole = keep.astype(np.int64) if np.isfinite(keep).all() else np.zeros_like(self._channels)
-        wrong = np.flatnonzero((whole != keep) | (whole < 1) | (whole > self._channels))
-        if len(wrong):
-            group = self.groups[wrong[0]]
-            raise ValueError(
-                f"group {group.name} can keep 1 to {group.channels} channels, got {keep[wrong[0]]}"
-            )
-        return whole
+        return checked_strategy(strategy, self.groups)
 
     def _run(self, keep: NDArray[np.int64]) -> tuple[Found, Statistics]:
         self._candidate.install(self.kept_channels(keep))
@@ -479,17 +452,6 @@ class PruningProblem:
             macs_ratio=cost.macs / whole.macs,
             params_ratio=cost.params / whole.params,
         )
-
-    def _split(self, images: Tensor) -> list[Tensor]:
-        values = _BATCHNORM_BATCH_VALUES if self.repair == "batchnorm" else _PLAIN_BATCH_VALUES
-        if self.device.type != "cpu":
-            values = _BATCHNORM_BATCH_VALUES * 16
-        size = max(8, values // images[0].numel())
-        dtype = next(self._candidate.network.parameters()).dtype
-        return [
-            batch.to(device=self.device, dtype=dtype).contiguous(memory_format=self._layout)
-            for batch in torch.split(images, size)
-        ]
 
     def _check_places(self) -> None:
         """Refuse feature places whose channels change in a way that the plan does not know."""

@@ -66,6 +66,7 @@ def repair_sequentially(
     plan: SlicePlan,
     mask: NDArray[np.bool_],
     options: SequentialOptions | None = None,
+    layout: torch.memory_format = torch.contiguous_format,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Refit all layers of ``pruned``, in place.
@@ -78,12 +79,12 @@ def repair_sequentially(
         plan: the slice plan.
         mask: the channels that ``pruned`` kept, see :meth:`SlicePlan.mask`.
         options: see there.
+        layout: of images in memory, see :func:`~lfgcl_env.pruning.candidate.fastest_layout`.
         progress: called with the nodes done and their number.
 
     Raises:
         ValueError: if ``torch.fx`` cannot trace the network.
     """
-    layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
     chunks = [c.contiguous(memory_format=layout) for c in torch.split(images, _CHUNK)]
     walk = _Walk(baseline, pruned, chunks, plan, mask, options or SequentialOptions())
     walk.run(progress)
@@ -102,7 +103,7 @@ class _Walk:
         graph, pruned_graph = trace(baseline), trace(pruned)
         if [n.target for n in graph.nodes] != [n.target for n in pruned_graph.nodes]:
             raise ValueError("the pruned network's operations differ from the baseline's")
-        self._pruned = pruned
+        self._pruned, self._whole = pruned, baseline
         self._plan, self._mask, self._options = plan, mask, options
         self._base = Runner(baseline, graph, chunks)
         self._cut = Runner(pruned, pruned_graph, chunks, before=self._solve)
@@ -139,8 +140,8 @@ class _Walk:
 
     def _solve(self, node: fx.Node) -> None:
         """Refit the layer that ``node`` calls before it is run, if its input has changed."""
-        module = dense_module(self._pruned, node)
-        if module is None or node in self._solved or node.all_input_nodes[0] not in self._changed:
+        dense = self._dense(node) is not None
+        if not dense or node in self._solved or node.all_input_nodes[0] not in self._changed:
             return
         self._solving.add(node)
         norm_node = batchnorm_after(self._pruned, node)
@@ -184,6 +185,10 @@ class _Walk:
         for node in path:
             self._cut.drop(self._index[node])
 
+    def _dense(self, node: fx.Node) -> nn.Module | None:
+        """The baseline's dense layer that a node calls; cut to one channel, others look dense."""
+        return dense_module(self._whole, node)
+
     def _folded(self, node: fx.Node) -> Folded:
         module = self._pruned.get_submodule(str(node.target))
         norm = batchnorm_after(self._pruned, node)
@@ -195,7 +200,7 @@ class _Walk:
         """Consumers with a producer that feeds them alone, through a ReLU: the nodes between."""
         pairs = {}
         for node in self._cut.nodes:
-            module = dense_module(self._pruned, node)
+            module = self._dense(node)
             if module is None:
                 continue
             path = [node]
@@ -205,7 +210,7 @@ class _Walk:
             if relu is None or len(relu.users) != 1:
                 continue
             consumer = next(iter(relu.users))
-            behind = dense_module(self._pruned, consumer)
+            behind = self._dense(consumer)
             if behind is not None and can_alternate(module, behind):
                 pairs[consumer] = [*path, relu]
         return pairs
