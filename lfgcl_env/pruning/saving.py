@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lfgcl_env.networks import Baseline, build_network
@@ -68,14 +68,13 @@ def save_pruned(
     }
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file(
+        # As bytes, because safetensors' own files are readable by their owner alone.
+        content = save(
             {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()},
-            partial,
             metadata={_KEY: json.dumps(structure)},
         )
+        partial.write_bytes(content)
         os.replace(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
