@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning import Evaluation, PruningProblem, allocate
 from lfgcl_env.pruning.sequential import SequentialOptions
 
 QUICK = SequentialOptions(rows=16384, one_sided=1)
@@ -41,7 +41,7 @@ def choose(
 ) -> tuple[nn.Module, list[Shortlisted]]:
     """Repair the best strategies sequentially, compare them, and repair the winner thoroughly.
 
-    The allocation by sensitivities (:meth:`PruningProblem.allocate`) takes the last place: a
+    The allocation by sensitivities (:func:`~lfgcl_env.pruning.allocate`) takes the last place: a
     search on the cheap repair can miss it although it is as good or better after repair.
 
     Args:
@@ -63,7 +63,7 @@ def choose(
     ranked = sorted(evaluations, key=lambda e: (-e.similarity, e.macs))
     listed = {e.keep: e for e in ranked[: max(1, size - 1)]}
     if size > 1:
-        allocated = problem.evaluate(problem.allocate(budget))
+        allocated = problem.evaluate(allocate(problem, budget))
         listed.setdefault(allocated.keep, allocated)
     for evaluation in ranked:
         if len(listed) < size:

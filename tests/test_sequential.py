@@ -7,7 +7,7 @@ from networks_for_tests import FAMILIES, awaken, images
 from torch import nn
 
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.sequential import SequentialOptions
 from lfgcl_env.shortlist import choose
 
@@ -110,7 +110,7 @@ def test_shortlist_keeps_the_best_after_repair_and_includes_the_allocation():
     said = []
     network, listed = choose(problem, evaluations, images(16, seed=3), size=3, say=said.append)
     assert len(listed) == len(said) == 3
-    assert tuple(problem.allocate()) in {s.searched.keep for s in listed}
+    assert tuple(allocate(problem)) in {s.searched.keep for s in listed}
     assert [s.repaired.similarity for s in listed[1:]] == sorted(
         (s.repaired.similarity for s in listed[1:]), reverse=True
     )
@@ -131,7 +131,7 @@ def test_a_halved_resnet20_works_before_any_training():
     test = load_test_set("CIFAR10", normalization=baseline.normalization)
     test = type(test)(test.images[:1000], test.labels[:1000], test.name)
     problem = PruningProblem(baseline, drawn[:256])
-    keep = problem.allocate(0.5)
+    keep = allocate(problem, 0.5)
     refitted = top1(problem.compress(keep), test)
     repaired = top1(problem.finish(keep, drawn[256:], FEW)[0], test)
     assert refitted > 65

@@ -1,5 +1,6 @@
 """The pruning core: groups, costs, budgets, criteria, repair, similarity, surgery and saving."""
 
+from lfgcl_env.pruning.allocation import allocate
 from lfgcl_env.pruning.cost import Cost
 from lfgcl_env.pruning.criteria import CRITERIA
 from lfgcl_env.pruning.evaluation import Evaluation
@@ -22,6 +23,7 @@ __all__ = [
     "Group",
     "Layer",
     "PruningProblem",
+    "allocate",
     "load_pruned",
     "read_structure",
     "save_pruned",

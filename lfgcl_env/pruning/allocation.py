@@ -10,18 +10,15 @@ sensitivity-based pruning since Li et al. (ICLR 2017, section 3.1); the curves a
 refitted layers, and the weights come from the reward itself.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from lfgcl_env.pruning.problem import PruningProblem
+from lfgcl_env.pruning.problem import PruningProblem
 
 _LONGEST_STEP = 4  # channels removed at once, so that a dear channel does not hide cheap ones
 
 
-def sensitivities(problem: "PruningProblem") -> NDArray[np.float64]:
+def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     """Similarity lost per unit of error in every group, from halving each alone.
 
     Costs one evaluation per group, which :attr:`PruningProblem.evaluations` counts.
@@ -40,13 +37,15 @@ def sensitivities(problem: "PruningProblem") -> NDArray[np.float64]:
 
 
 def allocate(
-    problem: "PruningProblem", budget: float, weights: NDArray[np.float64] | None = None
+    problem: PruningProblem,
+    budget: float | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """Spend a budget where it saves most similarity.
 
     Args:
         problem: what is to be pruned.
-        budget: fraction of the baseline's cost.
+        budget: instead of the problem's own.
         weights: of the groups' error curves; None measures them, see :func:`sensitivities`.
 
     Returns:
@@ -55,7 +54,7 @@ def allocate(
     Raises:
         ValueError: if the budget cannot be reached.
     """
-    budget = problem.check_budget(budget)
+    budget = problem.budget if budget is None else problem.check_budget(budget)
     weights = sensitivities(problem) if weights is None else weights
     curves = [
         weight * problem.eliminations[group.name].errors

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lfgcl_env.names import check_choice
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning.allocation import allocate
 from lfgcl_env.pruning.candidate import Candidate, Statistics, fastest_layout
 from lfgcl_env.pruning.cost import Cost, CostModel
 from lfgcl_env.pruning.criteria import Context, orders
@@ -233,19 +232,6 @@ class PruningProblem:
         """What the budget counts, of many unchecked strategies at once: (..., groups) to (...)."""
         return self._cost.many(keep, self.budget_metric)
 
-    def allocate(self, budget: float | None = None) -> NDArray[np.int64]:
-        """A good strategy without a search, from the groups' measured sensitivities.
-
-        Costs one evaluation per group the first time, see :mod:`lfgcl_env.pruning.allocation`.
-
-        Args:
-            budget: instead of the problem's own.
-
-        Raises:
-            ValueError: if the budget cannot be reached.
-        """
-        return allocate(self, self.budget if budget is None else budget)
-
     def prune_ratios(self, strategy: ArrayLike) -> NDArray[np.float64]:
         """Fraction of each group's channels that a strategy removes; float64, (groups,)."""
         return 1.0 - self._checked(strategy) / self._channels
@@ -267,7 +253,7 @@ class PruningProblem:
         keep = self._checked(strategy)
         key = tuple(keep.tolist())
         if key not in self.memory:
-            evaluation = self._score(keep)
+            evaluation = self._evaluation(keep, self._compared(self.features(keep)))
             self.memory[key] = evaluation
             for listener in self.listeners:
                 listener(evaluation)
@@ -428,18 +414,13 @@ class PruningProblem:
             return run_with_batchnorm(self._candidate, self._reader, self._batches)
         return run_plain(self._candidate.network, self._reader, self._batches), {}
 
-    def _score(self, keep: NDArray[np.int64]) -> Evaluation:
-        return self._evaluation(keep, self._compared(self.features(keep)))
-
     def _compared(self, features: list[Tensor]) -> float:
         compare = SIMILARITIES[self.similarity]
         with torch.inference_mode():
             pairs = zip(self._targets, features, strict=True)
             values = [compare(target, mine) for target, mine in pairs]
         similarity = float(np.mean(values))
-        if not np.isfinite(similarity):
-            return WORST[self.similarity]
-        return similarity
+        return similarity if np.isfinite(similarity) else WORST[self.similarity]
 
     def _evaluation(self, keep: NDArray[np.int64], similarity: float) -> Evaluation:
         cost = self._cost(keep)
