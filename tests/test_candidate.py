@@ -161,8 +161,8 @@ def features_of(network: nn.Module, classifier: str, inputs: Tensor) -> Tensor:
 @pytest.mark.parametrize("repair", ["none", "batchnorm", "least_squares"])
 def test_the_compressed_network_is_what_was_scored(repair, batched, similarity, monkeypatch):
     if batched:  # 22 images in batches of 8, 8 and 6
-        monkeypatch.setattr("lfgcl_env.pruning.problem._PLAIN_BATCH_VALUES", 1)
-        monkeypatch.setattr("lfgcl_env.pruning.problem._BATCHNORM_BATCH_VALUES", 1)
+        monkeypatch.setattr("lfgcl_env.pruning.inputs._PLAIN_BATCH_VALUES", 1)
+        monkeypatch.setattr("lfgcl_env.pruning.inputs._STATISTICS_BATCH_VALUES", 1)
     calibration = images(22, seed=2)
     problem = simple_problem(
         awake_baseline("resnet20"), calibration, budget=1.0, repair=repair, similarity=similarity
@@ -205,7 +205,7 @@ def test_several_batches_pool_to_the_statistics_of_all_images(monkeypatch):
     calibration = images(22, seed=2)
     arguments = {"budget": 1.0, "repair": "batchnorm"}
     whole = simple_problem(awake_baseline("resnet20"), calibration, **arguments)
-    monkeypatch.setattr("lfgcl_env.pruning.problem._BATCHNORM_BATCH_VALUES", 1)
+    monkeypatch.setattr("lfgcl_env.pruning.inputs._STATISTICS_BATCH_VALUES", 1)
     split = simple_problem(awake_baseline("resnet20"), calibration, **arguments)
     strategy = random_strategy(whole, 1)
     one, many = (problem.compress(strategy).state_dict() for problem in (whole, split))
