@@ -136,6 +136,22 @@ def _add_input_size(parser: argparse.ArgumentParser) -> None:
         dest="input_shape",
         help="of one input: channels, height, width; or one number for 3 channels of that side",
     )
+    parser.add_argument(
+        "--normalization",
+        type=_normalization,
+        metavar="M,M,M/S,S,S",
+        help="mean and standard deviation of inputs in [0, 1], for networks that come without",
+    )
+
+
+def _normalization(text: str) -> list[list[float]]:
+    try:
+        mean, std = ([float(part) for part in half.split(",")] for half in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not means and standard deviations, such as 0.5,0.5,0.5/0.2,0.2,0.2"
+        ) from None
+    return [mean, std]
 
 
 def _input_size(text: str) -> list[int]:

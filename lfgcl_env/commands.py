@@ -137,9 +137,16 @@ def show_network(arguments: dict[str, Any]) -> None:
     name = arguments["network"]
     if looks_like_id(name):
         name = gym.spec(check_id(name)).kwargs.get("network", name)
-    baseline = load_baseline(name, arguments["weights"], input_shape=arguments["input_shape"])
+    baseline = load_baseline(
+        name,
+        arguments["weights"],
+        input_shape=arguments["input_shape"],
+        normalization=arguments["normalization"],
+    )
     images = torch.randn(2, *baseline.input_shape, generator=torch.Generator().manual_seed(0))
-    problem = PruningProblem(baseline, images, budget=1.0, repair="none", scope=arguments["scope"])
+    problem = PruningProblem(
+        baseline, images, budget=1.0, criterion="l1", repair="none", scope=arguments["scope"]
+    )
     lines = [["group", "channels", "layers that change"]]
     for group in problem.groups:
         layers = [name for side in ("out", "through", "in") for name in group.layers(side)]
@@ -238,11 +245,7 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
     return "\n".join(
         (
             f"{result.ended}; the best has {problem.similarity} similarity {best.similarity:.4f}"
-            + (
-                f", {result.shortlist[0].repaired.similarity:.4f} after sequential repair"
-                if result.shortlist
-                else ""
-            ),
+            + _of_shortlist(result),
             f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
             f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
             *(
@@ -256,6 +259,21 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
             ),
             f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}",
         )
+    )
+
+
+def _of_shortlist(result: SearchResult) -> str:
+    """What the shortlist's winner is, and where it came from."""
+    if not result.shortlist:
+        return ""
+    winner = result.shortlist[0]
+    text = f", {winner.repaired.similarity:.4f} after sequential repair"
+    if winner.origin == "search":
+        return text
+    searched = max(s.searched.similarity for s in result.shortlist if s.origin == "search")
+    return (
+        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
+        f"agent found (at most {searched:.4f} before repair)"
     )
 
 

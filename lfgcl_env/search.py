@@ -40,7 +40,7 @@ class SearchResult:
 
     Attributes:
         best: the strategy with the highest similarity, of equal ones that with fewer MACs; with a
-            shortlist its winner, as it was scored in the search.
+            shortlist its winner, which may be the allocation by sensitivities instead.
         records: of all distinct strategies, in the order in which they were scored.
         steps: of the environment, repeated strategies included.
         ended: why the search ended.
@@ -245,12 +245,15 @@ def _write_results(
 ) -> None:
     best = result.best
     network = result.network or problem.compress(best.keep)
-    repaired = asdict(result.shortlist[0].repaired) if result.shortlist else None
-    problem.save(folder / PRUNED, best.keep, network, repaired=repaired)
+    repaired = result.shortlist[0].repaired if result.shortlist else None
+    after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
+    problem.save(
+        folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
+    )
     table = report.rows(problem, best.keep, network)
     title = (
-        f"{problem.similarity} similarity {best.similarity:.4f}, MACs {best.macs_ratio:.1%}, "
-        f"params {best.params_ratio:.1%} of the baseline's"
+        f"{problem.similarity} similarity {best.similarity:.4f}{after}, "
+        f"MACs {best.macs_ratio:.1%}, params {best.params_ratio:.1%} of the baseline's"
     )
     text = f"{title}\n\n{report.text(table)}"
     write_beside(folder / "report.txt", lambda path: path.write_text(text, encoding="utf-8"))
@@ -260,6 +263,7 @@ def _write_results(
     described = {
         **asdict(best),
         "evaluations": len(result.records),
+        "evaluations_with_shortlist": problem.evaluations,
         "steps": result.steps,
         "ended": result.ended,
         "settings": problem.settings(),

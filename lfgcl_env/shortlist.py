@@ -1,7 +1,7 @@
 """The last step of a search: the best few strategies, repaired, and the best of these kept."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -22,10 +22,12 @@ class Shortlisted:
     """One strategy of a shortlist.
 
     Attributes:
-        searched: its evaluation in the search.
+        origin: ``"search"``, or ``"allocation"`` for one that the search did not find.
+        searched: its evaluation with the problem's cheap repair, as in the search.
         repaired: its evaluation after sequential repair, with :data:`QUICK` for all but the winner.
     """
 
+    origin: str
     searched: Evaluation
     repaired: Evaluation
 
@@ -42,11 +44,12 @@ def choose(
     """Repair the best strategies sequentially, compare them, and repair the winner thoroughly.
 
     The allocation by sensitivities (:func:`~lfgcl_env.pruning.allocate`) takes the last place: a
-    search on the cheap repair can miss it although it is as good or better after repair.
+    search on the cheap repair can miss it although it is as good or better after repair. It takes
+    one evaluation per group and one more, which the problem counts.
 
     Args:
         problem: what was searched; its own images score the repaired networks.
-        evaluations: of the strategies to choose from.
+        evaluations: of the strategies to choose from, those that the search scored.
         images: other unlabelled images, to repair on; the first 256 for the comparison.
         size: how many strategies are compared.
         budget: instead of the problem's own, for the allocation.
@@ -61,6 +64,7 @@ def choose(
     if size < 1:
         raise ValueError(f"a shortlist holds at least 1 strategy, got {size}")
     ranked = sorted(evaluations, key=lambda e: (-e.similarity, e.macs))
+    found = {e.keep for e in ranked}
     listed = {e.keep: e for e in ranked[: max(1, size - 1)]}
     if size > 1:
         allocated = problem.evaluate(allocate(problem, budget))
@@ -71,11 +75,12 @@ def choose(
     compared = []
     for place, evaluation in enumerate(listed.values(), start=1):
         _, repaired = problem.finish(evaluation.keep, images[:QUICK_IMAGES], QUICK)
-        compared.append(Shortlisted(evaluation, repaired))
+        origin = "search" if evaluation.keep in found else "allocation"
+        compared.append(Shortlisted(origin, evaluation, repaired))
         say(
             f"shortlist {place}/{len(listed)}: {problem.similarity} {evaluation.similarity:.4f}, "
-            f"{repaired.similarity:.4f} after sequential repair"
+            f"{repaired.similarity:.4f} after sequential repair ({origin})"
         )
     compared.sort(key=lambda s: -s.repaired.similarity)
     network, final = problem.finish(compared[0].searched.keep, images, THOROUGH)
-    return network, [Shortlisted(compared[0].searched, final), *compared[1:]]
+    return network, [replace(compared[0], repaired=final), *compared[1:]]

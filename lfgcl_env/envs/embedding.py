@@ -28,7 +28,7 @@ FEATURES: tuple[str, ...] = (
     "error_50",  # with 50 %
     "error_25",  # with 25 %
     "keep_ratio",  # of the strategy at hand
-    "macs_ratio",  # of the strategy at hand, the same in every row
+    "cost_ratio",  # MACs (or params) left by the strategy at hand, the same in every row
     "budget",  # the same in every row
 )
 """The columns of an embedding, in order; each is scaled from its range to [-1, 1] and clipped."""

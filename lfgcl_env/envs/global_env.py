@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.envs.embedding import Embedding
 from lfgcl_env.envs.rendering import picture, table
-from lfgcl_env.images import load_images
+from lfgcl_env.images import TooFewImages, load_images
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
@@ -43,7 +44,7 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     ## Action space
 
     `Box(0, 1, (groups,), float32)`: the fraction of channels to remove from every group. All ratios
-    are shifted together until the budget is met exactly (see `PruningProblem.project`), so what
+    are shifted together onto the budget, never above it (see `PruningProblem.project`), so what
     counts is how they differ from each other. `info["prune_ratios"]` holds the executed ones.
 
     ## Observation space
@@ -82,9 +83,9 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
 
     After every step plain numbers and NumPy arrays: `similarity`, `macs`, `macs_ratio`,
     `params_ratio`, `budget`, `prune_ratios` (float64, (groups,)), `channels` (kept; int64,
-    (groups,)), `is_success` (whether the budget was met), and `evaluations` is kept by
-    `env.unwrapped.problem`, which also compresses and saves: `problem.compress(info["channels"])`.
-    `reset` returns the same for the unpruned network, less `is_success`.
+    (groups,)), `is_success` (whether the budget was met). `reset` returns the same for the unpruned
+    network, less `is_success`. `env.unwrapped.problem` counts the distinct strategies scored
+    (`problem.evaluations`), compresses (`problem.compress(info["channels"])`) and saves.
 
     ## Arguments
 
@@ -222,7 +223,7 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         used = self.problem.images
         try:
             return self._load(used + count)[used:]
-        except ValueError:
+        except TooFewImages:
             return None
 
     def reset(
@@ -373,6 +374,14 @@ def load_calibration(
             raise ValueError(f"at least 2 calibration images are needed, got {count}")
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(count, *baseline.input_shape, generator=generator)
+    if baseline.normalization is None and (
+        isinstance(images, str) or images.dtype in (torch.uint8, np.dtype(np.uint8))
+    ):
+        warnings.warn(
+            "how this network's inputs are normalised is not known, so that pixels are only scaled "
+            "to [0, 1]: give normalization=((mean, ...), (std, ...)) unless that is right",
+            stacklevel=2,
+        )
     return load_images(
         images,
         count,

@@ -10,6 +10,10 @@ from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
 
 
+class TooFewImages(ValueError):
+    """There are fewer images than were asked for."""
+
+
 def array_inputs(
     source: Tensor | np.ndarray[Any, Any],
     count: int | None,
@@ -61,10 +65,10 @@ def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
         (count,), int64.
 
     Raises:
-        ValueError: if there are fewer than ``count``.
+        TooFewImages: if there are fewer than ``count``.
     """
     if available < (count or 1):
-        raise ValueError(f"{where} holds {available} images, and {count or 'some'} are needed")
+        raise TooFewImages(f"{where} holds {available} images, and {count or 'some'} are needed")
     if count is None or count == available:
         return torch.arange(available)
     return torch.from_numpy(np.random.default_rng(seed).permutation(available)[:count])

@@ -146,8 +146,8 @@ def _step_length(producer: Producer, fit: Fit, state: _State, direction: Tensor)
     for v, active, live, error in zip(
         producer.inputs, state.active, state.live, state.errors, strict=True
     ):
-        inner = conv._conv_forward(v, delta, bias).mul_(active)
-        reaction = last._conv_forward(inner, weight, None)
+        inner = F.conv2d(v, delta, bias, conv.stride, conv.padding, conv.dilation).mul_(active)
+        reaction = F.conv2d(inner, weight, None, last.stride, last.padding, last.dilation)
         if live is not None:
             reaction.mul_(live)
         along += float((reaction * error).sum(dtype=torch.float64))

@@ -29,7 +29,7 @@ def trace(network: nn.Module) -> fx.Graph:
     except Exception as error:
         raise ValueError(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "
-            f"({type(error).__name__}: {error}): use the repair that was searched with"
+            f"({type(error).__name__}): search without a shortlist (--shortlist 0)"
         ) from error
 
 
