@@ -103,6 +103,25 @@ def test_untraceable_networks_are_refused_in_one_sentence():
         problem.finish(uniform(problem), images(8), FEW)
 
 
+class Viewing(nn.Module):
+    """A network that flattens with view, which channels_last images cannot pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8 * 64, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.second(torch.relu(self.norm(self.first(x)))))
+        return self.last(x.view(x.size(0), -1))
+
+
+def test_networks_that_flatten_with_view_can_be_repaired():
+    problem = PruningProblem(Viewing().eval(), images(8, 8), budget=0.6)
+    _, repaired = problem.finish(uniform(problem), images(8, 8, seed=1), FEW)
+    assert np.isfinite(repaired.similarity)
+
+
 def test_shortlist_keeps_the_best_after_repair_and_includes_the_allocation():
     problem = made("resnet20", budget=0.5)
     rng = np.random.default_rng(0)

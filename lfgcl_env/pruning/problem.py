@@ -322,7 +322,9 @@ class PruningProblem:
         check_fit(self.baseline, images, "none")
         network = self.compress(keep).to(self.device)
         mask = self.plan.mask(self.kept_channels(keep))
-        whole = Candidate(self.baseline.network, self.plan, device=self.device).network
+        whole = Candidate(
+            self.baseline.network, self.plan, device=self.device, layout=self._layout
+        ).network
         repair_sequentially(
             whole,
             network,
