@@ -4,6 +4,8 @@ import torch
 from networks_for_tests import awaken, images
 from torch import nn
 
+from lfgcl_env import report
+from lfgcl_env.cli import main
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning import moments as moments_module
@@ -171,6 +173,28 @@ def test_large_layers_fall_back_to_means(monkeypatch):
     before, after = large.weights @ large.mean, weights[:, :-1] @ large.mean[columns]
     torch.testing.assert_close(after + weights[:, -1], before)
     assert np.isfinite(problem.evaluate(problem.channels // 2).similarity)
+
+
+def test_large_layers_are_named_without_images_and_in_the_report(monkeypatch, capsys):
+    problem = PruningProblem(network(), images(8))
+    assert problem.large_layers == {}
+    assert report.remarks(problem) == ""
+    monkeypatch.setattr(moments_module, "LARGEST", 400)
+    problem = PruningProblem(network(), images(8), repair="none", criterion="l1")
+    large = {f"layer3.{block}.conv2": 577 for block in range(3)}
+    assert problem.large_layers == large
+    assert "moments" not in vars(problem)
+    assert report.remarks(problem) == ""
+    refitting = PruningProblem(network(), images(8))
+    assert {name for name, m in refitting.moments.items() if m.gram is None} == set(large)
+    remarks = report.remarks(refitting)
+    assert all(f"{name} (577)" in remarks for name in large)
+    keep = refitting.channels
+    table = report.rows(refitting, keep, refitting.compress(keep))
+    assert report.page(refitting, table, "title").endswith(remarks)
+    main(["inspect", "resnet20", "--weights", "random"])
+    printed = capsys.readouterr().out
+    assert all(f"{name}  577" in printed for name in large)
 
 
 def test_few_rows_raise_the_ridge():

@@ -1,6 +1,6 @@
 """Second moments of layers' input patches, and the least squares that they make a closed form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,12 +87,9 @@ def collect_moments(
     total = sum(len(batch) for batch in batches)
     generator = torch.Generator().manual_seed(seed)
     handles = []
-    for name, slices in plan.layers.items():
-        module = network.get_submodule(name)
-        if slices.into is None or layer_kind(module) not in ("conv", "linear"):
-            continue
-        sums[name] = _Sums(PatchReader(module), None if every else total, generator)
-        handles.append(module.register_forward_pre_hook(sums[name].add))
+    for name, reader in _readers(network, plan):
+        sums[name] = _Sums(reader, None if every else total, generator)
+        handles.append(network.get_submodule(name).register_forward_pre_hook(sums[name].add))
     try:
         with torch.inference_mode():
             for batch in batches:
@@ -109,6 +106,31 @@ def collect_moments(
     }
 
 
+def large_layers(network: nn.Module, plan: SlicePlan) -> dict[str, int]:
+    """Layers that get per-channel moments alone, and their patch features; no image is needed.
+
+    Their closed-form repair moves the means of what was removed into the bias, and backward
+    elimination takes their channels for independent. Sequential repair refits them like all others.
+
+    Args:
+        network: the baseline.
+        plan: its slice plan.
+    """
+    return {name: r.features for name, r in _readers(network, plan) if _is_large(r)}
+
+
+def _readers(network: nn.Module, plan: SlicePlan) -> Iterator[tuple[str, PatchReader]]:
+    """The layers that closed-form repair can refit: dense ones whose inputs follow groups."""
+    for name, slices in plan.layers.items():
+        module = network.get_submodule(name)
+        if slices.into is not None and layer_kind(module) in ("conv", "linear"):
+            yield name, PatchReader(module)
+
+
+def _is_large(reader: PatchReader) -> bool:
+    return reader.features > LARGEST
+
+
 class _Sums:
     """Running sums of one layer."""
 
@@ -117,7 +139,7 @@ class _Sums:
         self._generator = generator
         wanted = max(FEWEST_ROWS, ROWS_PER_FEATURE * reader.features)
         self._per_image = None if images is None else -(-wanted // images)
-        self._full = reader.features <= LARGEST
+        self._full = not _is_large(reader)
         self._count = 0
         self._gram: Tensor | None = None
         self._first: Tensor | None = None

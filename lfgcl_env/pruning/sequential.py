@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from lfgcl_env.pruning.alternation import Producer, alternate, can_alternate
+from lfgcl_env.pruning.augmentation import augment
 from lfgcl_env.pruning.fitting import Fit, sample
 from lfgcl_env.pruning.folded import Folded
 from lfgcl_env.pruning.lockstep import (
@@ -48,14 +49,33 @@ class SequentialOptions:
         alternations: Gauss-Newton alternations between a producer and its consumer, see
             :mod:`lfgcl_env.pruning.alternation`; 0 for none. Three bring about half a point to a
             point of top-1 and take three times as long.
-        seed: of the sampled positions.
+        crops: pixels of border for random crops of the images, see
+            :func:`~lfgcl_env.pruning.augmentation.augment`; 0 for none.
+        flips: whether images are mirrored left and right, half of them.
+        copies: randomly cropped and flipped ones that stand for each image.
+        seed: of the sampled positions, crops and flips.
+
+    Raises:
+        ValueError: if ``crops`` is negative, ``copies`` is below 1, or copies would all be alike.
     """
 
     rows: int = 65536
     ridge: float = 1e-3
     one_sided: int = 3
     alternations: int = 0
+    crops: int = 0
+    flips: bool = False
+    copies: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if self.crops < 0 or self.copies < 1:
+            raise ValueError(
+                f"crops must be at least 0 and copies at least 1, got {self.crops}, {self.copies}"
+            )
+        if self.copies > 1 and not self.crops and not self.flips:
+            raise ValueError(f"{self.copies} copies are all alike without crops=4 or flips=True")
 
 
 @torch.no_grad()
@@ -67,6 +87,7 @@ def repair_sequentially(
     mask: NDArray[np.bool_],
     options: SequentialOptions | None = None,
     layout: torch.memory_format = torch.contiguous_format,
+    border: Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Refit all layers of ``pruned``, in place.
@@ -75,18 +96,31 @@ def repair_sequentially(
         baseline: the network it was cut from, in evaluation mode; not changed.
         pruned: the smaller network, in evaluation mode, on the same device.
         images: unlabelled inputs; (images, channels, height, width). All their activations at a
-            handful of layers are held at once: 0.5 GB for ResNet-56 and 1,024 images.
+            handful of layers are held at once: 0.5 GB for ResNet-56 and 1,024 images. Copies
+            count as images.
         plan: the slice plan.
         mask: the channels that ``pruned`` kept, see :meth:`SlicePlan.mask`.
         options: see there.
         layout: of images in memory, see :func:`~lfgcl_env.pruning.candidate.fastest_layout`.
+        border: what crops see outside an image: black, as the network sees it; (channels,). None
+            for zeros.
         progress: called with the nodes done and their number.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace the network.
+        ValueError: if ``torch.fx`` cannot trace the network, or inputs that are no images are to be
+            cropped or flipped.
     """
-    chunks = [c.contiguous(memory_format=layout) for c in torch.split(images, _CHUNK)]
-    walk = _Walk(baseline, pruned, chunks, plan, mask, options or SequentialOptions())
+    options = options or SequentialOptions()
+    seen = augment(
+        images,
+        crops=options.crops,
+        flips=options.flips,
+        copies=options.copies,
+        border=images.new_zeros(images.shape[1]) if border is None else border,
+        seed=options.seed,
+    )
+    chunks = [c.contiguous(memory_format=layout) for c in torch.split(seen, _CHUNK)]
+    walk = _Walk(baseline, pruned, chunks, plan, mask, options)
     walk.run(progress)
 
 
