@@ -33,6 +33,8 @@ class Context:
         eliminations: returns every group's backward elimination, by the group's name.
         moments: returns the second moments of every layer whose inputs follow groups.
         seed: for criteria that draw at random.
+        relative: whether every producer's scores are scaled to a mean of 1, so that none drowns the
+            others of its group; otherwise they stay comparable between groups.
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class Context:
     eliminations: Callable[[], dict[str, Elimination]]
     moments: Callable[[], dict[str, Moments]]
     seed: int
+    relative: bool = True
 
 
 Criterion = Callable[[Context, Group], Scores]
@@ -61,8 +64,26 @@ def orders(
     Raises:
         ValueError: for an unknown criterion, or one that a group gives nothing to go by.
     """
+    scores = scores_of(criterion, context, groups)
+    return tuple(np.argsort(-score, kind="stable") for score in scores)
+
+
+def scores_of(criterion: str, context: Context, groups: Sequence[Group]) -> tuple[Scores, ...]:
+    """Score every group's channels, the higher the more worth keeping.
+
+    Args:
+        criterion: a name in :data:`CRITERIA`.
+        context: what the criterion may look at.
+        groups: the groups to score.
+
+    Returns:
+        One array (channels,) per group, float64.
+
+    Raises:
+        ValueError: for an unknown criterion, or one that a group gives nothing to go by.
+    """
     score = CRITERIA[check_choice(criterion, CRITERIA, "criterion")]
-    return tuple(np.argsort(-score(context, group), kind="stable") for group in groups)
+    return tuple(score(context, group) for group in groups)
 
 
 def _filters(context: Context, group: Group) -> list[Tensor]:
@@ -81,25 +102,28 @@ def _by_channel(tensor: Tensor, member: Member, group: Group) -> Tensor:
     return rows.reshape(group.channels, -1)
 
 
-def _mean_of_producers(scores: list[Tensor]) -> Scores:
-    """Scores averaged over producers, each scaled to a mean of 1 so that none drowns the others."""
-    scaled = [score / score.mean().clamp(min=torch.finfo(score.dtype).tiny) for score in scores]
-    return torch.stack(scaled).mean(dim=0).numpy()
+def _mean_of_producers(context: Context, scores: list[Tensor]) -> Scores:
+    """Scores averaged over producers, each scaled first if the context says so."""
+    if context.relative:
+        scores = [score / score.mean().clamp(min=torch.finfo(score.dtype).tiny) for score in scores]
+    return torch.stack(scores).mean(dim=0).numpy()
 
 
 def l1(context: Context, group: Group) -> Scores:
     """Sum of absolute weights of a channel's filters (Li et al., ICLR 2017)."""
-    return _mean_of_producers([rows.abs().sum(1) for rows in _filters(context, group)])
+    return _mean_of_producers(context, [rows.abs().sum(1) for rows in _filters(context, group)])
 
 
 def l2(context: Context, group: Group) -> Scores:
     """Euclidean norm of a channel's filters, the criterion of soft filter pruning (He 2018)."""
-    return _mean_of_producers([rows.norm(dim=1) for rows in _filters(context, group)])
+    return _mean_of_producers(context, [rows.norm(dim=1) for rows in _filters(context, group)])
 
 
 def fpgm(context: Context, group: Group) -> Scores:
     """Distance to all other filters: those near the geometric median go first (He, CVPR 2019)."""
-    return _mean_of_producers([torch.cdist(rows, rows).sum(1) for rows in _filters(context, group)])
+    return _mean_of_producers(
+        context, [torch.cdist(rows, rows).sum(1) for rows in _filters(context, group)]
+    )
 
 
 def bn_scale(context: Context, group: Group) -> Scores:
@@ -118,7 +142,7 @@ def bn_scale(context: Context, group: Group) -> Scores:
             f"criterion 'bn_scale' needs a BatchNorm with a scale in every group, and {group.name} "
             "has none: choose another criterion, such as 'l1'"
         )
-    return _mean_of_producers(scales)
+    return _mean_of_producers(context, scales)
 
 
 def obs(context: Context, group: Group) -> Scores:

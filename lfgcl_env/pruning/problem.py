@@ -16,7 +16,7 @@ from lfgcl_env.names import check_choice
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning.candidate import Candidate, Statistics, fastest_layout
 from lfgcl_env.pruning.cost import Cost, CostModel
-from lfgcl_env.pruning.criteria import Context, orders
+from lfgcl_env.pruning.criteria import Context, Scores, orders, scores_of
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.groups import Exclusion, Group
@@ -29,7 +29,7 @@ from lfgcl_env.pruning.inputs import (
 )
 from lfgcl_env.pruning.layers import Layer, count_macs, measure_layers
 from lfgcl_env.pruning.least_squares import LeastSquares
-from lfgcl_env.pruning.moments import Moments, collect_moments
+from lfgcl_env.pruning.moments import Moments, collect_moments, large_layers
 from lfgcl_env.pruning.obs import Elimination, eliminate
 from lfgcl_env.pruning.plan import SlicePlan
 from lfgcl_env.pruning.projection import Projection
@@ -134,8 +134,7 @@ class PruningProblem:
         placed = images.to(device=self.device, dtype=dtype)
         self._batches = split_images(placed, self._layout, statistics=statistics)
         self._seed = seed
-        context = Context(module, images, lambda: self.eliminations, lambda: self.moments, seed)
-        self._orders = orders(criterion, context, self.groups)
+        self._orders = orders(criterion, self._context(), self.groups)
         if repair == "least_squares":
             self._candidate.solver = LeastSquares(self.moments, dtype)
             self._candidate.followed_by = tracing.followed_by
@@ -181,6 +180,14 @@ class PruningProblem:
         return collect_moments(
             whole.network, self.plan, self._batches, self._followed_by, seed=self._seed
         )
+
+    @cached_property
+    def large_layers(self) -> dict[str, int]:
+        """Layers too large for a moment matrix, which closed-form repair meets by means alone.
+
+        Their numbers of patch features, by name; known without collecting moments.
+        """
+        return large_layers(self.baseline.network, self.plan)
 
     @cached_property
     def eliminations(self) -> dict[str, Elimination]:
@@ -240,6 +247,21 @@ class PruningProblem:
         """Indices of the channels that a strategy keeps in every group, ascending."""
         keep = self._checked(strategy)
         return [np.sort(order[:k]) for order, k in zip(self._orders, keep, strict=True)]
+
+    def scores(self, criterion: str, *, relative: bool = True) -> tuple[Scores, ...]:
+        """Score every group's channels under any criterion, the higher the more worth keeping.
+
+        Args:
+            criterion: a name in :data:`~lfgcl_env.pruning.criteria.CRITERIA`.
+            relative: see :class:`~lfgcl_env.pruning.criteria.Context`.
+
+        Returns:
+            One array (channels,) per group, float64.
+
+        Raises:
+            ValueError: for an unknown criterion, or one that a group gives nothing to go by.
+        """
+        return scores_of(criterion, self._context(relative), self.groups)
 
     def evaluate(self, strategy: ArrayLike) -> Evaluation:
         """Score a strategy; one scored before is looked up.
@@ -333,6 +355,7 @@ class PruningProblem:
             mask,
             options,
             layout=self._layout,
+            border=self._black,
             progress=progress,
         )
         similarity = self.score_network(network, keep)
@@ -370,6 +393,7 @@ class PruningProblem:
         path: str | os.PathLike[str],
         strategy: ArrayLike,
         network: nn.Module | None = None,
+        budget: float | None = None,
         **facts: Any,
     ) -> Path:
         """Write the pruned network of a strategy, see :func:`lfgcl_env.load_pruned`.
@@ -378,6 +402,7 @@ class PruningProblem:
             path: the file to write.
             strategy: channels kept in every group.
             network: what :meth:`compress` or :meth:`finish` returned; None compresses.
+            budget: what it was made for, if not the problem's own.
             **facts: JSON-able facts to keep with it.
 
         Raises:
@@ -393,7 +418,7 @@ class PruningProblem:
             self.plan,
             kept_channels=dict(zip(names, kept, strict=True)),
             evaluation=asdict(evaluation),
-            settings=self.settings(),
+            settings=self.settings() | ({} if budget is None else {"budget": budget}),
             **facts,
         )
 
@@ -406,6 +431,23 @@ class PruningProblem:
             "repair": self.repair,
             "similarity": self.similarity,
         }
+
+    def _context(self, relative: bool = True) -> Context:
+        return Context(
+            self.baseline.network,
+            torch.cat(self._batches).cpu(),
+            lambda: self.eliminations,
+            lambda: self.moments,
+            self._seed,
+            relative,
+        )
+
+    @property
+    def _black(self) -> Tensor:
+        """Pixels of value 0 as the network sees them; (channels,)."""
+        pixels = torch.zeros(self.baseline.input_shape[0], 1, 1)
+        normalization = self.baseline.normalization
+        return (pixels if normalization is None else normalization.apply(pixels)).flatten()
 
     def _checked(self, strategy: ArrayLike) -> NDArray[np.int64]:
         return checked_strategy(strategy, self.groups)
