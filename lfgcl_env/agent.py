@@ -3,7 +3,8 @@
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,15 +13,27 @@ import gymnasium as gym
 
 from lfgcl_env import zoo
 from lfgcl_env.names import closest
+from lfgcl_env.runs import RunWriteError
 
 StepCallback = Callable[[dict[str, Any], dict[str, Any]], bool]
 """Called with an agent's locals and globals after each of its steps; False ends the learning."""
 
 
+class AgentError(RuntimeError):
+    """An agent raised; the cause is its exception. What was scored is kept."""
+
+
 class Agent(Protocol):
     """Anything that searches by stepping an environment; Stable-Baselines3's algorithms are.
 
-    An agent may also have ``save(path)``, which writes one file at exactly that path.
+    An agent may also have, as those have:
+
+    - ``save(path)``, which writes one file at exactly that path;
+    - ``set_parameters(path)``, which takes over what an agent saved there has learnt, and raises
+      if that does not fit; ``lfgcl prune --init-from`` needs both.
+    - ``env``, if it wrapped the environment for itself: what its ``predict`` observes and answers
+      (``get_env()`` for the vectorised environments of Stable-Baselines3).
+    - ``losses``, a dictionary of numbers by name: the latest, to be logged.
     """
 
     def learn(self, total_timesteps: int, callback: StepCallback) -> Any:
@@ -31,8 +44,13 @@ class Agent(Protocol):
             callback: see ``StepCallback``.
         """
 
-    def predict(self, observation: Any) -> tuple[Any, Any]:
-        """Return the action for an observation, and a state (None for agents without one)."""
+    def predict(self, observation: Any, *, deterministic: bool = False) -> tuple[Any, Any]:
+        """Return the action for an observation, and a state (None for agents without one).
+
+        Args:
+            observation: of the environment, its budget among it.
+            deterministic: without exploration.
+        """
 
 
 AgentFactory = Callable[[gym.Env[Any, Any], int], Agent]
@@ -43,26 +61,46 @@ Wrapping it, as Stable-Baselines3 likes it, is the factory's business.
 """
 
 
+@contextmanager
+def agents_errors(when: str | Callable[[], str]) -> Iterator[None]:
+    """Tell what an agent raises from everybody else's exceptions.
+
+    Args:
+        when: ends the sentence that says so.
+
+    Raises:
+        AgentError: from what was raised; a run folder that cannot be written is not the agent's.
+    """
+    try:
+        yield
+    except RunWriteError:
+        raise
+    except Exception as error:
+        said = when if isinstance(when, str) else when()
+        raise AgentError(f"the agent raised {type(error).__name__} {said}") from error
+
+
 def find_agent(name: str) -> AgentFactory:
     """Return the factory of an agent.
 
     Args:
-        name: ``"ddpg"``, ``"td3"``, ``"sac"`` or ``"ppo"`` of Stable-Baselines3 with the settings
-            of :mod:`lfgcl_env.zoo`; ``"module:factory"``; or a file in the checkout's folder
-            ``agents/``, such as ``"random"``.
+        name: ``"ddpg"``, ``"td3"``, ``"sac"``, ``"ppo"`` of Stable-Baselines3, ``"tqc"`` or
+            ``"crossq"`` of sb3-contrib, with the settings of :mod:`lfgcl_env.zoo`;
+            ``"module:factory"``; or a file in the checkout's folder ``agents/``, such as
+            ``"random"``.
 
     Raises:
         ValueError: if there is none; the message names the nearest.
-        ImportError: if Stable-Baselines3 is missing; names the extra to install.
+        ImportError: if an agent's package is missing; names the extra to install.
 
     >>> agent = find_agent("ddpg")
     """
     if name in zoo.ALGORITHMS:
-        zoo.check_installed()
+        zoo.check_installed(name)
         return partial(zoo.make, name)
+    _reach_checkout()
     if ":" in name:
         return _imported(name)
-    _reach_checkout()
     if name in local_agents():
         return _imported(f"agents.{name}:make")
     choices = [*zoo.ALGORITHMS, *local_agents()]
@@ -91,7 +129,7 @@ def local_agents() -> list[str]:
 
 
 def _reach_checkout() -> None:
-    """Make ``agents/`` beside an editable install of this package importable from anywhere."""
+    """Make ``agents/`` and ``baselines/`` beside an editable install importable from anywhere."""
     checkout = Path(__file__).parents[1]
     if (checkout / "agents" / "random.py").is_file() and str(checkout) not in sys.path:
         sys.path.append(str(checkout))
@@ -101,7 +139,7 @@ def _imported(name: str) -> AgentFactory:
     module_name, _, factory_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:
+    except (ModuleNotFoundError, ValueError, TypeError) as error:
         raise ValueError(
             f"cannot import {module_name!r} of agent {name!r} ({error}): give an importable "
             "'module:factory'"

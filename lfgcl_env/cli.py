@@ -10,9 +10,13 @@ from typing import Any, NoReturn
 
 import gymnasium as gym
 
-from lfgcl_env import __version__, commands
-from lfgcl_env.options import DEFAULTS, ENV_OPTIONS, SEARCH_OPTIONS
-from lfgcl_env.search import AgentError
+from lfgcl_env import __version__
+from lfgcl_env.agent import AgentError
+from lfgcl_env.commands.evaluate import evaluate
+from lfgcl_env.commands.inspect import show_network
+from lfgcl_env.commands.list import show_names
+from lfgcl_env.commands.prune import prune
+from lfgcl_env.options import DEFAULTS, ENV_OPTIONS, SEARCH_OPTIONS, budget
 
 EXPECTED = (ValueError, OSError, ImportError, gym.error.Error)
 """What bad input raises: told in one sentence. Everything else is a defect, and is shown whole."""
@@ -65,65 +69,73 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_inspect(verbs)
     listed = verbs.add_parser("list", help="list environments, networks and agents")
-    listed.set_defaults(command=commands.show_names)
+    listed.set_defaults(command=show_names)
     return parser
 
 
 def _add_prune(verbs: Any) -> None:
     """``lfgcl prune``: options that are not given are absent, so that a resumed run has its own."""
-    prune = verbs.add_parser(
+    command = verbs.add_parser(
         "prune",
         help="search for the best pruned network and write it to a run folder",
         argument_default=argparse.SUPPRESS,
     )
-    prune.add_argument(
+    command.add_argument(
         "target",
         nargs="?",
         metavar="ENV_OR_NETWORK",
         help="such as LFGCL-ResNet56-v0, resnet56, torchvision:resnet18, package.module:function",
     )
-    prune.add_argument("--out", metavar="FOLDER", required=True, help="the run folder to write")
+    command.add_argument("--out", metavar="FOLDER", required=True, help="the run folder to write")
     for name, (kind, text) in {**SEARCH_OPTIONS, **ENV_OPTIONS}.items():
         default = DEFAULTS[name]
-        _add(prune, name, kind, f"{text} ({default})" if default is not None else text)
-    _add_input_size(prune)
-    prune.add_argument("--download", action="store_true", help="fetch a missing data set")
-    prune.add_argument(
+        _add(command, name, kind, f"{text} ({default})" if default is not None else text)
+    _add_input_size(command)
+    command.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="a finished run of the same agent, on this or another network: begin with what the "
+        "agent learnt there. The first strategy scored is what it predicts before it learns "
+        "anything here: --evaluations 1 --shortlist 1 repairs that and nothing else. Agents of "
+        "Stable-Baselines3 carry over between networks with as many groups and no others",
+    )
+    command.add_argument("--download", action="store_true", help="fetch a missing data set")
+    command.add_argument(
         "--resume",
         action="store_true",
         help="go on with the run in the folder; its arguments need not be repeated",
     )
-    prune.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
-    prune.set_defaults(command=commands.prune)
+    command.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
+    command.set_defaults(command=prune)
 
 
 def _add_evaluate(verbs: Any) -> None:
-    evaluate = verbs.add_parser(
-        "evaluate", help="report the top-1 accuracy of a pruned network and of its baseline"
+    command = verbs.add_parser(
+        "evaluate", help="report the top-1 accuracy of pruned networks and of their baseline"
     )
-    evaluate.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
-    evaluate.add_argument("--data", required=True, help="labelled test set: CIFAR10 or CIFAR100")
-    evaluate.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
-    evaluate.add_argument("--download", action="store_true", help="fetch a missing data set")
-    evaluate.add_argument("--device", default="cpu", help="where to compute (cpu)")
-    evaluate.set_defaults(command=commands.evaluate)
+    command.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
+    command.add_argument("--data", required=True, help="labelled test set: CIFAR10 or CIFAR100")
+    command.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
+    command.add_argument("--download", action="store_true", help="fetch a missing data set")
+    command.add_argument("--device", default="cpu", help="where to compute (cpu)")
+    command.set_defaults(command=evaluate)
 
 
 def _add_inspect(verbs: Any) -> None:
-    inspected = verbs.add_parser(
+    command = verbs.add_parser(
         "inspect", help="list a network's groups of channels, its cost, and what cannot be pruned"
     )
-    inspected.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
-    inspected.add_argument(
+    command.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
+    command.add_argument(
         "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
     )
-    inspected.add_argument("--scope", default="inner", help=f"{ENV_OPTIONS['scope'][1]} (inner)")
-    _add_input_size(inspected)
-    inspected.set_defaults(command=commands.show_network)
+    command.add_argument("--scope", default="inner", help=f"{ENV_OPTIONS['scope'][1]} (inner)")
+    _add_input_size(command)
+    command.set_defaults(command=show_network)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, kind: Any, text: str) -> None:
-    metavar = {str: "NAME", float: "X"}.get(kind, "N")
+    metavar = {str: "NAME", budget: "X"}.get(kind, "N")
     text = text.replace("%", "%%")
     parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
 

@@ -4,24 +4,27 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from lfgcl_env.front import label, meets
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.runs import Record, RunFolder
 
 
 class Log(Protocol):
-    """What is told of every distinct strategy."""
+    """What is told of every distinct strategy, and of the agent's losses after it."""
 
-    def add(self, record: Record, best: float) -> None:
-        """Take a record in.
+    def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:
+        """Take values in.
 
         Args:
-            record: of the strategy.
-            best: the highest similarity so far, this one included.
+            evaluation: how many distinct strategies were scored; never less than before.
+            seconds: of search until then.
+            values: by name.
         """
 
     def close(self) -> None:
@@ -33,16 +36,21 @@ class ProgressBar:
 
     Args:
         total: evaluations in all.
+        bests: the values that hold the best similarity, and what they are called, low to high.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, bests: Mapping[str, str]) -> None:
         quiet = not sys.stderr.isatty()  # a file gets a line now and then, not ten a second
         self._bar = tqdm(total=total, unit="evaluation", mininterval=10 if quiet else 0.2)
+        self._bests = bests
 
-    def add(self, record: Record, best: float) -> None:
-        """Move on by one."""
-        self._bar.set_postfix_str(f"best similarity {best:.4f}", refresh=False)
-        self._bar.update()
+    def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:
+        """Move on, and show the best similarity, for a range at its lowest and highest budget."""
+        bests = [f"{values[name]:.4f}{at}" for name, at in self._bests.items() if name in values]
+        if bests:
+            shown = ", ".join(dict.fromkeys((bests[0], bests[-1])))
+            self._bar.set_postfix_str(f"best similarity {shown}", refresh=False)
+        self._bar.update(evaluation - self._bar.n)
 
     def close(self) -> None:
         """End the bar's line."""
@@ -54,27 +62,24 @@ class TensorBoard:
 
     Args:
         folder: of the event files.
-        problem: names the groups.
         started: when the run was first begun; points lie at this time plus their seconds.
 
     Raises:
         OSError: if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, problem: PruningProblem, started: datetime) -> None:
+    def __init__(self, folder: Path, started: datetime) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
-        self._problem = problem
         self._started = started.timestamp()
         self._writer = SummaryWriter(log_dir=str(folder), flush_secs=20)  # type: ignore[no-untyped-call]
 
-    def add(self, record: Record, best: float) -> None:
-        """Write the values of :func:`_scalars`."""
-        walltime = self._started + record.seconds
-        for name, value in _scalars(record, best, self._problem).items():
-            self._writer.add_scalar(name, value, record.index, walltime)  # type: ignore[no-untyped-call]
+    def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:
+        """Write every value as a scalar."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, evaluation, self._started + seconds)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Flush and close the file."""
@@ -82,11 +87,10 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases.
+    """A run of Weights & Biases; a resumed search is a whole run of its own there.
 
     Args:
         folder: the run folder; names the run and holds wandb's files.
-        problem: names the groups.
         arguments: of the search.
 
     Raises:
@@ -94,11 +98,10 @@ class WandB:
         ValueError: if wandb cannot start, mostly for want of an account.
     """
 
-    def __init__(self, folder: Path, problem: PruningProblem, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
         check_wandb()
         import wandb
 
-        self._problem = problem
         try:
             self._run = wandb.init(
                 project="lfgcl", name=folder.name, dir=str(folder), config=dict(arguments)
@@ -108,9 +111,9 @@ class WandB:
                 f"wandb cannot start ({error}): run `wandb login`, or set WANDB_MODE=offline"
             ) from error
 
-    def add(self, record: Record, best: float) -> None:
-        """Log the values of :func:`_scalars`; a resumed search is a whole run of its own there."""
-        self._run.log(_scalars(record, best, self._problem), step=record.index)
+    def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:
+        """Log the values; wandb's step is the evaluation count."""
+        self._run.log(dict(values), step=evaluation)
 
     def close(self) -> None:
         """End wandb's run."""
@@ -118,31 +121,83 @@ class WandB:
 
 
 class Logs:
-    """Several logs as one, which also knows the best similarity.
+    """Several logs as one, which also knows the best similarities.
 
     Args:
         logs: to tell everything.
+        problem: names the groups.
+        budgets: those to know the best similarity for; similarities on different budgets cannot be
+            compared.
     """
 
-    def __init__(self, logs: Sequence[Log]) -> None:
+    def __init__(self, logs: Sequence[Log], problem: PruningProblem, budgets: Sequence[float]):
         self._logs = list(logs)
-        self._best = float("-inf")
+        self._problem = problem
+        self._budgets = budgets
+        self._bests: dict[str, float] = {}
+        self._seconds = 0.0
+        self._losses_at = 0
 
     def add(self, record: Record) -> None:
-        """Tell every log."""
-        self._best = max(self._best, record.evaluation.similarity)
-        for log in self._logs:
-            log.add(record, self._best)
+        """Tell every log of a distinct strategy."""
+        evaluation = record.evaluation
+        for budget in self._budgets:
+            if meets(evaluation, budget, self._problem.budget_metric):
+                name = _best_name(budget, self._budgets)
+                best = self._bests.get(name, evaluation.similarity)
+                self._bests[name] = max(best, evaluation.similarity)
+        values = {
+            "search/reward": record.reward,
+            "search/similarity": evaluation.similarity,
+            **self._bests,
+            "search/macs_ratio": evaluation.macs_ratio,
+            "search/params_ratio": evaluation.params_ratio,
+            "search/seconds": record.seconds,
+        }
+        if len(self._budgets) > 1:
+            values["search/budget"] = record.budget
+        for group, kept in zip(self._problem.groups, evaluation.keep, strict=True):
+            values[f"keep_ratio/{group.name}"] = kept / group.channels
+        self._seconds = record.seconds
+        self._write(record.index, values)
+
+    def add_losses(self, losses: Mapping[str, float], evaluation: int) -> None:
+        """Tell every log what an agent's losses are after an evaluation, once for each."""
+        if losses and evaluation > self._losses_at:
+            self._losses_at = evaluation
+            self._write(evaluation, {f"losses/{name}": value for name, value in losses.items()})
 
     def close(self) -> None:
         """Close every log."""
         for log in self._logs:
             log.close()
 
+    def _write(self, evaluation: int, values: Mapping[str, float]) -> None:
+        for log in self._logs:
+            log.write(evaluation, self._seconds, values)
+
+
+def losses_of(agent: Any) -> dict[str, float]:
+    """What an agent says of its learning: its ``losses``, or what it logs as ``train/``.
+
+    The latter is how Stable-Baselines3's agents record theirs. They learn after the callback that
+    follows a step, so that what is found there was recorded after the step before.
+    """
+    found = getattr(agent, "losses", None)
+    if not isinstance(found, Mapping):
+        recorded = getattr(getattr(agent, "logger", None), "name_to_value", {})
+        found = {
+            name.removeprefix("train/"): value
+            for name, value in recorded.items()
+            if name.startswith("train/")
+        }
+    return {str(name): float(value) for name, value in found.items() if isinstance(value, Real)}
+
 
 def open_logs(
     run: RunFolder | None,
     problem: PruningProblem,
+    budgets: Sequence[float],
     *,
     total: int,
     arguments: Mapping[str, Any],
@@ -155,6 +210,7 @@ def open_logs(
     Args:
         run: the run folder; None for none, and then no files.
         problem: what is pruned.
+        budgets: those to know the best similarity for.
         total: evaluations in all.
         arguments: of the search.
         progress: show a progress bar.
@@ -163,14 +219,23 @@ def open_logs(
     """
     logs: list[Log] = []
     if run and wandb:
-        logs.append(WandB(run.path, problem, arguments))
+        logs.append(WandB(run.path, arguments))
     if run and find_spec("tensorboard") is not None:
-        logs.append(TensorBoard(run.path / "tensorboard", problem, run.started))
+        logs.append(TensorBoard(run.path / "tensorboard", run.started))
     elif run:
         say("no TensorBoard log: run `pip install tensorboard` to get one")
     if progress:
-        logs.append(ProgressBar(total))
-    return Logs(logs)
+        several = len(budgets) > 1
+        bests = {
+            _best_name(budget, budgets): f" at {label(budget)}" if several else ""
+            for budget in budgets
+        }
+        logs.append(ProgressBar(total, bests))
+    return Logs(logs, problem, budgets)
+
+
+def _best_name(budget: float, budgets: Sequence[float]) -> str:
+    return f"front/best_{label(budget)}" if len(budgets) > 1 else "search/best_similarity"
 
 
 def check_wandb() -> None:
@@ -181,18 +246,3 @@ def check_wandb() -> None:
     """
     if find_spec("wandb") is None:
         raise ImportError("logging to wandb needs wandb: run `pip install lfgcl-env[wandb]`")
-
-
-def _scalars(record: Record, best: float, problem: PruningProblem) -> dict[str, float]:
-    """All that is logged: similarity, cost and every group's share of kept channels."""
-    evaluation = record.evaluation
-    keep_ratios = zip(problem.groups, evaluation.keep, strict=True)
-    return {
-        "search/reward": record.reward,
-        "search/similarity": evaluation.similarity,
-        "search/best_similarity": best,
-        "search/macs_ratio": evaluation.macs_ratio,
-        "search/params_ratio": evaluation.params_ratio,
-        "search/seconds": record.seconds,
-        **{f"keep_ratio/{group.name}": kept / group.channels for group, kept in keep_ratios},
-    }

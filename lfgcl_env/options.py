@@ -30,12 +30,44 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def several(text: str) -> int:
+    """Read a whole number of at least 2.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is none.
+    """
+    if not text.isdecimal() or int(text) < 2:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
+    return int(text)
+
+
+def budget(text: str) -> float | list[float]:
+    """Read a number, or a range of them as ``LOW:HIGH``.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is neither.
+
+    >>> budget("0.5"), budget("0.3:0.8")
+    (0.5, [0.3, 0.8])
+    """
+    try:
+        numbers = [float(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2):
+        raise ArgumentTypeError(f"{text!r} is neither a number nor a range such as 0.3:0.8")
+    if len(numbers) == 2 and not numbers[0] < numbers[1]:
+        raise ArgumentTypeError(f"{text!r} is not a range from a lower to a higher budget")
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
 SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
     "agent": (str, "ddpg, td3, sac, ppo, an agent in agents/ such as random, or module:factory"),
     "evaluations": (positive, "distinct strategies to score"),
     "seed": (natural, "of the agent, the choice of images, and random weights"),
     "shortlist": (natural, "best strategies to repair sequentially and compare; 0: none"),
     "repair_images": (positive, "other unlabelled images for these repairs"),
+    "front": (several, "for a range of budgets: how many of them get a network, ends included"),
     "threads": (
         positive,
         "of PyTorch; more than 1 pays for networks larger than CIFAR's, on idle cores",
@@ -45,7 +77,11 @@ ENV_OPTIONS: dict[str, tuple[Any, str]] = {
     "weights": (str, "'published', 'random', or the path of a state dict"),
     "images": (str, "CIFAR10, CIFAR100, a folder of images, or 'random': noise"),
     "num_images": (positive, "how many calibration images; they need no labels"),
-    "budget": (float, "fraction of the baseline's cost that may remain"),
+    "budget": (
+        budget,
+        "fraction of the baseline's cost that may remain; LOW:HIGH trains one agent for all "
+        "budgets between them and writes a front of networks",
+    ),
     "budget_metric": (str, "what the budget counts: macs or params"),
     "criterion": (str, f"which channels go first: {', '.join(CRITERIA)}"),
     "repair": (str, f"before a strategy is scored: {', '.join(REPAIRS)}"),
@@ -64,5 +100,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "shortlist": 8,
     "repair_images": 1024,
+    "front": 6,
     "threads": 1,
+    "init_from": None,
 } | {name: inspect.signature(LFGCLEnv.__init__).parameters[name].default for name in ENV_OPTIONS}

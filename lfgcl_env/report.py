@@ -9,8 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.layers import measure_layers
+from lfgcl_env.pruning.moments import LARGEST
 from lfgcl_env.runs import write_beside
 
 
@@ -107,6 +108,36 @@ def text(table: list[Row]) -> str:
     ]
     rule = "-" * max(len(line) for line in lines)
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
+
+
+def remarks(problem: PruningProblem) -> str:
+    """What a reader of the table must know besides: layers too large for a full repair.
+
+    Returns:
+        A paragraph, or nothing where all layers are repaired alike.
+    """
+    if problem.repair != "least_squares" or not problem.large_layers:
+        return ""
+    layers = ", ".join(f"{name} ({n:,})" for name, n in problem.large_layers.items())
+    return (
+        f"repaired by their means alone before scoring, for more than {LARGEST:,} patch features: "
+        f"{layers}\n"
+    )
+
+
+def headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
+    """One line: similarity before and after the sequential repair, if there was one, and costs."""
+    after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
+    return (
+        f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
+        f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's"
+    )
+
+
+def page(problem: PruningProblem, table: list[Row], above: str) -> str:
+    """A line above, the table, and what a reader must know besides."""
+    below = remarks(problem)
+    return f"{above}\n\n{text(table)}" + (f"\n{below}" if below else "")
 
 
 def picture(table: list[Row], path: Path, title: str) -> Path | None:

@@ -22,6 +22,7 @@ PACKAGES = (
 ARGUMENTS = "arguments.json"
 EVALUATIONS = "evaluations.jsonl"
 PRUNED = "pruned.safetensors"
+AGENT = "agent.zip"
 
 
 class RunWriteError(OSError):
@@ -36,18 +37,21 @@ class Record:
         index: 1 for the first distinct strategy, 2 for the second, ...
         seconds: of search until it was scored, pauses between interruption and resuming excluded.
         reward: what the environment's step returned for it.
+        budget: of the episode in which it was scored.
         evaluation: of the strategy.
     """
 
     index: int
     seconds: float
     reward: float
+    budget: float
     evaluation: Evaluation
 
     def to_json(self) -> str:
         """One line of JSON, from which :meth:`from_json` makes an equal record."""
-        fields = {"index": self.index, "seconds": self.seconds, "reward": self.reward}
-        return json.dumps(fields | asdict(self.evaluation))
+        fields = asdict(self)
+        evaluation = fields.pop("evaluation")
+        return json.dumps(fields | evaluation)
 
     @staticmethod
     def from_json(line: str) -> "Record":
@@ -58,7 +62,7 @@ class Record:
         """
         try:
             fields = json.loads(line)
-            head = {key: fields.pop(key) for key in ("index", "seconds", "reward")}
+            head = {key: fields.pop(key) for key in ("index", "seconds", "reward", "budget")}
             keep = tuple(int(count) for count in fields.pop("keep"))
             return Record(**head, evaluation=Evaluation(keep=keep, **fields))
         except (KeyError, TypeError, AttributeError) as error:
@@ -201,7 +205,7 @@ class RunFolder:
         """
         path = self.path / EVALUATIONS
         text = "".join(f"{record.to_json()}\n" for record in records)
-        write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_text(path, text)
         with path.open("ab", buffering=0) as file:
 
             def add(record: Record) -> None:
@@ -214,10 +218,7 @@ class RunFolder:
             yield add
 
     def _write_arguments(self, described: Mapping[str, Any]) -> None:
-        text = json.dumps(described, indent=2) + "\n"
-        write_beside(
-            self.path / ARGUMENTS, lambda partial: partial.write_text(text, encoding="utf-8")
-        )
+        write_text(self.path / ARGUMENTS, json.dumps(described, indent=2) + "\n")
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
@@ -240,6 +241,11 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, beside it first and then renamed, see :func:`write_beside`."""
+    write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _circumstances() -> dict[str, Any]:

@@ -6,58 +6,30 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lfgcl_env import report
-from lfgcl_env.agent import Agent, AgentFactory, find_agent
-from lfgcl_env.logs import check_wandb, open_logs
-from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.agent import Agent, AgentError, AgentFactory, agents_errors, find_agent
+from lfgcl_env.front import answer, spaced
+from lfgcl_env.init_from import Learnt, check_same_start, find_learnt, hand_over
+from lfgcl_env.logs import Logs, check_wandb, losses_of, open_logs
+from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.lockstep import trace
-from lfgcl_env.runs import PRUNED, Record, RunFolder, RunWriteError, write_beside
-from lfgcl_env.shortlist import Shortlisted, choose
-from lfgcl_env.visits import Visits, problem_of
+from lfgcl_env.results import SearchResult, best_of, save_agent, with_front, with_shortlist
+from lfgcl_env.runs import Record, RunFolder
+from lfgcl_env.visits import Visits, budgets_of, problem_of
 
 STEPS_PER_EVALUATION = 10
-"""An agent that only repeats itself is stopped after so many steps for every evaluation."""
+"""An agent that only repeats itself is stopped after so many steps for every evaluation.
+
+Where several steps decide one strategy, as in the layerwise environment, that many times as many.
+"""
 
 _SAME = 1e-3  # similarities of one strategy under other versions or threads differ by far less
-
-
-class AgentError(RuntimeError):
-    """An agent raised; the cause is its exception. What was scored is kept."""
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        best: the strategy with the highest similarity, of equal ones that with fewer MACs; with a
-            shortlist its winner, which may be the allocation by sensitivities instead.
-        records: of all distinct strategies, in the order in which they were scored.
-        steps: of the environment, repeated strategies included.
-        ended: why the search ended.
-        agent: as it was at the end.
-        folder: the run folder, if there is one.
-        shortlist: what was repaired sequentially, from the best to the worst.
-        network: the winner of the shortlist, repaired; None without a shortlist.
-    """
-
-    best: Evaluation
-    records: tuple[Record, ...]
-    steps: int
-    ended: str
-    agent: Agent
-    folder: Path | None
-    shortlist: tuple[Shortlisted, ...] = ()
-    network: nn.Module | None = None
 
 
 def search(
@@ -72,6 +44,8 @@ def search(
     may_differ: Sequence[str] = (),
     shortlist: int = 0,
     repair_images: Tensor | None = None,
+    points: int = 6,
+    init_from: str | os.PathLike[str] | None = None,
     progress: bool = False,
     wandb: bool = False,
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
@@ -82,6 +56,9 @@ def search(
     for whatever reason, goes on with ``resume=True``: the agent begins again with the same seed,
     what was scored is looked up, and so it comes to where it was. The result is that of a search
     that was never interrupted. The global random states are seeded, for agents that use them.
+
+    Where the environment's budget is a range, one agent learns all of it and is then asked for
+    several budgets, see :mod:`lfgcl_env.front`. Its answers are scored besides ``evaluations``.
 
     Args:
         env: an environment of this package.
@@ -98,6 +75,10 @@ def search(
             one is kept, see :mod:`lfgcl_env.shortlist`; 0 keeps the best as it was scored.
         repair_images: unlabelled images for that, better others than the environment's; float
             (images, channels, height, width), normalised.
+        points: how many budgets of a range get a network, at equal distances, both ends included.
+        init_from: the folder of a run of the same agent; the agent begins with what it learnt
+            there. The first strategy scored is what it predicts before it learns anything here,
+            in the middle of a range of budgets.
         progress: show a progress bar on standard error.
         wandb: log to Weights & Biases.
         say: is told what the user should know.
@@ -110,6 +91,8 @@ def search(
         AgentError: if the agent raised, or scored nothing.
     """
     problem = problem_of(env)
+    low, high = budgets_of(env)
+    budgets = spaced(low, high, points) if low < high else (high,)
     if not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 1:
         raise ValueError(f"evaluations must be a whole number of at least 1, got {evaluations!r}")
     if (resume or wandb) and out is None:
@@ -123,21 +106,32 @@ def search(
     if wandb:
         check_wandb()
     factory = find_agent(agent) if isinstance(agent, str) else agent
+    name = agent if isinstance(agent, str) else _name(agent)
     asked = {
         **(_described(env) if arguments is None else arguments),
-        "agent": agent if isinstance(agent, str) else _name(agent),
+        "agent": name,
         "evaluations": evaluations,
         "seed": seed,
     }
+    learnt: Learnt | None = None
+    if init_from is not None:
+        learnt = find_learnt(init_from, name)
+        with agents_errors("before it began"):
+            refused_early = factory(env, seed)
+        hand_over(learnt, refused_early, problem)  # before there is a run folder
+        asked |= learnt.arguments
     run: RunFolder | None = None
     recorded: list[Record] = []
     if out is not None:
         run = RunFolder(out)
-        recorded = _opened(run, problem, asked, resume=resume, may_differ=may_differ)
+        if resume:
+            check_same_start(run, learnt)
+        decided = [*may_differ, "init_from"]  # where that lies; what it holds may not differ
+        recorded = _opened(run, problem, asked, resume=resume, may_differ=decided)
     with ExitStack() as stack:
         write = stack.enter_context(run.open_records(recorded)) if run else None
         logs = open_logs(
-            run, problem, total=evaluations, arguments=asked,
+            run, problem, budgets, total=evaluations, arguments=asked,
             progress=progress, wandb=wandb, say=say,
         )  # fmt: skip
         stack.callback(logs.close)
@@ -148,37 +142,36 @@ def search(
             logs.add(record)
 
         visits = Visits(env, recorded, tell, say)
-        made = _learnt(factory, visits, seed, evaluations, run)
+        made = _learnt(factory, visits, seed, evaluations, run, learnt, logs)
         records = visits.finish()
     if not records:
         raise AgentError("the agent ended its search without scoring a strategy")
-    ended = _ended(len(records), visits.steps, evaluations)
-    folder = run.path if run else None
-    best, network = best_of(records), None
-    listed: list[Shortlisted] = []
-    if shortlist and repair_images is not None:
-        evaluations_of = [record.evaluation for record in records]
-        network, listed = choose(problem, evaluations_of, repair_images, size=shortlist, say=say)
-        best = listed[0].searched
+    if run:
+        save_agent(made, run.path)
     result = SearchResult(
-        best, tuple(records), visits.steps, ended, made, folder, tuple(listed), network
+        best_of(records),
+        tuple(records),
+        visits.steps,
+        _ended(len(records), visits, evaluations),
+        made,
+        run.path if run else None,
     )
-    if folder:
-        _write_results(result, folder, problem, say)
-    return result
+    images = repair_images if shortlist else None
+    if low < high:
+        return with_front(result, env, budgets, images, shortlist, say)
+    return with_shortlist(result, problem, images, shortlist, say)
 
 
-def best_of(records: Sequence[Record]) -> Evaluation:
-    """Return the highest similarity's evaluation; of equal ones that with fewer MACs."""
-    return min((r.evaluation for r in records), key=lambda e: (-e.similarity, e.macs))
-
-
-def _ended(scored: int, steps: int, evaluations: int) -> str:
+def _ended(scored: int, visits: Visits, evaluations: int) -> str:
     if scored >= evaluations:
         return f"{scored} strategies were scored"
-    if steps >= STEPS_PER_EVALUATION * evaluations:
-        return f"the agent repeats itself: {scored} distinct strategies in {steps} steps"
+    if visits.steps >= _most_steps(visits, evaluations):
+        return f"the agent repeats itself: {scored} distinct strategies in {visits.steps} steps"
     return f"the agent ended it after {scored} strategies"
+
+
+def _most_steps(visits: Visits, evaluations: int) -> int:
+    return STEPS_PER_EVALUATION * evaluations * visits.steps_per_strategy
 
 
 def _learnt(
@@ -187,27 +180,34 @@ def _learnt(
     seed: int,
     evaluations: int,
     run: RunFolder | None,
+    learnt: Learnt | None,
+    logs: Logs,
 ) -> Agent:
     """Make the agent and let it learn; its exceptions are told from everybody else's."""
-    limit = STEPS_PER_EVALUATION * evaluations
+    limit = _most_steps(env, evaluations)
+
+    def unfinished() -> bool:
+        return len(env.records) < evaluations and env.steps < limit
 
     def go_on(_locals: dict[str, Any], _globals: dict[str, Any]) -> bool:
-        return len(env.records) < evaluations and env.steps < limit
+        logs.add_losses(losses_of(agent), len(env.records))
+        return unfinished()
 
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for agents that use the global state
     torch.manual_seed(seed)
-    try:
+    with agents_errors(lambda: _after(len(env.records), run)):
         agent = factory(env, seed)
-        agent.learn(total_timesteps=limit, callback=go_on)
-    except RunWriteError:
-        raise
-    except Exception as error:
-        kept = f", which are kept in {run.path}" if run else ""
-        raise AgentError(
-            f"the agent raised {type(error).__name__} after {len(env.records)} evaluations{kept}"
-        ) from error
+        if learnt:
+            hand_over(learnt, agent, env.problem)
+            answer(env, agent, sum(budgets_of(env)) / 2)
+        if unfinished():
+            agent.learn(total_timesteps=limit, callback=go_on)
     return agent
+
+
+def _after(evaluations: int, run: RunFolder | None) -> str:
+    return f"after {evaluations} evaluations" + (f", which are kept in {run.path}" if run else "")
 
 
 def _opened(
@@ -238,50 +238,6 @@ def _opened(
             )
     run.go_on(asked)
     return records
-
-
-def _write_results(
-    result: SearchResult, folder: Path, problem: PruningProblem, say: Callable[[str], None]
-) -> None:
-    best = result.best
-    network = result.network or problem.compress(best.keep)
-    repaired = result.shortlist[0].repaired if result.shortlist else None
-    after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
-    problem.save(
-        folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
-    )
-    table = report.rows(problem, best.keep, network)
-    title = (
-        f"{problem.similarity} similarity {best.similarity:.4f}{after}, "
-        f"MACs {best.macs_ratio:.1%}, params {best.params_ratio:.1%} of the baseline's"
-    )
-    text = f"{title}\n\n{report.text(table)}"
-    write_beside(folder / "report.txt", lambda path: path.write_text(text, encoding="utf-8"))
-    if report.picture(table, folder / "report.png", title) is None:
-        say("no report.png: run `pip install lfgcl-env[plots]` to get one")
-    ratios = problem.prune_ratios(best.keep).tolist()
-    described = {
-        **asdict(best),
-        "evaluations": len(result.records),
-        "evaluations_with_shortlist": problem.evaluations,
-        "steps": result.steps,
-        "ended": result.ended,
-        "settings": problem.settings(),
-        "shortlist": [asdict(listed) for listed in result.shortlist],
-        "groups": [
-            {"name": g.name, "channels": g.channels, "keep": kept, "prune_ratio": ratio}
-            for g, kept, ratio in zip(problem.groups, best.keep, ratios, strict=True)
-        ],
-    }
-    write_beside(
-        folder / "best.json", lambda path: path.write_text(json.dumps(described, indent=2) + "\n")
-    )
-    save = getattr(result.agent, "save", None)
-    if callable(save):
-        try:
-            write_beside(folder / "agent.zip", save)
-        except Exception as error:
-            raise AgentError(f"the agent cannot be saved in {folder}") from error
 
 
 def _described(env: gym.Env[Any, Any]) -> dict[str, Any]:

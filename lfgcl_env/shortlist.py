@@ -1,6 +1,6 @@
 """The last step of a search: the best few strategies, repaired, and the best of these kept."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class Shortlisted:
     """One strategy of a shortlist.
 
     Attributes:
-        origin: ``"search"``, or ``"allocation"`` for one that the search did not find.
+        origin: ``"search"``, ``"prediction"`` for the agent's own answer for a budget, or
+            ``"allocation"`` for one that is neither.
         searched: its evaluation with the problem's cheap repair, as in the search.
         repaired: its evaluation after sequential repair, with :data:`QUICK` for all but the winner.
     """
@@ -34,25 +35,28 @@ class Shortlisted:
 
 def choose(
     problem: PruningProblem,
-    evaluations: Iterable[Evaluation],
+    evaluations: Sequence[Evaluation],
     images: Tensor,
     *,
     size: int = 8,
     budget: float | None = None,
+    predicted: Evaluation | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[nn.Module, list[Shortlisted]]:
     """Repair the best strategies sequentially, compare them, and repair the winner thoroughly.
 
     The allocation by sensitivities (:func:`~lfgcl_env.pruning.allocate`) takes the last place: a
     search on the cheap repair can miss it although it is as good or better after repair. It takes
-    one evaluation per group and one more, which the problem counts.
+    one evaluation per group and one more, which the problem counts. What the agent predicts for
+    this budget has a place too, if there are more than two.
 
     Args:
         problem: what was searched; its own images score the repaired networks.
         evaluations: of the strategies to choose from, those that the search scored.
         images: other unlabelled images, to repair on; the first 256 for the comparison.
         size: how many strategies are compared.
-        budget: instead of the problem's own, for the allocation.
+        budget: instead of the problem's own, for the allocation; ``evaluations`` must meet it.
+        predicted: of the agent's answer for this budget, if it was asked for one.
         say: is told how it goes.
 
     Returns:
@@ -63,19 +67,22 @@ def choose(
     """
     if size < 1:
         raise ValueError(f"a shortlist holds at least 1 strategy, got {size}")
+    origins = {e.keep: "search" for e in evaluations}
+    first = []
+    if predicted is not None:
+        evaluations = [*evaluations, predicted]
+        origins[predicted.keep] = "prediction"
+        first = [predicted] * (size > 2)
     ranked = sorted(evaluations, key=lambda e: (-e.similarity, e.macs))
-    found = {e.keep for e in ranked}
-    listed = {e.keep: e for e in ranked[: max(1, size - 1)]}
+    listed: dict[tuple[int, ...], Evaluation] = {}
+    _fill(listed, [*first, *ranked], max(1, size - 1))
     if size > 1:
         allocated = problem.evaluate(allocate(problem, budget))
-        listed.setdefault(allocated.keep, allocated)
-    for evaluation in ranked:
-        if len(listed) < size:
-            listed.setdefault(evaluation.keep, evaluation)
+        _fill(listed, [allocated, *ranked], size)
     compared = []
     for place, evaluation in enumerate(listed.values(), start=1):
         _, repaired = problem.finish(evaluation.keep, images[:QUICK_IMAGES], QUICK)
-        origin = "search" if evaluation.keep in found else "allocation"
+        origin = origins.get(evaluation.keep, "allocation")
         compared.append(Shortlisted(origin, evaluation, repaired))
         say(
             f"shortlist {place}/{len(listed)}: {problem.similarity} {evaluation.similarity:.4f}, "
@@ -84,3 +91,12 @@ def choose(
     compared.sort(key=lambda s: -s.repaired.similarity)
     network, final = problem.finish(compared[0].searched.keep, images, THOROUGH)
     return network, [replace(compared[0], repaired=final), *compared[1:]]
+
+
+def _fill(
+    listed: dict[tuple[int, ...], Evaluation], evaluations: Iterable[Evaluation], size: int
+) -> None:
+    """Add evaluations until there are ``size`` distinct strategies."""
+    for evaluation in evaluations:
+        if len(listed) < size:
+            listed.setdefault(evaluation.keep, evaluation)

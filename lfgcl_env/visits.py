@@ -36,9 +36,11 @@ class Visits(gym.Wrapper[Any, Any, Any, Any]):
         self.problem = problem_of(env)
         self.records: dict[tuple[int, ...], Record] = {}
         self.steps = 0
+        self.steps_per_strategy = int(getattr(env.unwrapped, "steps_per_strategy", 1))
         self._recorded = list(recorded)
         self._tell = tell
         self._say = say
+        self._finished = False
         self._begun = time.monotonic()
         for record in recorded:
             self.problem.remember(record.evaluation)
@@ -46,18 +48,25 @@ class Visits(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and keep a record of the strategy, if it is new to this search."""
         result = self.env.step(action)
+        if self._finished:
+            return result
         self.steps += 1
         keep = tuple(int(count) for count in result[4]["channels"])
-        if keep not in self.records and keep in self.problem.memory:
-            self._visit(keep, float(result[1]))
+        whole = self.steps_per_strategy == 1 or result[2]  # what is half decided was not scored
+        if whole and keep not in self.records and keep in self.problem.memory:
+            self._visit(keep, float(result[1]), float(result[4]["budget"]))
         return result
 
     def finish(self) -> list[Record]:
-        """Return all records in their order, those included that the agent did not visit again."""
+        """Return all records in their order, those included that the agent did not visit again.
+
+        Steps after it, by which an agent answers for a budget, are not counted any more.
+        """
         self._count_recorded()
+        self._finished = True
         return list(self.records.values())
 
-    def _visit(self, keep: tuple[int, ...], reward: float) -> None:
+    def _visit(self, keep: tuple[int, ...], reward: float, budget: float) -> None:
         index = len(self.records)
         if index < len(self._recorded):
             record = self._recorded[index]
@@ -74,7 +83,8 @@ class Visits(gym.Wrapper[Any, Any, Any, Any]):
                 return
         seconds = round(time.monotonic() - self._begun, 3)
         evaluation = self.problem.memory[keep]
-        self._add(Record(len(self.records) + 1, seconds, reward, evaluation), new=True)
+        record = Record(len(self.records) + 1, seconds, reward, budget, evaluation)
+        self._add(record, new=True)
 
     def _count_recorded(self) -> None:
         for record in self._recorded[len(self.records) :]:
@@ -97,3 +107,9 @@ def problem_of(env: gym.Env[Any, Any]) -> PruningProblem:
         name = env.spec.id if env.spec else type(env.unwrapped).__name__
         raise ValueError(f"{name} is not an environment of lfgcl_env: see `lfgcl list`")
     return problem
+
+
+def budgets_of(env: gym.Env[Any, Any]) -> tuple[float, float]:
+    """Return the lowest and the highest budget of an environment's episodes."""
+    low, high = env.unwrapped.budgets  # type: ignore[attr-defined]
+    return low, high

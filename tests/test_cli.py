@@ -1,5 +1,6 @@
 """The command ``lfgcl``, as its users meet it."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from PIL import Image
 
 import lfgcl_env
 from lfgcl_env.cli import main
-from lfgcl_env.images import LabelledImages
+from lfgcl_env.front import front
+from lfgcl_env.images import LabelledImages, top1
 from lfgcl_env.runs import RunFolder
 
 RANDOM = [*["--weights", "random", "--images", "random", "--num-images", "4"], "--shortlist", "0"]
@@ -53,7 +55,7 @@ def test_set(monkeypatch):
     """Labelled noise for CIFAR-10's test images."""
     images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labelled = LabelledImages(images, torch.arange(20) % 10, "CIFAR10 test")
-    monkeypatch.setattr("lfgcl_env.commands.load_test_set", lambda *_, **__: labelled)
+    monkeypatch.setattr("lfgcl_env.commands.evaluate.load_test_set", lambda *_, **__: labelled)
     return labelled
 
 
@@ -111,6 +113,75 @@ def test_evaluate_compares_pruned_network_and_baseline(run, test_set, capsys):
         assert f"{best['macs']:,}" in printed
 
 
+def test_a_range_of_budgets_gives_a_front_whose_accuracy_is_told(tmp_path, test_set, capsys):
+    options = ["--budget", "0.3:0.5", "--front", "2"]
+    assert prune(tmp_path, *options) == 0
+    printed = capsys.readouterr().out
+    assert "30.0% to 50.0% of the MACs may remain" in printed
+    assert "3 strategies were scored on budgets from 0.3 to 0.5" in printed
+    front = json.loads((tmp_path / "front.json").read_text())
+    for point in front["points"]:
+        assert f"{point['searched']['macs']:,}" in printed
+    assert f"lfgcl evaluate {tmp_path} --data CIFAR10" in printed
+
+    assert main(["evaluate", str(tmp_path), "--data", "CIFAR10"]) == 0
+    printed = capsys.readouterr().out
+    assert "40,551,040  100.0%" in printed
+    assert [line.split()[0] for line in printed.splitlines()[2:5]] == ["baseline", "0.30", "0.50"]
+    with (tmp_path / "front_accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["network"] for row in rows] == [
+        "baseline", "front/pruned_0.30.safetensors", "front/pruned_0.50.safetensors",
+    ]  # fmt: skip
+    assert (tmp_path / "front_accuracy.png").read_bytes().startswith(b"\x89PNG")
+    for row in rows[1:]:
+        network = lfgcl_env.load_pruned(tmp_path / row["network"])
+        assert float(row["top1"]) == top1(network, test_set)
+        assert main(["evaluate", str(tmp_path / row["network"]), "--data", "CIFAR10"]) == 0
+        assert f"{float(row['top1']):.2f} %" in capsys.readouterr().out
+
+    assert main(["prune", "--resume", "--out", str(tmp_path), "--front", "3"]) == 0
+    assert (tmp_path / "front" / "pruned_0.40.safetensors").exists()
+
+
+def test_an_interrupted_front_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    def two(*arguments, **options):
+        points = front(*arguments, **options)
+        yield next(points)
+        yield next(points)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lfgcl_env.results.front", two)
+        assert prune(tmp_path, "--budget", "0.3:0.5", "--front", "3") == 130
+    assert (
+        "interrupted after 3 evaluations and 2 of 3 networks: go on with "
+        f"`lfgcl prune --resume --out {tmp_path}`"
+    ) in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--data", "CIFAR10"]) == 2
+    assert "has not ended" in said(capsys)
+    assert main(["prune", "--resume", "--out", str(tmp_path)]) == 0
+    assert len(list((tmp_path / "front").glob("*.safetensors"))) == 3
+
+
+def test_a_run_begins_from_another_and_resumes_from_anywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert prune("first", agent="lfgcl") == 0
+    begun = ["--init-from", "first"]
+    assert prune("second", *begun, agent="lfgcl", target="resnet32", evaluations=1) == 0
+    assert len(RunFolder("second").records()) == 1
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["prune", "--resume", "--out", "../second", "--evaluations", "2"]) == 0
+    assert len(RunFolder("../second").records()) == 2
+    capsys.readouterr()
+    (tmp_path / "first" / "agent.zip").write_bytes(b"another")
+    assert main(["prune", "--resume", "--out", "../second", "--evaluations", "3"]) == 2
+    assert "does not fit here" in said(capsys)
+    assert prune("third", "--init-from", "../first", agent="ddpg") == 2
+    assert "made by the agent 'lfgcl'" in said(capsys)
+
+
 @pytest.mark.data("CIFAR10", "resnet20")
 def test_evaluate_on_cifar10(tmp_path, capsys):
     search = ["--agent", "random", "--evaluations", "2", "--num-images", "32"]
@@ -156,6 +227,9 @@ def test_list_and_version(capsys):
         (["resnet20", "--device", "gpu"], "device 'gpu' cannot be used here"),
         (["resnet20", "--criterion", "l7", *RANDOM], "unknown criterion 'l7'"),
         (["resnet20", "--budget", "0.001", *RANDOM], "cannot be reached"),
+        (["resnet20", "--budget", "0.001:0.5", *RANDOM], "cannot be reached"),
+        (["resnet20", "--budget", "0.5:1.5", *RANDOM], "at most at 1, got [0.5, 1.5]"),
+        (["resnet20", "--init-from", "nowhere", *RANDOM], "no run to begin from in nowhere"),
         (["resnet20", "--weights", "random", "--images", "/nowhere"], "unknown images '/nowhere'"),
     ],
 )
@@ -171,6 +245,9 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(options, sentence, tmp_pat
         ["prun"],
         ["prune", "resnet20"],
         ["prune", "resnet20", "--out", "run", "--budget", "half"],
+        ["prune", "resnet20", "--out", "run", "--budget", "0.8:0.3"],
+        ["prune", "resnet20", "--out", "run", "--budget", "0.3:0.5:0.8"],
+        ["prune", "resnet20", "--out", "run", "--budget", "0.3:0.8", "--front", "1"],
         ["prune", "resnet20", "--out", "run", "--evaluations", "0"],
         ["prune", "resnet20", "--out", "run", "--seed", "-1"],
         ["prune", "resnet20", "--out", "run", "--input-size", "3,32"],
@@ -210,7 +287,7 @@ def test_evaluate_says_what_is_missing(run, tmp_path, test_set, capsys):
 def test_evaluate_refuses_images_of_another_kind(run, monkeypatch, capsys):
     capsys.readouterr()
     labelled = LabelledImages(torch.zeros(2, 3, 32, 32), torch.tensor([0, 99]), "CIFAR100 test")
-    monkeypatch.setattr("lfgcl_env.commands.load_test_set", lambda *_, **__: labelled)
+    monkeypatch.setattr("lfgcl_env.commands.evaluate.load_test_set", lambda *_, **__: labelled)
     assert main(["evaluate", str(run), "--data", "CIFAR100"]) == 2
     assert "100 classes" in said(capsys)
 

@@ -1,6 +1,7 @@
 """A search keeps the best, loses nothing, and goes on as if it had never stopped."""
 
 import json
+import struct
 from dataclasses import replace
 from functools import partial
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 import lfgcl_env
+from agents.random import RandomAgent
 from lfgcl_env import zoo
-from lfgcl_env.agent import find_agent
+from lfgcl_env.agent import AgentError, find_agent
 from lfgcl_env.pruning import Evaluation
+from lfgcl_env.results import best_of
 from lfgcl_env.runs import Record, RunFolder
-from lfgcl_env.search import AgentError, best_of, search
+from lfgcl_env.search import search
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 DDPG = partial(zoo.make, "ddpg", learning_starts=5, gradient_steps=2)
@@ -186,12 +189,12 @@ def test_searches_on_one_environment_count_each_for_itself():
 def test_the_best_has_the_highest_similarity_and_of_equal_ones_fewer_macs():
     plain = Evaluation((1,), 0.5, 100, 10, 0.5, 0.5)
     ones = [plain, replace(plain, similarity=0.9), replace(plain, similarity=0.9, macs=90)]
-    records = [Record(i, 0.0, 0.0, evaluation) for i, evaluation in enumerate(ones, start=1)]
+    records = [Record(i, 0.0, 0.0, 0.5, evaluation) for i, evaluation in enumerate(ones, start=1)]
     assert best_of(records) is ones[2]
 
 
 def test_records_survive_writing_exactly():
-    record = Record(3, 1.25, 0.1 + 0.2, Evaluation((3, 4), 1 / 3, 7, 8, 2 / 3, 0.1))
+    record = Record(3, 1.25, 0.1 + 0.2, 1 / 3, Evaluation((3, 4), 1 / 3, 7, 8, 2 / 3, 0.1))
     assert Record.from_json(record.to_json()) == record
 
 
@@ -211,6 +214,34 @@ def test_an_agent_that_asks_for_nan_is_told():
     assert "finite" in str(raised.value.__cause__)
     with pytest.raises(AgentError, match="without scoring"):
         search(clean_env(), scripted([]), 3)
+
+
+def test_an_agent_that_asks_for_nan_leaves_a_run_that_goes_on(tmp_path):
+    with pytest.raises(AgentError, match="ValueError after 2 evaluations, which are kept in"):
+        search(clean_env(), scripted([0.1, 0.5, float("nan")]), 3, out=tmp_path)
+    assert len(RunFolder(tmp_path).records()) == 2
+    mended = search(clean_env(), scripted([0.1, 0.5, 0.9]), 3, out=tmp_path, resume=True)
+    assert found(mended) == found(search(clean_env(), scripted([0.1, 0.5, 0.9]), 3))
+
+
+def test_an_interrupted_shortlist_is_repaired_anew(tmp_path, monkeypatch):
+    options = {"shortlist": 2, "repair_images": IMAGES.flip(3)}
+    whole = search(clean_env(), "random", 4, out=tmp_path / "whole", **options)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    env = clean_env()
+    with monkeypatch.context() as patched:
+        patched.setattr(env.unwrapped.problem, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(env, "random", 4, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run" / "best.json").exists()
+    resumed = search(clean_env(), "random", 4, out=tmp_path / "run", resume=True, **options)
+    assert resumed.shortlist == whole.shortlist
+    for name in ("best.json", "report.txt", "pruned.safetensors"):
+        one, other = ((tmp_path / run / name).read_bytes() for run in ("whole", "run"))
+        assert one == other
 
 
 def test_a_run_folder_tells_everything(tmp_path):
@@ -260,24 +291,109 @@ def test_tensorboard_shows_a_resumed_run_whole(tmp_path):
     assert sum(tag.startswith("keep_ratio/") for tag in events.Tags()["scalars"]) == 9
 
 
-def test_wandb_is_logged_to(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
-    logged, started, finished = [], [], []
+class Losing(RandomAgent):
+    """Has losses from its second step on."""
 
-    class Run:
-        def log(self, values, step):
-            logged.append((step, values))
+    def learn(self, total_timesteps, callback):
+        steps = 0
 
-        def finish(self):
-            finished.append(True)
+        def told(own, everyone):
+            nonlocal steps
+            steps += 1
+            if steps > 1:
+                self.losses = {"critic": 1 / steps, "note": "no number"}
+            return callback(own, everyone)
 
-    monkeypatch.setattr(wandb, "init", lambda **options: started.append(options) or Run())
-    search(clean_env(), "random", 3, out=tmp_path / "r20", wandb=True)
-    assert started[0]["name"] == "r20"
-    assert started[0]["config"]["evaluations"] == 3
-    assert [step for step, _ in logged] == [1, 2, 3]
-    assert {"search/similarity", "search/best_similarity"} < logged[0][1].keys()
-    assert finished == [True]
+        return super().learn(total_timesteps, told)
+
+
+def logged(folder):
+    """Every scalar in a run's event file: steps and values by name."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return {
+        name: {point.step: point.value for point in events.Scalars(name)}
+        for name in events.Tags()["scalars"]
+    }
+
+
+def test_losses_of_an_agent_are_logged_at_its_evaluations_and_again_when_resumed(tmp_path):
+    search(clean_env(), Losing, 5, out=tmp_path / "whole")
+    whole = logged(tmp_path / "whole")
+    assert whole["losses/critic"] == pytest.approx({2: 1 / 2, 3: 1 / 3, 4: 1 / 4, 5: 1 / 5})
+    assert "losses/note" not in whole
+    env = clean_env()
+    stop_after(env, 3)
+    with pytest.raises(KeyboardInterrupt):
+        search(env, Losing, 5, out=tmp_path / "run")
+    assert max(logged(tmp_path / "run")["losses/critic"]) == 3
+    search(clean_env(), Losing, 5, out=tmp_path / "run", resume=True)
+    assert logged(tmp_path / "run")["losses/critic"] == whole["losses/critic"]
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "td3", "ppo"])
+def test_losses_of_stable_baselines3_are_logged_once_it_learns(algorithm, tmp_path):
+    made = []
+
+    def make(env, seed):
+        few = {"n_steps": 4, "batch_size": 4} if algorithm == "ppo" else {"learning_starts": 5}
+        made.append(zoo.make(algorithm, env, seed, **few))
+        return made[0]
+
+    search(clean_env(), make, 9, out=tmp_path)
+    scalars = logged(tmp_path)
+    name = "losses/loss" if algorithm == "ppo" else "losses/critic_loss"
+    first = 5 if algorithm == "ppo" else 7  # the step after that which was learnt from first
+    assert list(scalars[name]) == list(range(first, 10))
+    if algorithm != "ppo":  # which learns once more after the last callback
+        last = made[0].logger.name_to_value["train/critic_loss"]
+        assert scalars[name][9] == pytest.approx(last)
+        assert len(set(scalars[name].values())) > 1
+
+
+def wandb_records(path):
+    """The messages in a file of wandb: LevelDB's log format, in which a message may be in parts."""
+    content, place, message = path.read_bytes(), 7, b""
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768  # in this block, in which no header is split
+        if left < 7:
+            place += left
+            continue
+        _, size, kind = struct.unpack("<IHB", content[place : place + 7])
+        message += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield message
+            message = b""
+
+
+def test_wandb_has_all_values_by_evaluation_count(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    result = search(clean_env(), Losing, 4, out=tmp_path / "r20", wandb=True)
+    (path,) = (tmp_path / "r20").rglob("*.wandb")
+    rows, names = {}, []
+    for message in wandb_records(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(message)
+        names.append(record.run.display_name)
+        if record.HasField("history"):
+            row = {
+                item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            rows[row["_step"]] = row
+    assert "r20" in names
+    assert sorted(rows) == [1, 2, 3, 4]
+    for step, record in enumerate(result.records, start=1):
+        assert rows[step]["search/similarity"] == pytest.approx(record.evaluation.similarity)
+        assert sum(name.startswith("keep_ratio/") for name in rows[step]) == 9
+    assert [rows[step].get("losses/critic") for step in (1, 4)] == [None, 1 / 4]
+    assert rows[4]["search/best_similarity"] == pytest.approx(result.best.similarity)
 
 
 def test_wandb_that_cannot_start_says_what_to_do(tmp_path, monkeypatch):

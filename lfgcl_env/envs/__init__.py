@@ -2,5 +2,6 @@
 
 from lfgcl_env.envs.embedding import FEATURES, Embedding
 from lfgcl_env.envs.global_env import LFGCLEnv
+from lfgcl_env.envs.layerwise_env import AMCEnv
 
-__all__ = ["FEATURES", "Embedding", "LFGCLEnv"]
+__all__ = ["FEATURES", "AMCEnv", "Embedding", "LFGCLEnv"]

@@ -1,32 +1,20 @@
 """The global environment: one action decides the prune ratios of all layers at once."""
 
-import math
-import os
-import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.envs.budgets import Budget
 from lfgcl_env.envs.embedding import Embedding
-from lfgcl_env.envs.rendering import picture, table
-from lfgcl_env.images import TooFewImages, load_images
-from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning.evaluation import Evaluation
-from lfgcl_env.pruning.problem import PruningProblem
-
-Budget = float | Sequence[float]
-Observation = NDArray[np.float32]
-
-_IMPORTED_BY = os.getpid()
+from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
+from lfgcl_env.networks import Baseline
 
 
-class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
+class LFGCLEnv(PruningEnv):
     """Prune a trained network to a budget by choosing all layers' prune ratios at once.
 
     ## Description
@@ -127,11 +115,6 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     * v0: first version.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 (declared so by gymnasium.Env)
-        "render_modes": ["ansi", "rgb_array", "human"],
-        "render_fps": 4,
-    }
-
     def __init__(
         self,
         network: str | nn.Module | Baseline = "resnet56",
@@ -160,71 +143,34 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
     ) -> None:
         if not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1:
             raise ValueError(f"horizon must be a whole number of at least 1, got {horizon!r}")
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            modes = ", ".join(self.metadata["render_modes"])
-            raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {modes}, or None")
-        _leave_threads_of_parent()
-        self.render_mode = render_mode
-        self.horizon = horizon
-        self._budgets = _budget_range(budget)
-        baseline = (
-            network
-            if isinstance(network, Baseline)
-            else load_baseline(
-                network,
-                weights,
-                input_shape=input_shape,
-                normalization=normalization,
-                seed=seed,
-                **(network_arguments or {}),
-            )
-        )
-        self._load = partial(
-            load_calibration, baseline, images, seed=seed, root=data_root, download=download
-        )
-        calibration = self._load(num_images)
-        self.problem = PruningProblem(
-            baseline,
-            calibration,
-            budget=self._budgets[0],
+        super().__init__(
+            network,
+            weights=weights,
+            images=images,
+            num_images=num_images,
+            budget=budget,
             budget_metric=budget_metric,
             criterion=criterion,
             repair=repair,
             similarity=similarity,
-            scope=scope,
             features=features,
+            scope=scope,
             round_to=round_to,
             min_channels=min_channels,
             seed=seed,
+            data_root=data_root,
+            download=download,
             device=device,
+            input_shape=input_shape,
+            normalization=normalization,
+            network_arguments=network_arguments,
+            render_mode=render_mode,
         )
+        self.horizon = horizon
         self._embedding = Embedding(self.problem)
         groups = len(self.problem.groups)
         self.action_space = gym.spaces.Box(0.0, 1.0, (groups,), np.float32)
         self.observation_space = gym.spaces.Box(-1.0, 1.0, self._embedding.shape, np.float32)
-        self._keep: NDArray[np.int64] | None = None
-        self._evaluation: Evaluation | None = None
-        self._window: Any = None
-
-    @property
-    def budget(self) -> float:
-        """This episode's budget."""
-        return self._budget if self._keep is not None else self._budgets[0]
-
-    def other_images(self, count: int) -> Tensor | None:
-        """More images from where the calibration images came from, and none of them.
-
-        Args:
-            count: how many.
-
-        Returns:
-            Normalised images (count, channels, height, width), or None if there are not so many.
-        """
-        used = self.problem.images
-        try:
-            return self._load(used + count)[used:]
-        except TooFewImages:
-            return None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -238,27 +184,14 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         Raises:
             ValueError: for other options, or a budget that cannot be reached.
         """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        chosen = options.pop("budget", None)
-        if options:
-            raise ValueError(f"reset knows the option 'budget' only, got {sorted(options)}")
-        low, high = self._budgets
-        if chosen is not None:
-            self._budget = self.problem.check_budget(chosen)
-        else:
-            self._budget = low if low == high else float(self.np_random.uniform(low, high))
-        self._keep = self.problem.channels.copy()
-        self._evaluation = None
+        self._begin(seed, options)
         self._steps = 0
         self._last_similarity = 0.0
         if self.render_mode == "human":
             self.render()
         return self._observation(), self._info(1.0)
 
-    def step(
-        self, action: NDArray[np.floating[Any]]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Prune to the budget by the ratios asked for, and score the result.
 
         Args:
@@ -277,134 +210,11 @@ class LFGCLEnv(gym.Env[Observation, NDArray[np.floating[Any]]]):
         reward = similarity - self._last_similarity
         self._last_similarity = similarity
         info = self._info(similarity)
-        metric = self.problem.budget_metric
-        spent = getattr(self._evaluation, f"{metric}_ratio")
-        info["is_success"] = bool(spent <= self._budget * (1 + 1e-12))
+        info["is_success"] = self._meets_budget(info)
         if self.render_mode == "human":
             self.render()
         return self._observation(), float(reward), self._steps >= self.horizon, False, info
 
-    def render(self) -> Any:
-        """Show the strategy at hand: a table, an RGB array, or a window.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first reset.
-            ImportError: if matplotlib is needed and missing.
-        """
-        if self.render_mode is None:
-            gym.logger.warn(
-                'render() does nothing without a render mode: pass gym.make render_mode="ansi"'
-            )
-            return None
-        if self._keep is None:
-            raise gym.error.ResetNeeded("nothing to render yet: call reset() first")
-        if self.render_mode == "ansi":
-            return table(self.problem, self._keep, self._evaluation)
-        frame = picture(self.problem, self._keep, self._evaluation)
-        if self.render_mode == "rgb_array":
-            return frame
-        self._show(frame)
-        return None
-
-    def close(self) -> None:
-        """Close the window of ``render_mode="human"``, if there is one."""
-        if self._window is not None:
-            from matplotlib import pyplot
-
-            pyplot.close(self._window)
-            self._window = None
-
-    def _show(self, frame: NDArray[np.uint8]) -> None:
-        from matplotlib import pyplot
-
-        if self._window is None:
-            pyplot.ion()
-            self._window = pyplot.figure("LFGCL", figsize=(8, 4.8))
-            axes = self._window.add_axes((0, 0, 1, 1))
-            axes.axis("off")
-            self._shown = axes.imshow(frame)
-        self._shown.set_data(frame)
-        self._window.canvas.draw_idle()
-        self._window.canvas.flush_events()
-
     def _observation(self) -> Observation:
         assert self._keep is not None
         return self._embedding(self._keep, self._budget)
-
-    def _info(self, similarity: float) -> dict[str, Any]:
-        assert self._keep is not None
-        cost, whole = self.problem.cost(self._keep), self.problem.baseline_cost
-        return {
-            "similarity": similarity,
-            "macs": cost.macs,
-            "macs_ratio": cost.macs / whole.macs,
-            "params_ratio": cost.params / whole.params,
-            "budget": self._budget,
-            "prune_ratios": self.problem.prune_ratios(self._keep),
-            "channels": self._keep.copy(),
-        }
-
-
-def _leave_threads_of_parent() -> None:
-    """Use one thread in a forked process, as AsyncVectorEnv starts them.
-
-    A fork inherits OpenMP's thread pool without its threads, and waits for them forever.
-    """
-    if os.getpid() != _IMPORTED_BY:
-        torch.set_num_threads(1)
-
-
-def load_calibration(
-    baseline: Baseline,
-    images: str | Tensor | NDArray[Any],
-    count: int | None,
-    *,
-    seed: int,
-    root: str | None,
-    download: bool,
-) -> Tensor:
-    """Calibration images for a baseline, normalised as it expects; ``"random"`` gives noise.
-
-    Raises:
-        ValueError, FileNotFoundError, OSError: see :func:`lfgcl_env.images.load_images`.
-    """
-    if isinstance(images, str) and images == "random":
-        count = 256 if count is None else count
-        if count < 2:
-            raise ValueError(f"at least 2 calibration images are needed, got {count}")
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(count, *baseline.input_shape, generator=generator)
-    if baseline.normalization is None and (
-        isinstance(images, str) or images.dtype in (torch.uint8, np.dtype(np.uint8))
-    ):
-        warnings.warn(
-            "how this network's inputs are normalised is not known, so that pixels are only scaled "
-            "to [0, 1]: give normalization=((mean, ...), (std, ...)) unless that is right",
-            stacklevel=2,
-        )
-    return load_images(
-        images,
-        count,
-        shape=baseline.input_shape,
-        normalization=baseline.normalization,
-        seed=seed,
-        root=root,
-        download=download,
-    )
-
-
-def _budget_range(budget: Budget) -> tuple[float, float]:
-    """The lowest and highest budget of an episode; the problem checks that they can be reached."""
-    if isinstance(budget, Sequence) and not isinstance(budget, str):
-        if len(budget) != 2 or not all(_is_number(b) for b in budget) or budget[0] > budget[1]:
-            raise ValueError(f"a range of budgets is (low, high) with low <= high, got {budget!r}")
-        if not 0 < budget[0] <= budget[1] <= 1:
-            raise ValueError(f"budgets lie above 0 and at most at 1, got {budget!r}")
-        return float(budget[0]), float(budget[1])
-    if not _is_number(budget):
-        raise ValueError(f"budget must be a number or a range (low, high), got {budget!r}")
-    return float(budget), float(budget)  # type: ignore[arg-type]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(float(value))

@@ -1,0 +1,28 @@
+"""``lfgcl list``: environments, networks and agents."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from lfgcl_env import zoo
+from lfgcl_env.agent import local_agents
+from lfgcl_env.commands.text import columns
+from lfgcl_env.networks import network_names
+from lfgcl_env.registration import GLOBAL_IDS, LAYERWISE_IDS
+
+
+def show_names(_: dict[str, Any]) -> None:
+    """Print all that can be named."""
+    missing = " (not installed: run `pip install lfgcl-env[sb3]`)"
+    sb3 = "Stable-Baselines3" + ("" if find_spec("stable_baselines3") else missing)
+    ids = GLOBAL_IDS | LAYERWISE_IDS
+    print("environments")
+    for line in columns([[name, network] for name, network in ids.items()]):
+        print(f"  {line}")
+    print("networks")
+    for line in (*network_names(), "torchvision:NAME", "package.module:function"):
+        print(f"  {line}")
+    print("agents")
+    agents = [[name, sb3] for name in zoo.ALGORITHMS]
+    agents += [[name, f"agents/{name}.py"] for name in local_agents()]
+    for line in columns([*agents, ["module:factory", "your own, see lfgcl_env.agent"]]):
+        print(f"  {line}")

@@ -1,0 +1,182 @@
+"""``lfgcl prune``: search, and say what was found."""
+
+import shlex
+from typing import Any
+
+import torch
+
+from lfgcl_env.agent import find_agent
+from lfgcl_env.commands.targets import check_device, make_env
+from lfgcl_env.commands.text import METRIC_NAMES, columns, described
+from lfgcl_env.front import label
+from lfgcl_env.front_files import TABLE, read_front
+from lfgcl_env.init_from import find_learnt
+from lfgcl_env.logs import check_wandb
+from lfgcl_env.options import DEFAULTS
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.results import SearchResult
+from lfgcl_env.runs import PRUNED, RunFolder
+from lfgcl_env.search import search
+from lfgcl_env.visits import budgets_of
+
+_MAY_DIFFER = ("data_root", "download", "front", "init_from")
+_NOT_FOR_ENV = (
+    "target", "agent", "evaluations", "threads", "shortlist", "repair_images", "front",
+    "init_from", "init_from_sha256",
+)  # fmt: skip
+
+
+def prune(arguments: dict[str, Any]) -> None:
+    """``lfgcl prune``: search, and say what was found.
+
+    Args:
+        arguments: those that were given.
+
+    Raises:
+        KeyboardInterrupt: with a sentence that says how to go on.
+    """
+    out, resume = arguments.pop("out"), arguments.pop("resume", False)
+    wandb = arguments.pop("wandb", False)
+    run = RunFolder(out)
+    if resume:
+        recorded = run.described()["arguments"]
+        run.check_same(recorded | arguments, _MAY_DIFFER, 0)
+    else:
+        run.check_new()
+        recorded = {}
+    asked = DEFAULTS | recorded | arguments
+    if not asked.get("target"):
+        raise ValueError(
+            "what is to be pruned? Give an environment such as LFGCL-ResNet56-v0, or a network"
+        )
+    if wandb:
+        check_wandb()
+    find_agent(asked["agent"])
+    if asked["init_from"]:
+        find_learnt(asked["init_from"], asked["agent"])
+    check_device(asked["device"])
+    torch.set_num_threads(asked["threads"])
+    env = make_env(asked["target"], {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV})
+    problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
+    print(_introduction(problem, budgets_of(env)), flush=True)
+    more = env.unwrapped.other_images(asked["repair_images"]) if asked["shortlist"] else None  # type: ignore[attr-defined]
+    if asked["shortlist"] and more is None:
+        raise ValueError(
+            f"there are no {asked['repair_images']} images to repair on besides the "
+            f"{problem.images} for the search: lower --repair-images, or give --shortlist 0"
+        )
+    try:
+        result = search(
+            env,
+            asked["agent"],
+            asked["evaluations"],
+            seed=asked["seed"],
+            out=out,
+            resume=resume,
+            arguments=asked,
+            may_differ=_MAY_DIFFER,
+            shortlist=asked["shortlist"],
+            repair_images=more,
+            points=asked["front"],
+            init_from=asked["init_from"],
+            progress=True,
+            wandb=wandb,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(run)) from None
+    print(_summary(result, problem))
+
+
+def _interrupted(run: RunFolder) -> str:
+    if not run.begun:
+        return "interrupted"
+    front = read_front(run.path)
+    finished = f" and {len(front['points'])} of {len(front['budgets'])} networks" if front else ""
+    return (
+        f"interrupted after {len(run.records())} evaluations{finished}: go on with "
+        f"`lfgcl prune --resume --out {shlex.quote(str(run.path))}`"
+    )
+
+
+def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
+    cost = problem.baseline_cost
+    low, high = budgets
+    allowed = f"{low:.1%}" if low == high else f"{low:.1%} to {high:.1%}"
+    return (
+        f"{described(problem.baseline)}: {cost.macs / 1e6:.2f} M MACs, "
+        f"{cost.params / 1e6:.3f} M params, {len(problem.groups)} groups of channels; "
+        f"{allowed} of the {METRIC_NAMES[problem.budget_metric]} may remain"
+    )
+
+
+def _summary(result: SearchResult, problem: PruningProblem) -> str:
+    folder = result.folder
+    data = {10: "CIFAR10", 100: "CIFAR100"}.get(problem.baseline.num_classes, "NAME")
+    lines = _front(result, problem) if result.front else _single(result, problem)
+    return "\n".join(
+        (
+            *lines,
+            *(
+                f"{folder / name}  {text}"
+                for name, text in (
+                    (PRUNED, "the pruned network: lfgcl_env.load_pruned(path)"),
+                    ("report.txt", "what changed in every layer"),
+                    ("front", "the pruned networks and what changed in their layers"),
+                    (TABLE, "this table"),
+                    ("tensorboard", "`tensorboard --logdir` shows it"),
+                )
+                if folder and (folder / name).exists()
+            ),
+            f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}",
+        )
+    )
+
+
+def _single(result: SearchResult, problem: PruningProblem) -> list[str]:
+    best, whole = result.best, problem.baseline_cost
+    return [
+        f"{result.ended}; the best has {problem.similarity} similarity {best.similarity:.4f}"
+        + _of_shortlist(result),
+        f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
+        f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
+    ]
+
+
+def _front(result: SearchResult, problem: PruningProblem) -> list[str]:
+    """A table with a line for every budget."""
+    more = result.front[-1].evaluations - len(result.records)
+    cells = [["budget", "MACs", "", "params", "", problem.similarity, "repaired", "origin"]]
+    for point in result.front:
+        kept, repaired = point.searched, point.repaired
+        cells.append(
+            [
+                label(point.budget),
+                f"{kept.macs:,}",
+                f"{kept.macs_ratio:.1%}",
+                f"{kept.params:,}",
+                f"{kept.params_ratio:.1%}",
+                f"{kept.similarity:.4f}",
+                f"{repaired.similarity:.4f}" if repaired else "",
+                point.origin,
+            ]
+        )
+    return [
+        f"{result.ended} on budgets from {result.front[0].budget:g} to "
+        f"{result.front[-1].budget:g}, and {more} more for the front of {len(result.front)}",
+        *columns(cells),
+    ]
+
+
+def _of_shortlist(result: SearchResult) -> str:
+    """What the shortlist's winner is, and where it came from."""
+    if not result.shortlist:
+        return ""
+    winner = result.shortlist[0]
+    text = f", {winner.repaired.similarity:.4f} after sequential repair"
+    if winner.origin == "search":
+        return text
+    searched = max(s.searched.similarity for s in result.shortlist if s.origin == "search")
+    return (
+        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
+        f"agent found (at most {searched:.4f} before repair)"
+    )
