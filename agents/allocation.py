@@ -1,7 +1,8 @@
 """Allocation by measured sensitivities, and cross-entropy search around it.
 
-The first strategy tried is :func:`lfgcl_env.pruning.allocate`'s, which takes one evaluation per
-group; whatever evaluations are left are spent searching near it.
+The first strategy tried is :func:`lfgcl_env.pruning.allocate`'s. The sensitivities behind it take
+one evaluation per group, of networks that are not on the budget: they are made here, before the
+learning, so that a search counts its own evaluations without them.
 """
 
 from typing import Any
@@ -9,14 +10,21 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents.cross_entropy import Action, CrossEntropyAgent
+from agents._search import Action, SearchAgent
+from agents.cross_entropy import CrossEntropy
 from lfgcl_env.pruning import allocate
+from lfgcl_env.pruning.allocation import sensitivities
 
 _SPREAD = 0.35  # of logits around the allocated strategy
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> CrossEntropyAgent:
+def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
     """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
     problem = env.unwrapped.problem  # type: ignore[attr-defined]
-    ratios = np.clip(allocate(problem) / problem.channels, 0.02, 0.98)
-    return CrossEntropyAgent(env, seed, np.log(ratios / (1.0 - ratios)), _SPREAD)
+    weights = sensitivities(problem)
+
+    def begin(budget: float, draws: np.random.Generator) -> CrossEntropy:
+        ratios = np.clip(allocate(problem, budget, weights) / problem.channels, 0.02, 0.98)
+        return CrossEntropy(np.log(ratios / (1.0 - ratios)), draws, _SPREAD)
+
+    return SearchAgent(env, seed, begin)

@@ -1,18 +1,16 @@
 """Cross-entropy search: a Gaussian over keep ratios, moved to the best of each generation.
 
-Source: Rubinstein and Kroese, The Cross-Entropy Method (2004), with smoothed updates. Keep ratios
-are searched in logit space, where the environment's projection onto the budget is one shift of all
-of them: so elites are centred before they are averaged.
+Source: Rubinstein and Kroese, The Cross-Entropy Method (2004), with smoothed updates. Elites are
+centred before they are averaged, because the projection onto the budget shifts them all. What
+differs: once a whole generation was visited before, the spread starts anew around the mean.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
-Action = NDArray[np.float32]
+from agents._search import LIMIT, Action, Logits, Search, SearchAgent, from_uniform
 
 POPULATION = 20
 ELITES = 5
@@ -21,77 +19,45 @@ SPREAD = 1.0  # standard deviation of logits at the start
 LOWEST_SPREAD = 0.02  # added in every update, against premature convergence
 
 
-class CrossEntropyAgent:
-    """Draws generations of strategies around the best of the one before; begins with uniform.
+class CrossEntropy(Search):
+    """Draws generations of strategies around the best of the one before.
 
     Args:
-        env: an environment whose actions are prune ratios, with episodes of one step.
-        seed: decides every draw.
-        mean: logits of keep ratios to begin with, one per group; None for uniform ratios.
+        start: see :class:`~agents._search.Search`.
+        draws: likewise.
         spread: standard deviation of logits at the start.
     """
 
-    def __init__(
-        self,
-        env: gym.Env[Any, Action],
-        seed: int,
-        mean: NDArray[np.float64] | None = None,
-        spread: float = SPREAD,
-    ) -> None:
-        assert isinstance(env.action_space, gym.spaces.Box)
-        self.env = env
-        self.seed = seed
-        self._draws = np.random.default_rng(seed)
-        self._mean = np.zeros(env.action_space.shape) if mean is None else mean.copy()
-        self._spread = np.full(env.action_space.shape, spread)
-        self._best: tuple[float, Action] = (-np.inf, _ratios(self._mean))
+    def __init__(self, start: Logits, draws: np.random.Generator, spread: float = SPREAD) -> None:
+        super().__init__(start, draws)
+        self._mean = start.copy()
+        self._start_spread = spread
+        self._spread = np.full(start.shape, spread)
+        self._generation: list[tuple[float, Logits]] = []
+        self._begun = False
+        self._new = 0  # strategies of this generation that were not visited before
 
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None,
-    ) -> "CrossEntropyAgent":
-        """Step the environment until ``callback`` returns False, at most ``total_timesteps`` times.
+    def ask(self) -> Logits:
+        """Return a draw from the Gaussian; at first its mean."""
+        noise = self.draws.standard_normal(self._mean.shape)
+        self._begun, scale = True, self._spread * self._begun
+        return np.clip(self._mean + scale * noise, -LIMIT, LIMIT)
 
-        Args:
-            total_timesteps: most steps.
-            callback: called after every step with the local and the global variables.
-        """
-        self.env.reset(seed=self.seed)
-        generation: list[tuple[float, NDArray[np.float64]]] = []
-        for step in range(total_timesteps):
-            noise = self._draws.standard_normal(self._mean.shape)
-            logits = np.clip(self._mean + self._spread * noise * (step > 0), -5, 5)
-            action = _ratios(logits)
-            _, _, terminated, truncated, info = self.env.step(action)
-            generation.append((info["similarity"], logits))
-            if info["similarity"] > self._best[0]:
-                self._best = (info["similarity"], action)
-            if len(generation) == POPULATION:
-                self._update(generation)
-                generation = []
-            if terminated or truncated:
-                self.env.reset()
-            if callback is not None and not callback(locals(), globals()):
-                break
-        return self
-
-    def predict(self, observation: Any, **_: Any) -> tuple[Action, None]:
-        """Return the best action so far (uniform ratios before the first step), and no state."""
-        return self._best[1], None
-
-    def _update(self, generation: list[tuple[float, NDArray[np.float64]]]) -> None:
-        generation.sort(key=lambda scored: -scored[0])
-        elites = np.stack([logits - logits.mean() for _, logits in generation[:ELITES]])
+    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+        """Update the Gaussian after the last of the generation."""
+        self._generation.append((similarity, logits))
+        self._new += not known
+        if len(self._generation) < POPULATION:
+            return
+        self._generation.sort(key=lambda scored: -scored[0])
+        elites = np.stack([logits - logits.mean() for _, logits in self._generation[:ELITES]])
         self._mean += SMOOTHING * (elites.mean(axis=0) - self._mean)
         self._spread += SMOOTHING * (elites.std(axis=0) + LOWEST_SPREAD - self._spread)
+        if self._new == 0:
+            self._spread[:] = self._start_spread
+        self._generation, self._new = [], 0
 
 
-def _ratios(logits: NDArray[np.float64]) -> Action:
-    """Prune ratios of logits of keep ratios."""
-    return (1.0 / (1.0 + np.exp(logits))).astype(np.float32)
-
-
-def make(env: gym.Env[Any, Action], seed: int) -> CrossEntropyAgent:
+def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
     """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
-    return CrossEntropyAgent(env, seed)
+    return from_uniform(CrossEntropy, env, seed)

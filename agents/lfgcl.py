@@ -81,11 +81,20 @@ class LFGCLAgent:
         env: an environment with observations (groups, features), actions in [0, 1] (groups,).
         seed: decides everything.
         arguments: settings.
+
+    Raises:
+        ValueError: if the environment is another.
     """
 
     def __init__(
         self, env: gym.Env[Any, Any], seed: int, arguments: Arguments | None = None
     ) -> None:
+        shape = env.observation_space.shape or ()
+        if len(shape) != 2 or shape[1] != len(FEATURES):
+            raise ValueError(
+                f"the LFGCL agent sees rows of {len(FEATURES)} numbers, one for each group, not "
+                f"observations {shape}: give it a global environment, LFGCL-..., unwrapped"
+            )
         self.env, self.seed = env, seed
         self.arguments = arguments or Arguments()
         self.losses: dict[str, float] = {}

@@ -29,7 +29,10 @@ from lfgcl_env.shortlist import THOROUGH, choose
 
 SEARCH_IMAGES = 256
 REPAIR_IMAGES = 1024
-SHORTLISTED = ("cross_entropy",)  # by the agents' similarities; the repair of eight takes minutes
+SHORTLISTED = (
+    "lfgcl",
+    "cross_entropy",
+)  # by the agents' similarities; the repair of eight takes minutes
 SEQUENTIAL = SequentialOptions(one_sided=1)
 CONTROLS = (
     ("uniform, L1, no repair", "l1", "none"),
@@ -68,6 +71,7 @@ class Measurement:
         for seed in range(self._options.seeds):
             self._seed(seed)
             self._unsearched(first, seed, controls=False)
+            self._searched("lfgcl", first, seed)
             self._searched("cross_entropy", first, seed)
             self._unsearched(first, seed, controls=True)
             self._searched("random", first, seed)

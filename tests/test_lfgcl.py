@@ -96,6 +96,7 @@ def test_actor_and_critics_take_networks_of_any_size_and_order(env):
     torch.nn.init.normal_(agent.actor.last.weight)
     for groups in (2, 9, 30):
         seen = np.random.default_rng(groups).uniform(-1, 1, (groups, len(FEATURES)))
+        seen[:, FEATURES.index("budget")] = 0.0  # the same for all groups
         layers, keep = Layers(seen), torch.rand(1, groups)
         assert agent.actor(layers).shape == (1, groups)
         assert agent.critics(layers, keep).shape == (QUICK.critics, 1)
@@ -217,6 +218,11 @@ def test_other_files_and_other_sizes_are_refused(env, tmp_path):
     agent.save(tmp_path / "agent")
     with pytest.raises(ValueError, match="do not fit"):
         LFGCLAgent(env, 0, Arguments(hidden=8)).set_parameters(tmp_path / "agent")
+
+
+def test_environments_that_it_cannot_see_are_refused(env):
+    with pytest.raises(ValueError, match="global environment"):
+        make(gym.wrappers.FlattenObservation(env), 0)
 
 
 def test_an_empty_replay_is_saved_and_loaded_too(env, tmp_path):

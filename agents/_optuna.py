@@ -1,0 +1,69 @@
+"""Searching with a sampler of optuna, which fits a model to all that it was told."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from agents._search import Logits, Search
+
+try:
+    import optuna
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "agents tpe and gaussian_process need the package optuna: "
+        "run `pip install lfgcl-env[search]`"
+    ) from error
+
+WIDEST = 2.0
+"""Logits are searched in [-2, 2]: from 12 to 88 % of channels kept, before the projection."""
+
+
+class OptunaSearch(Search):
+    """Asks a study of optuna, held in memory.
+
+    Args:
+        start: see :class:`~agents._search.Search`.
+        draws: likewise.
+        sampler: name of a class in ``optuna.samplers``.
+        **options: of the sampler, besides its seed.
+    """
+
+    def __init__(
+        self, start: Logits, draws: np.random.Generator, sampler: str, **options: Any
+    ) -> None:
+        super().__init__(start, draws)
+        box = optuna.distributions.FloatDistribution(-WIDEST, WIDEST)
+        self._space: dict[str, optuna.distributions.BaseDistribution]
+        self._space = {str(group): box for group in range(len(start))}
+        seed = int(draws.integers(2**31))
+        with _quiet():
+            chosen = getattr(optuna.samplers, sampler)(seed=seed, **options)
+            self._study = optuna.create_study(direction="maximize", sampler=chosen)
+            self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
+
+    def ask(self) -> Logits:
+        """Return what the study asks for; at first the start."""
+        with _quiet():
+            self._trial = self._study.ask(self._space)
+        return np.array([self._trial.params[name] for name in self._space])
+
+    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+        """Tell the study."""
+        with _quiet():
+            self._study.tell(self._trial, similarity)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep optuna from writing to standard error, and leave its logging as it was."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

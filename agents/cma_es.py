@@ -1,0 +1,70 @@
+"""CMA-ES: an evolution strategy that learns which groups should change together.
+
+Source: Hansen, The CMA Evolution Strategy: A Tutorial (2016), as implemented by the package
+``cma`` with its own population size, 4 + 3 ln n. Uniform ratios are scored first. Once all of a
+population would be rounded to much the same strategies, it starts again from the best one, with
+twice the population (Auger and Hansen, 2005, who start anywhere; evaluations are too few for that).
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agents._search import LIMIT, Action, Logits, Search, SearchAgent, from_uniform
+
+try:
+    import cma
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "agent cma_es needs the package cma: run `pip install lfgcl-env[search]`"
+    ) from error
+
+SPREAD = 0.5  # standard deviation of logits at the start
+LOWEST_SPREAD = 0.02  # below it a run has converged
+
+
+class CMAES(Search):
+    """Asks generation by generation."""
+
+    def __init__(self, start: Logits, draws: np.random.Generator) -> None:
+        super().__init__(start, draws)
+        self._best = (-np.inf, start)
+        self._run: Any = None
+        self._population: int | None = None
+        self._asked: list[Logits] = [start]
+        self._told: list[tuple[Logits, float]] = []
+
+    def ask(self) -> Logits:
+        """Return the next of the generation, or the first of a new one."""
+        if not self._asked:
+            if self._run is None or self._run.stop():
+                self._start()
+            self._asked = list(self._run.ask())
+        return np.clip(self._asked[len(self._told)], -LIMIT, LIMIT)
+
+    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+        """Update the distribution after the last of the generation."""
+        self._best = max(self._best, (similarity, logits), key=lambda scored: scored[0])
+        self._told.append((logits, similarity))
+        if len(self._told) == len(self._asked):
+            if self._run is not None:
+                self._run.tell(self._asked, [-similarity for _, similarity in self._told])
+            self._asked, self._told = [], []
+
+    def _start(self) -> None:
+        """Begin a run at the best strategy so far."""
+        options = {
+            "randn": lambda *shape: self.draws.standard_normal(shape),
+            "seed": np.nan,  # leaves NumPy's global state alone
+            "tolx": LOWEST_SPREAD,
+            "verbose": -10,
+        }
+        if self._run is not None:
+            options["popsize"] = 2 * self._run.popsize
+        self._run = cma.CMAEvolutionStrategy(self._best[1], SPREAD, options)
+
+
+def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
+    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    return from_uniform(CMAES, env, seed)

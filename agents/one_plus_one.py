@@ -1,0 +1,48 @@
+"""(1+1) evolution strategy: change the best strategy at random, keep the change if it is no worse.
+
+Source: Hansen, Arnold and Auger, Evolution Strategies (Springer Handbook of Computational
+Intelligence, 2015), algorithm 2, with the 1/5 success rule in the form given there: the step grows
+by exp(4/5 / d) with every success and shrinks by exp(-1/5 / d) with every failure, d = sqrt(n + 1).
+What differs: the step also grows where it led to a strategy that was visited before, the parent
+among them, because strategies are whole numbers of channels and small steps are rounded away.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agents._search import LIMIT, Action, Logits, Search, SearchAgent, from_uniform
+
+STEP = 0.5  # standard deviation of logits at the start
+
+
+class OnePlusOne(Search):
+    """Keeps one parent and a step size."""
+
+    def __init__(self, start: Logits, draws: np.random.Generator) -> None:
+        super().__init__(start, draws)
+        self._parent = start
+        self._similarity: float | None = None
+        self._step = STEP
+
+    def ask(self) -> Logits:
+        """Return an offspring of the parent; at first the start."""
+        if self._similarity is None:
+            return self.start
+        noise = self.draws.standard_normal(self.start.shape)
+        return np.clip(self._parent + self._step * noise, -LIMIT, LIMIT)
+
+    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+        """Replace the parent if the offspring is no worse, and adapt the step."""
+        first = self._similarity is None
+        success = self._similarity is None or similarity >= self._similarity
+        if success:
+            self._parent, self._similarity = logits - logits.mean(), similarity
+        if not first:
+            self._step *= float(np.exp(((success or known) - 0.2) / np.sqrt(len(logits) + 1)))
+
+
+def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
+    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    return from_uniform(OnePlusOne, env, seed)

@@ -1,0 +1,29 @@
+"""Uniform ratios: every group loses the same fraction of its channels.
+
+The control that takes no search: one strategy, after which the learning ends.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+
+from agents._search import Action, Logits, Search, SearchAgent, from_uniform
+
+
+class Uniform(Search):
+    """Asks for its start, once."""
+
+    _asked = False
+
+    def ask(self) -> Logits | None:
+        """Return the start; then None."""
+        self._asked, asked = True, self._asked
+        return None if asked else self.start
+
+    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+        """Do nothing."""
+
+
+def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
+    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    return from_uniform(Uniform, env, seed)
