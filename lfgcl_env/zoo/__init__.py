@@ -7,7 +7,30 @@ with rl_zoo3 itself (``PATH`` is what :func:`path` returns)::
         --conf-file PATH
 """
 
+from typing import TYPE_CHECKING, Any
+
+from lfgcl_env.zoo.logit_action import LogitAction
 from lfgcl_env.zoo.sb3 import check_installed, make
 from lfgcl_env.zoo.settings import ALGORITHMS, path, settings
 
-__all__ = ["ALGORITHMS", "check_installed", "make", "path", "settings"]
+if TYPE_CHECKING:
+    from lfgcl_env.zoo.extractor import LayerwiseExtractor
+
+__all__ = [
+    "ALGORITHMS",
+    "LayerwiseExtractor",
+    "LogitAction",
+    "check_installed",
+    "make",
+    "path",
+    "settings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Stable-Baselines3 when it is asked for."""
+    if name == "LayerwiseExtractor":
+        from lfgcl_env.zoo.extractor import LayerwiseExtractor
+
+        return LayerwiseExtractor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 
-from lfgcl_env.zoo.settings import settings
+from lfgcl_env.names import check_choice
+from lfgcl_env.zoo.settings import ALGORITHMS, CLASSES, settings
 
 
 def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> Any:
@@ -23,43 +25,57 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
         A ``BaseAlgorithm``.
 
     Raises:
-        ValueError: for an unknown algorithm.
-        ImportError: if Stable-Baselines3 is missing; names the extra to install.
+        ValueError: for an unknown algorithm or kind of noise.
+        ImportError: if a package is missing; names the extra to install.
 
     >>> import lfgcl_env
     >>> env = gym.make("LFGCL-ResNet20-v0", weights="random", images="random", num_images=4)
-    >>> make("ddpg", env, seed=0).learning_starts
-    40
+    >>> make("ddpg", env, seed=0, batch_size=32).batch_size
+    32
     """
     chosen = settings(algorithm, env.spec.id if env.spec else None) | changes
-    check_installed()
-    kind = getattr(importlib.import_module("stable_baselines3"), algorithm.upper())
+    check_installed(algorithm)
+    kind = _named(CLASSES[algorithm])
     for wrapper in chosen.pop("env_wrapper", []):
         env = _wrapped(env, wrapper)
-    if chosen.pop("noise_type", None) == "normal":
+    if (noise := chosen.pop("noise_type", None)) is not None:
+        check_choice(noise, ["normal"], "noise_type")
         chosen["action_noise"] = _normal_noise(env, chosen.pop("noise_std"))
+    if isinstance(chosen.get("policy_kwargs"), str):
+        chosen["policy_kwargs"] = _evaluated(chosen["policy_kwargs"])
     chosen.pop("n_timesteps", None)
     chosen.setdefault("device", "cpu")  # networks this small are faster there
     return kind(env=env, seed=seed, **chosen)
 
 
-def check_installed() -> None:
-    """Make sure that Stable-Baselines3 is there.
+def check_installed(algorithm: str) -> None:
+    """Make sure that the package of an algorithm is there.
 
     Raises:
-        ImportError: if it is missing; names the extra to install.
+        ValueError: for an unknown algorithm.
+        ImportError: if its package is missing; names the extra to install.
     """
-    if find_spec("stable_baselines3") is None:
-        raise ImportError(
-            "agents ddpg, td3, sac and ppo need Stable-Baselines3: run `pip install lfgcl-env[sb3]`"
-        )
+    package = CLASSES[check_choice(algorithm, ALGORITHMS, "algorithm")].partition(".")[0]
+    if find_spec(package) is None:
+        name = {"stable_baselines3": "Stable-Baselines3", "sb3_contrib": "sb3-contrib"}[package]
+        raise ImportError(f"agent {algorithm} needs {name}: run `pip install lfgcl-env[sb3]`")
+
+
+def _named(name: str) -> Any:
+    """What ``"module.name"`` names; rl_zoo3's ``get_class_by_name``."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _evaluated(text: str) -> Any:
+    """Settings that are no plain data are written as Python, which rl_zoo3 evaluates as well."""
+    return eval(text, {"get_class_by_name": _named, "nn": torch.nn, "th": torch})
 
 
 def _wrapped(env: gym.Env[Any, Any], wrapper: str | dict[str, dict[str, Any]]) -> gym.Env[Any, Any]:
     """Apply a wrapper given as ``"module.Class"`` or ``{"module.Class": arguments}``."""
     ((name, arguments),) = ({wrapper: {}} if isinstance(wrapper, str) else wrapper).items()
-    module, _, kind = name.rpartition(".")
-    wrapped: gym.Env[Any, Any] = getattr(importlib.import_module(module), kind)(env, **arguments)
+    wrapped: gym.Env[Any, Any] = _named(name)(env, **arguments)
     return wrapped
 
 

@@ -7,8 +7,18 @@ import yaml
 
 from lfgcl_env.names import check_choice
 
-ALGORITHMS = ("ddpg", "td3", "sac", "ppo")
-"""The algorithms of Stable-Baselines3 that there are settings for."""
+CLASSES = {
+    "ddpg": "stable_baselines3.DDPG",
+    "td3": "stable_baselines3.TD3",
+    "sac": "stable_baselines3.SAC",
+    "tqc": "sb3_contrib.TQC",
+    "crossq": "sb3_contrib.CrossQ",
+    "ppo": "stable_baselines3.PPO",
+}
+"""The class of every algorithm that there are settings for, by rl_zoo3's name for it."""
+
+ALGORITHMS = tuple(CLASSES)
+"""The algorithms of Stable-Baselines3 and sb3-contrib that there are settings for."""
 
 
 def path(algorithm: str) -> Path:
