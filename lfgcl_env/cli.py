@@ -1,4 +1,4 @@
-"""The command ``lfgcl``: prune, evaluate, inspect, list."""
+"""The command ``lfgcl``: prune, evaluate, inspect, synthesize, list."""
 
 import argparse
 import os
@@ -16,7 +16,9 @@ from lfgcl_env.commands.evaluate import evaluate
 from lfgcl_env.commands.inspect import show_network
 from lfgcl_env.commands.list import show_names
 from lfgcl_env.commands.prune import prune
-from lfgcl_env.options import DEFAULTS, ENV_OPTIONS, SEARCH_OPTIONS, budget
+from lfgcl_env.commands.synthesize import synthesize
+from lfgcl_env.images.synthetic import RECIPE
+from lfgcl_env.options import DEFAULTS, ENV_OPTIONS, SEARCH_OPTIONS, budget, natural, positive
 
 EXPECTED = (ValueError, OSError, ImportError, gym.error.Error)
 """What bad input raises: told in one sentence. Everything else is a defect, and is shown whole."""
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prune(verbs)
     _add_evaluate(verbs)
     _add_inspect(verbs)
+    _add_synthesize(verbs)
     listed = verbs.add_parser("list", help="list environments, networks and agents")
     listed.set_defaults(command=show_names)
     return parser
@@ -132,6 +135,33 @@ def _add_inspect(verbs: Any) -> None:
     command.add_argument("--scope", default="inner", help=f"{ENV_OPTIONS['scope'][1]} (inner)")
     _add_input_size(command)
     command.set_defaults(command=show_network)
+
+
+def _add_synthesize(verbs: Any) -> None:
+    command = verbs.add_parser(
+        "synthesize",
+        help="make calibration images from a network alone and write them as an image sheet",
+        description="Make calibration images from a network alone, so that they have the BatchNorm "
+        "statistics of its training images. If it is interrupted, the same command goes on.",
+    )
+    command.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
+    command.add_argument("--count", type=positive, default=256, metavar="N", help="images (256)")
+    command.add_argument("--out", metavar="FILE", required=True, help="the image sheet, a .png")
+    command.add_argument(
+        "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
+    )
+    command.add_argument(
+        "--steps",
+        type=positive,
+        default=RECIPE.steps,
+        metavar="N",
+        help=f"of the optimiser, for every {RECIPE.batch} images ({RECIPE.steps})",
+    )
+    command.add_argument("--seed", type=natural, default=0, metavar="N", help="of the images (0)")
+    command.add_argument("--device", default="cpu", help="where to compute (cpu)")
+    command.add_argument("--threads", type=positive, default=1, metavar="N", help="of PyTorch (1)")
+    _add_input_size(command)
+    command.set_defaults(command=synthesize)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, kind: Any, text: str) -> None:

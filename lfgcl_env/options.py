@@ -74,8 +74,12 @@ SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
     ),
 }
 ENV_OPTIONS: dict[str, tuple[Any, str]] = {
-    "weights": (str, "'published', 'random', or the path of a state dict"),
-    "images": (str, "CIFAR10, CIFAR100, a folder of images, or 'random': noise"),
+    "weights": (str, "'published', 'embedded', 'random', or the path of a state dict"),
+    "images": (
+        str,
+        "CIFAR10, CIFAR100, a folder of images, an image sheet (.png); 'embedded': from the "
+        "package; 'synthetic': made from the network alone; or 'random': noise",
+    ),
     "num_images": (positive, "how many calibration images; they need no labels"),
     "budget": (
         budget,

@@ -71,7 +71,37 @@ def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
         raise TooFewImages(f"{where} holds {available} images, and {count or 'some'} are needed")
     if count is None or count == available:
         return torch.arange(available)
-    return torch.from_numpy(np.random.default_rng(seed).permutation(available)[:count])
+    return torch.from_numpy(_shuffled(available, seed)[:count])
+
+
+def choose_others(available: int, count: int, used: int, seed: int, where: str) -> Tensor:
+    """Draw ``count`` indices that :func:`choose` does not when it draws ``used`` with this seed.
+
+    They come from the far end of its order, so that a larger draw leaves them alone as well, as
+    long as there are enough.
+
+    Args:
+        available: how many there are.
+        count: how many are wanted.
+        used: how many are drawn elsewhere, fewer than ``available``.
+        seed: of the draw.
+        where: what holds the images, for errors.
+
+    Returns:
+        (count,), int64.
+
+    Raises:
+        TooFewImages: if there are fewer than both draws need.
+    """
+    if used + count > available:
+        raise TooFewImages(
+            f"{where} holds {available} images, and {count} besides {used} others are needed"
+        )
+    return torch.from_numpy(_shuffled(available, seed)[-count:])
+
+
+def _shuffled(available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng(seed).permutation(available)
 
 
 def _wrong_type(dtype: object) -> str:

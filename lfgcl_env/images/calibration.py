@@ -12,6 +12,7 @@ from torch import Tensor
 from lfgcl_env.images.arrays import array_inputs, choose
 from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.images.folder import SUFFIXES, image_files, read_files
+from lfgcl_env.images.image_sheet import SUFFIX, read_sheet
 from lfgcl_env.images.pixels import to_inputs
 from lfgcl_env.names import closest
 from lfgcl_env.networks import Normalization
@@ -31,9 +32,10 @@ def load_images(
 
     Args:
         source: ``"CIFAR10"`` or ``"CIFAR100"`` (training images; labels are dropped), a folder of
-            image files, uint8 pixels (images, channels, height, width) or (images, height, width,
-            channels), or floating-point inputs (images, channels, height, width), which must be
-            normalised already.
+            image files, an image sheet (``.png``) as ``lfgcl synthesize`` writes it, uint8 pixels
+            (images, channels, height, width) or (images, height, width, channels), or
+            floating-point inputs (images, channels, height, width), which must be normalised
+            already.
         count: images wanted, drawn with ``seed``; None for all of them.
         shape: (channels, height, width) that the network takes. Images of data sets and folders
             are resized and centre-cropped to it; tensors and arrays must have it.
@@ -69,6 +71,10 @@ def load_images(
         pixels = read_dataset(str(source), train=True, root=root, download=download).pixels
         pixels = pixels[choose(len(pixels), count, seed, str(source))]
         return to_inputs(pixels, normalization, size)
+    if _is_sheet(source):
+        pixels, _ = read_sheet(str(source))
+        pixels = pixels[choose(len(pixels), count, seed, f"the image sheet {str(source)!r}")]
+        return to_inputs(pixels, normalization, size)
     folder = _folder(source)
     files = image_files(folder)
     if not files:
@@ -80,16 +86,24 @@ def load_images(
     return to_inputs(read_files([files[i] for i in chosen.tolist()], size), normalization)
 
 
+def _is_sheet(source: object) -> bool:
+    return (
+        isinstance(source, str | os.PathLike)
+        and Path(source).suffix.lower() == SUFFIX
+        and not Path(source).expanduser().is_dir()
+    )
+
+
 def _folder(source: object) -> Path:
     if not isinstance(source, str | os.PathLike):
         raise ValueError(
             f"images of type {type(source).__name__} are not accepted: give {', '.join(DATASETS)}, "
-            "a folder, a torch tensor or a NumPy array"
+            "a folder, an image sheet, a torch tensor or a NumPy array"
         )
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"unknown images {str(source)!r}: choose one of {', '.join(DATASETS)}, or an existing "
-            f"folder of images.{closest(str(source), DATASETS)}"
+            f"unknown images {str(source)!r}: choose one of {', '.join(DATASETS)}, an image "
+            f"sheet (.png), or an existing folder of images.{closest(str(source), DATASETS)}"
         )
     return folder

@@ -1,4 +1,8 @@
-"""Labelled test images, used only to report accuracy; search and repair never see them."""
+"""Labelled images: test sets, which only report accuracy, and held-out training images.
+
+Search and repair never see test images. Held-out training images are what searches are rewarded
+with that need labels, as AMC does.
+"""
 
 import copy
 import os
@@ -7,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.images.arrays import choose_others
 from lfgcl_env.images.datasets import read_dataset
-from lfgcl_env.images.pixels import to_inputs
+from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
 
 
@@ -60,6 +65,41 @@ def load_test_set(
     """
     pixels, labels = read_dataset(name, train=False, root=root, download=download)
     return LabelledImages(to_inputs(pixels, normalization), labels, f"{name} test")
+
+
+def load_held_out(
+    name: str,
+    count: int,
+    *,
+    used: int,
+    shape: Shape,
+    normalization: Normalization | None,
+    seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> LabelledImages:
+    """Load training images of a data set, with labels, that are no calibration images.
+
+    Args:
+        name: ``"CIFAR10"`` or ``"CIFAR100"``.
+        count: images wanted.
+        used: how many calibration images :func:`load_images` draws with this seed. Those that it
+            would draw further are left alone too, as long as there are enough images.
+        shape: (channels, height, width) that the network takes; images are fitted to it.
+        normalization: what the network was trained with; None leaves pixels in [0, 1].
+        seed: of the draw.
+        root: the folder of the data sets, see :func:`data_root`.
+        download: fetch the data set if it is missing.
+
+    Raises:
+        ValueError: if the name is unknown, or there are too few images.
+        FileNotFoundError: if the data set is missing; the message says how to get it.
+        OSError: if it cannot be downloaded.
+    """
+    pixels, labels = read_dataset(name, train=True, root=root, download=download)
+    chosen = choose_others(len(pixels), count, used, seed, name)
+    images = to_inputs(pixels[chosen], normalization, shape)
+    return LabelledImages(images, labels[chosen], f"{name} training images held out")
 
 
 def top1(

@@ -21,6 +21,7 @@ from lfgcl_env.networks.builders import (
     call_builder,
     find_builder,
 )
+from lfgcl_env.networks.embedded import load_embedded
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.published import (
     PUBLISHED,
@@ -46,8 +47,8 @@ class Baseline:
         input_shape: (channels, height, width) of one input.
         num_classes: outputs for one input.
         normalization: of its inputs; None if they are taken as they come.
-        weights: ``"published"``, ``"random"``, the path of a file, or ``"given"`` for weights that
-            came with the module or function.
+        weights: ``"published"``, ``"embedded"``, ``"random"``, the path of a file, or ``"given"``
+            for weights that came with the module or function.
     """
 
     network: nn.Module
@@ -75,13 +76,14 @@ def load_baseline(
             ``"package.module:function"``, a function that returns a module, or a module. A
             module is never changed: one in training mode, or on another device, is copied.
         weights: ``"published"``: the checked published weights, torchvision's own (``DEFAULT``),
-            or whatever a function or module brings along; ``"random"``: drawn with ``seed``; else
-            the path of a state dict (``.safetensors`` or written by ``torch.save``).
+            or whatever a function or module brings along; ``"embedded"``: from this package,
+            without a download; ``"random"``: drawn with ``seed``; else the path of a state dict
+            (``.safetensors`` or written by ``torch.save``).
         input_shape: (channels, height, width) of one input; by default (3, 32, 32), for
             torchvision's networks the crop size of their weights (mostly 224).
         normalization: of the inputs, a :class:`Normalization` or a pair ``(mean, std)``; by
-            default what the published weights were trained with, and None (inputs are taken as
-            they come) for functions and modules.
+            default what the published or embedded weights were trained with, and None (inputs are
+            taken as they come) for functions and modules.
         seed: of random weights; the global random state is left alone.
         **arguments: handed to the builder, such as ``num_classes=100`` or ``shortcut="B"``.
 
@@ -155,6 +157,8 @@ def _from_builder(
             )
         return _from_function(network, _importable_name(network), weights, arguments)
     builder = find_builder(network)
+    if weights == "embedded":
+        return _from_package(network, arguments)
     if network.startswith(TORCHVISION):
         return _from_torchvision(network, weights, arguments, given)
     if ":" in network:
@@ -167,9 +171,8 @@ def _from_name(
 ) -> _Source:
     published = PUBLISHED[name]
     if weights == "published":
-        _check_published_arguments(
-            name, arguments, {"num_classes": published.num_classes, "shortcut": "A"}
-        )
+        trained = {"num_classes": published.num_classes, "shortcut": "A"}
+        _check_arguments(name, arguments, trained, "published")
     network = build_network(name, **arguments)
     if weights == "published":
         fit_state_dict(network, load_published(name), str(published.path))
@@ -178,6 +181,15 @@ def _from_name(
         if given is None and not is_published_file(weights, published.url):
             _warn_of_normalization(weights, name, published.normalization)
     return _Source(network, _if_json(name, arguments), arguments, weights, published.normalization)
+
+
+def _from_package(name: str, arguments: dict[str, Any]) -> _Source:
+    embedded = load_embedded(name)
+    _check_arguments(name, arguments, embedded.arguments, "embedded")
+    arguments = embedded.arguments | arguments
+    network = build_network(name, **arguments)
+    fit_state_dict(network, embedded.state, str(embedded.path))
+    return _Source(network, name, arguments, "embedded", embedded.normalization)
 
 
 def _from_torchvision(
@@ -189,9 +201,8 @@ def _from_torchvision(
     transforms = default.transforms()
     normalization = IMAGENET
     if weights == "published":
-        _check_published_arguments(
-            name, arguments, {"num_classes": len(default.meta["categories"])}
-        )
+        trained = {"num_classes": len(default.meta["categories"])}
+        _check_arguments(name, arguments, trained, "published")
         check_cached(default.url)
         with explained_download(default.url):
             try:
@@ -233,19 +244,19 @@ def _from_function(
 def _read(weights: str) -> dict[str, Tensor]:
     if not Path(weights).exists():
         raise FileNotFoundError(
-            f"weights {weights!r} is neither 'published', nor 'random', nor an existing file."
-            f"{closest(weights, ['published', 'random'])}"
+            f"weights {weights!r} is neither 'published', nor 'embedded', nor 'random', nor an "
+            f"existing file.{closest(weights, ['published', 'embedded', 'random'])}"
         )
     return read_state_dict(weights)
 
 
-def _check_published_arguments(
-    name: str, arguments: dict[str, Any], trained: dict[str, Any]
+def _check_arguments(
+    name: str, arguments: dict[str, Any], trained: dict[str, Any], weights: str
 ) -> None:
     for argument, value in trained.items():
         if arguments.get(argument, value) != value:
             raise ValueError(
-                f"the published weights of {name} have {argument}={value!r}, not "
+                f"the {weights} weights of {name} have {argument}={value!r}, not "
                 f"{arguments[argument]!r}: leave it out, or give weights='random' or the path of "
                 "a state dict"
             )

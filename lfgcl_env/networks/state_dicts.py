@@ -1,5 +1,6 @@
 """Reading state dicts from files, without running what a file may hold, and fitting them."""
 
+import hashlib
 import os
 import pickle
 from collections.abc import Mapping
@@ -99,6 +100,20 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
     if broken:
         raise ValueError(f"{source!r} has NaN or infinite values in {_first(broken)}")
     network.load_state_dict(state, strict=False)
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and values as hexadecimal digits.
+
+    ``num_batches_tracked`` does not count: it has no effect in eval mode, and may be missing.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        if not name.endswith("num_batches_tracked"):
+            values = state[name].detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,26 @@
+"""Calibration images that come with the package: synthetic ones, made from its own weights."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "sheets"
+_DATA = "cifar10"
+
+
+def embedded_sheet(network: str | None) -> Path:
+    """Return the image sheet that comes with the package for a network.
+
+    Args:
+        network: its name; None for one without a name.
+
+    Raises:
+        ValueError: if it has none; the message names those that have.
+    """
+    path = FOLDER / f"{network}_{_DATA}.png"
+    if network is None or not path.is_file():
+        sheets = sorted(p.stem.removesuffix(f"_{_DATA}") for p in FOLDER.glob(f"*_{_DATA}.png"))
+        raise ValueError(
+            f"no images for {network or 'a network without a name'} come with the package "
+            f"(networks that have some: {', '.join(sheets) or 'none'}): give images='synthetic', "
+            "which are made from the network alone, a data set, or a folder"
+        )
+    return path

@@ -1,0 +1,181 @@
+"""Calibration images made from a trained network alone: no data at all.
+
+Yin et al., *Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion*, CVPR 2020. Images
+are optimised so that at every BatchNorm layer they have the means and variances that the layer
+remembers of its training images. Different from it: deviations are squared and measured in the
+layer's own standard deviations, so that one weighting does for every layer and network, and the
+step size falls along a cosine; there is no competition with a student.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lfgcl_env.networks import Baseline, Normalization
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a batch of images is made.
+
+    Attributes:
+        steps: of Adam.
+        batch: images that are made together and whose statistics are matched; the more, the
+            better they can be, and the longer one takes.
+        step_size: of Adam at the start, in standard deviations of the normalization.
+        statistics: weight of the BatchNorm statistics beside the classification.
+        variation: weight of the mean squared difference of neighbouring pixels.
+        magnitude: weight of the mean squared pixel.
+        shift: rows and columns by which images are rolled at most in a step, as a fraction of
+            their side.
+    """
+
+    steps: int = 300
+    batch: int = 64
+    step_size: float = 0.1
+    statistics: float = 10.0
+    variation: float = 0.02
+    magnitude: float = 1e-4
+    shift: float = 1 / 16
+
+
+RECIPE = Recipe()
+
+
+def synthesize_batch(
+    baseline: Baseline,
+    index: int,
+    *,
+    seed: int,
+    recipe: Recipe = RECIPE,
+    device: str = "cpu",
+    progress: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """Make one batch of images; the same for the same seed, whatever other batches there are.
+
+    Args:
+        baseline: what the images are made from; it is not changed.
+        index: which batch; consecutive batches go on through the classes.
+        seed: of the images.
+        recipe: how.
+        device: where to compute.
+        progress: called after every step.
+
+    Returns:
+        (recipe.batch, channels, height, width), uint8 pixels, on the CPU.
+
+    Raises:
+        ValueError: if the network has no BatchNorm statistics to match.
+    """
+    check_statistics(baseline)
+    network = copy.deepcopy(baseline.network).requires_grad_(False)
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    deviations: list[Tensor] = []
+    for module in _statistics_of(network):
+        module.register_forward_pre_hook(
+            lambda norm, inputs: deviations.append(_deviation(norm, inputs[0]))
+        )
+    generator = torch.Generator().manual_seed(_batch_seed(seed, index))
+    mean, std = _mean_and_std(baseline.normalization, baseline.input_shape[0], device)
+    black, white = -mean / std, (1 - mean) / std
+    images = torch.randn(recipe.batch, *baseline.input_shape, generator=generator).to(device)
+    images = images.clamp(black, white).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    classes = torch.arange(index * recipe.batch, (index + 1) * recipe.batch, device=device)
+    classes %= baseline.num_classes
+    optimizer = torch.optim.Adam([images], lr=recipe.step_size, betas=(0.5, 0.9))
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
+    for _ in range(recipe.steps):
+        deviations.clear()
+        logits = network(_moved(images, recipe.shift, generator))
+        loss = (
+            F.cross_entropy(logits, classes)
+            + recipe.statistics * torch.stack(deviations).mean()
+            + recipe.variation * _variation(images)
+            + recipe.magnitude * images.square().mean()
+        )
+        (images.grad,) = torch.autograd.grad(loss, images)
+        optimizer.step()
+        scheduler.step()
+        with torch.no_grad():
+            images.clamp_(black, white)
+        progress()
+    pixels = (images.detach() * std + mean) * 255
+    return pixels.round().clamp(0, 255).to("cpu", torch.uint8).contiguous()
+
+
+def check_statistics(baseline: Baseline) -> None:
+    """Check that there is something to make images from.
+
+    Raises:
+        ValueError: if the network has no BatchNorm layer that keeps running statistics.
+    """
+    if not _statistics_of(baseline.network):
+        raise ValueError(
+            f"{baseline.name or type(baseline.network).__name__} has no BatchNorm layer with "
+            "running statistics, which synthetic images are made from: give images of your own, "
+            "such as a folder"
+        )
+
+
+def _statistics_of(network: nn.Module) -> list[_BatchNorm]:
+    """The network's BatchNorm layers that remember means and variances."""
+    return [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+
+
+def _deviation(norm: nn.Module, inputs: Tensor) -> Tensor:
+    """How far means and standard deviations of a layer's inputs are from the remembered ones.
+
+    Squared, in remembered standard deviations, and averaged over the channels.
+    """
+    assert isinstance(norm, _BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    dimensions = [dimension for dimension in range(inputs.ndim) if dimension != 1]
+    variance, mean = torch.var_mean(inputs, dimensions)
+    expected = norm.running_var + norm.eps  # eps: what a silent channel is divided by as well
+    shifts = (mean - norm.running_mean).square() / expected
+    # The root's slope is infinite at zero, where images do not change in a channel.
+    scales = ((variance + norm.eps).sqrt() / expected.sqrt() - 1).square()
+    return (shifts + scales).mean()
+
+
+def _moved(images: Tensor, shift: float, generator: torch.Generator) -> Tensor:
+    """Images rolled by a few rows and columns, and mirrored every other time."""
+    offsets = []
+    for side in images.shape[2:]:
+        most = round(side * shift)
+        offsets.append(int(torch.randint(-most, most + 1, (), generator=generator)))
+    moved = torch.roll(images, offsets, (2, 3))
+    return moved.flip(3) if torch.rand((), generator=generator) < 0.5 else moved
+
+
+def _variation(images: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring rows and columns; 0 where there is only one."""
+    down = images[:, :, 1:] - images[:, :, :-1]
+    right = images[:, :, :, 1:] - images[:, :, :, :-1]
+    return (down.square().sum() + right.square().sum()) / images.numel()
+
+
+def _mean_and_std(
+    normalization: Normalization | None, channels: int, device: str
+) -> tuple[Tensor, Tensor]:
+    """Both (channels, 1, 1); of pixels in [0, 1] as they are if no normalization is known."""
+    known = normalization or Normalization((0.0,) * channels, (1.0,) * channels)
+    mean, std = (torch.tensor(values, device=device) for values in (known.mean, known.std))
+    return mean[:, None, None], std[:, None, None]
+
+
+def _batch_seed(seed: int, index: int) -> int:
+    """A seed for one batch that no other batch of this or another seed shares."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)

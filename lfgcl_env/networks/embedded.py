@@ -1,0 +1,67 @@
+"""Weights that come with the package: no download. Each has a model card beside it."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lfgcl_env.networks.normalization import Normalization
+from lfgcl_env.networks.state_dicts import read_state_dict
+
+FOLDER = Path(__file__).parent / "weights"
+_DATA = "cifar10"
+
+
+class EmbeddedWeights(NamedTuple):
+    """Weights from the package, with what has to be known to use them.
+
+    Attributes:
+        state: float32 tensors by name; ``num_batches_tracked`` is not among them.
+        arguments: that the network must be built with.
+        normalization: what the training normalised its images with.
+        path: of the file.
+    """
+
+    state: dict[str, Tensor]
+    arguments: dict[str, Any]
+    normalization: Normalization
+    path: Path
+
+
+def embedded_names() -> list[str]:
+    """Return the networks whose weights come with the package."""
+    return sorted(p.stem.removesuffix(f"_{_DATA}") for p in FOLDER.glob(f"*_{_DATA}.safetensors"))
+
+
+def load_embedded(name: str) -> EmbeddedWeights:
+    """Return the weights of a network that come with the package.
+
+    Raises:
+        ValueError: if it has none; the message names those that have.
+        FileNotFoundError: if a file of the package is missing.
+    """
+    if name not in embedded_names():
+        raise ValueError(
+            f"no weights of {name} come with the package (networks that have some: "
+            f"{', '.join(embedded_names()) or 'none'}): give weights='published', 'random', or "
+            "the path of a state dict"
+        )
+    path = FOLDER / f"{name}_{_DATA}.safetensors"
+    card = read_card(name)
+    state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
+    normalization = Normalization(**card["normalization"])
+    return EmbeddedWeights(state, card["arguments"], normalization, path)
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """Return the model card of a network's embedded weights.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = FOLDER / f"{name}_{_DATA}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model card {str(path)!r}: install the package anew")
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return card
