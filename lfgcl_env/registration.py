@@ -2,23 +2,33 @@
 
 import gymnasium as gym
 
-ENTRY_POINT = "lfgcl_env.envs.global_env:LFGCLEnv"
-
-GLOBAL_IDS: dict[str, str] = {
-    "LFGCL-v0": "resnet56",
-    "LFGCL-ResNet20-v0": "resnet20",
-    "LFGCL-ResNet32-v0": "resnet32",
-    "LFGCL-ResNet44-v0": "resnet44",
-    "LFGCL-ResNet56-v0": "resnet56",
-    "LFGCL-ResNet110-v0": "resnet110",
-    "LFGCL-VGG16-v0": "vgg16_bn",
-    "LFGCL-MobileNetV2-v0": "mobilenet_v2",
+NETWORKS: dict[str, str] = {
+    "": "resnet56",
+    "ResNet20-": "resnet20",
+    "ResNet32-": "resnet32",
+    "ResNet44-": "resnet44",
+    "ResNet56-": "resnet56",
+    "ResNet110-": "resnet110",
+    "VGG16-": "vgg16_bn",
+    "MobileNetV2-": "mobilenet_v2",
 }
+"""What stands for a network in an id, and the network; an id without is for any."""
+
+GLOBAL_IDS: dict[str, str] = {f"LFGCL-{name}v0": network for name, network in NETWORKS.items()}
 """The global environments' ids and their networks."""
+
+LAYERWISE_IDS: dict[str, str] = {f"AMC-{name}v0": network for name, network in NETWORKS.items()}
+"""The layerwise environments' ids and their networks."""
+
+_ENTRY_POINTS = (
+    ("lfgcl_env.envs.global_env:LFGCLEnv", GLOBAL_IDS),
+    ("lfgcl_env.envs.layerwise_env:AMCEnv", LAYERWISE_IDS),
+)
 
 
 def register_all() -> None:
     """Register every id; ids that are registered already are left as they are."""
-    for env_id, network in GLOBAL_IDS.items():
-        if env_id not in gym.registry:
-            gym.register(env_id, entry_point=ENTRY_POINT, kwargs={"network": network})
+    for entry_point, ids in _ENTRY_POINTS:
+        for env_id, network in ids.items():
+            if env_id not in gym.registry:
+                gym.register(env_id, entry_point=entry_point, kwargs={"network": network})

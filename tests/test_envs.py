@@ -21,10 +21,12 @@ import lfgcl_env
 from lfgcl_env.envs import FEATURES
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.obs import Elimination
-from lfgcl_env.registration import GLOBAL_IDS, register_all
+from lfgcl_env.registration import GLOBAL_IDS, LAYERWISE_IDS, register_all
 
 QUICK = {"weights": "random", "images": "random", "num_images": 8}
 CHEAP = QUICK | {"criterion": "l1", "repair": "batchnorm"}
+UNLABELLED = CHEAP | {"reward": "similarity"}
+ALL_IDS = GLOBAL_IDS | LAYERWISE_IDS
 SMALL = "LFGCL-ResNet20-v0"
 OWN = f"{__name__}:own_network"
 
@@ -51,10 +53,15 @@ def quick_eliminations(monkeypatch):
 @cache
 def pair(env_id: str) -> tuple[gym.Env, gym.Env]:
     """Two environments made alike, shared by the tests of an id."""
-    return gym.make(env_id, **CHEAP), gym.make(env_id, **CHEAP)
+    arguments = cheap(env_id)
+    return gym.make(env_id, **arguments), gym.make(env_id, **arguments)
 
 
-@pytest.fixture(params=GLOBAL_IDS)
+def cheap(env_id: str) -> dict:
+    return UNLABELLED if env_id in LAYERWISE_IDS else CHEAP
+
+
+@pytest.fixture(params=ALL_IDS)
 def both(request, quick_eliminations) -> tuple[gym.Env, gym.Env]:
     return pair(request.param)
 
@@ -103,13 +110,14 @@ def test_every_id_passes_the_checkers_of_gymnasium_and_stable_baselines3_without
 
 def test_two_copies_of_every_id_see_exactly_the_same_under_one_seed(both):
     one, other = both
-    other.unwrapped.problem.memory.clear()
-    assert_same(episode(one, 5), episode(other, 5))
-    other.unwrapped.problem.memory.clear()
-    assert_same(episode(one, 5), episode(other, 5))
+    steps = one.unwrapped.steps_per_strategy + 1
+    for _ in range(2):
+        other.unwrapped.problem.memory.clear()
+        assert_same(episode(one, 5, steps), episode(other, 5, steps))
 
 
-def test_every_id_has_the_documented_spaces_episode_and_info(both):
+@pytest.mark.parametrize("both", GLOBAL_IDS, indirect=True)
+def test_every_global_id_has_the_documented_spaces_episode_and_info(both):
     env = both[0]
     problem = env.unwrapped.problem
     groups = len(problem.groups)
@@ -143,6 +151,37 @@ def test_every_id_has_the_documented_spaces_episode_and_info(both):
     assert np.array_equal(first[:, :-3], second[:, :-3])
 
 
+@pytest.mark.parametrize("both", LAYERWISE_IDS, indirect=True)
+def test_every_layerwise_id_has_the_documented_spaces_episode_and_info(both):
+    env = both[0]
+    problem = env.unwrapped.problem
+    groups = len(problem.groups)
+    assert env.action_space == gym.spaces.Box(0.0, 1.0, (1,), np.float32)
+    assert env.observation_space == gym.spaces.Box(0.0, 1.0, (11,), np.float32)
+    observation, info = env.reset(seed=1)
+    assert (info["similarity"], info["macs_ratio"], info["budget"]) == (1.0, 1.0, 0.5)
+    common = info.keys()
+    before = problem.evaluations
+    for group in range(groups):
+        shown = observation
+        assert shown[0] == pytest.approx(group / (groups - 1))
+        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation)
+        assert not np.shares_memory(shown, observation)
+        assert (terminated, truncated) == (group == groups - 1, False)
+        assert info.keys() == common | {"is_success", "executed_action"}
+        assert info["executed_action"] == info["prune_ratios"][group] <= 0.8
+        assert observation[-1] == pytest.approx(info["executed_action"])
+        assert (info["channels"][group + 1 :] == problem.channels[group + 1 :]).all()
+        assert type(reward) is type(info["executed_action"]) is float
+        if not terminated:
+            assert reward == info["similarity"] == 0.0
+            assert problem.evaluations == before
+    assert reward == info["similarity"] == problem.evaluate(info["channels"]).similarity
+    assert info["is_success"] is True
+    assert info["macs_ratio"] <= 0.5
+
+
 @pytest.mark.parametrize("mode", ["ansi", "rgb_array", "human"])
 def test_every_id_renders_in_every_mode(both, mode, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -154,7 +193,9 @@ def test_every_id_renders_in_every_mode(both, mode, monkeypatch):
         warnings.simplefilter("error")
         env.reset(seed=0)
         before = env.render()
-        env.step(np.linspace(0, 1, len(env.problem.groups)))
+        for left in reversed(range(env.steps_per_strategy)):
+            monkeypatch.setattr(env, "render_mode", None if left else mode)  # spares the frames
+            env.step(np.linspace(0, 1, env.action_space.shape[0]))
         after = env.render()
         env.close()
     if mode == "ansi":
@@ -172,7 +213,7 @@ def test_every_id_renders_in_every_mode(both, mode, monkeypatch):
 def test_every_id_can_be_made_from_its_json(both):
     env = both[0]
     spec = EnvSpec.from_json(env.spec.to_json())
-    assert spec.kwargs == env.spec.kwargs == {"network": GLOBAL_IDS[env.spec.id], **CHEAP}
+    assert spec.kwargs == env.spec.kwargs == {"network": ALL_IDS[env.spec.id], **cheap(env.spec.id)}
     assert pickle.loads(pickle.dumps(env.spec)) == env.spec
 
 
@@ -258,7 +299,7 @@ def test_ids_are_registered_once_and_by_importing_alone():
     before = dict(gym.registry)
     register_all()
     assert gym.registry == before
-    assert set(GLOBAL_IDS) == {name for name in gym.registry if name.startswith("LFGCL-")}
+    assert set(ALL_IDS) == {name for name in gym.registry if name.startswith(("LFGCL-", "AMC-"))}
     code = (
         "import gymnasium as gym; "
         f"print(gym.make('lfgcl_env:{SMALL}', **{QUICK}).action_space.shape)"
