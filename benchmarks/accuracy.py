@@ -27,6 +27,7 @@ from lfgcl_env.pruning.sequential import SequentialOptions
 from lfgcl_env.search import search
 from lfgcl_env.shortlist import THOROUGH, choose
 
+REWARD = "repairable"
 SEARCH_IMAGES = 256
 REPAIR_IMAGES = 1024
 SHORTLISTED = (
@@ -48,6 +49,8 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.3, 0.4, 0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=400)
+    parser.add_argument("--agents", nargs="+", default=["lfgcl", "cross_entropy", "random", "ddpg"])
+    parser.add_argument("--similarity", default=REWARD, help="another is part of names")
     parser.add_argument("--report", action="store_true", help="only make the tables")
     options = parser.parse_args()
     path = RESULTS / f"accuracy_{options.network}.jsonl"
@@ -70,12 +73,9 @@ class Measurement:
         first, *others = self._options.budgets
         for seed in range(self._options.seeds):
             self._seed(seed)
-            self._unsearched(first, seed, controls=False)
-            self._searched("lfgcl", first, seed)
-            self._searched("cross_entropy", first, seed)
             self._unsearched(first, seed, controls=True)
-            self._searched("random", first, seed)
-            self._searched("ddpg", first, seed)
+            for agent in self._options.agents:
+                self._searched(agent, first, seed)
         for budget in others:
             self._seed(0)
             self._unsearched(budget, 0, controls=False)
@@ -93,7 +93,11 @@ class Measurement:
 
     def _problem(self, criterion: str, repair: str) -> PruningProblem:
         return PruningProblem(
-            self._baseline, self._search_images, criterion=criterion, repair=repair
+            self._baseline,
+            self._search_images,
+            criterion=criterion,
+            repair=repair,
+            similarity=self._options.similarity,
         )
 
     def _unsearched(self, budget: float, seed: int, *, controls: bool) -> None:
@@ -108,17 +112,19 @@ class Measurement:
         uniform = problem.project(np.full(len(problem.groups), 0.5), budget)
         if controls:
             self._repaired("uniform", budget, seed, problem, uniform)
-        if self._missing("allocation, alternating", budget, seed):
+        allocation = self._named("allocation")
+        if self._missing(f"{allocation}, alternating", budget, seed):
             started = time.time()
             keep = allocate(problem, budget)
             facts = {"seconds": time.time() - started, "evaluations": len(problem.groups)}
             network = problem.compress(keep)
-            self._add("allocation, least squares", budget, seed, network, keep, **facts)
-            self._repaired("allocation", budget, seed, problem, keep)
+            self._add(f"{allocation}, least squares", budget, seed, network, keep, **facts)
+            self._repaired(allocation, budget, seed, problem, keep)
 
     def _searched(self, agent: str, budget: float, seed: int) -> None:
-        shortlist = f"{agent}, shortlist of 8, alternating"
-        last = shortlist if agent in SHORTLISTED else f"{agent}, alternating"
+        name = self._named(agent)
+        shortlist = f"{name}, shortlist of 8, alternating"
+        last = shortlist if agent in SHORTLISTED else f"{name}, alternating"
         if not self._missing(last, budget, seed):
             return
         env = gym.make(
@@ -127,6 +133,7 @@ class Measurement:
             num_images=SEARCH_IMAGES,
             seed=seed,
             budget=budget,
+            similarity=self._options.similarity,
         )
         problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
         started = time.time()
@@ -134,8 +141,8 @@ class Measurement:
         facts = {"seconds": time.time() - started, "evaluations": len(found.records)}
         keep = np.array(found.best.keep)
         network = problem.compress(keep)
-        self._add(f"{agent}, least squares", budget, seed, network, keep, **facts)
-        self._repaired(agent, budget, seed, problem, keep)
+        self._add(f"{name}, least squares", budget, seed, network, keep, **facts)
+        self._repaired(name, budget, seed, problem, keep)
         if agent not in SHORTLISTED:
             return
         started = time.time()
@@ -154,6 +161,11 @@ class Measurement:
                 network, evaluation = problem.finish(keep, self._repair_images, options)
                 facts = {"seconds": time.time() - started, "similarity": evaluation.similarity}
                 self._add(method, budget, seed, network, keep, **facts)
+
+    def _named(self, method: str) -> str:
+        """A method that the reward has a part in."""
+        reward = self._options.similarity
+        return method if reward == REWARD else f"{method} ({reward} reward)"
 
     def _missing(self, method: str, budget: float, seed: int) -> bool:
         return (method, budget, seed) not in self._done

@@ -73,6 +73,7 @@ def measure(options: argparse.Namespace, path: Path) -> None:
     targets = {key: p.features(p.channels)[0] for key, p in problems.items()}
     classifier = baseline.network.linear
     finisher = problems["least_squares", 256]
+    add_missing(problems, path)
     done = {(r["budget"], tuple(r["keep"])) for r in _lines(path)}
     for budget in options.budgets:
         strategies = draw(finisher, budget, options.strategies, options.seed)
@@ -85,11 +86,13 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                 pair = (classifier(targets[repair, count]), classifier(features))
                 for name, value in compare(targets[repair, count], features, *pair).items():
                     signals[f"{repair} {name} {count}"] = value
+            signals |= of_problems(problems, keep)
             network, _ = finisher.finish(keep, images[-options.repair_images :], REPAIR_OPTIONS)
             features, target = finisher.features(keep, network)[0], targets["least_squares", 256]
             pair = (classifier(target), network.linear(features))
             for name, value in compare(target, features, *pair).items():
                 signals[f"sequential {name} 256"] = value
+            signals["sequential repairable 256"] = finisher.score_network(network, keep)
             line = {
                 "budget": budget,
                 "keep": keep.tolist(),
@@ -100,13 +103,36 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                 file.write(json.dumps(line) + "\n")
 
 
+def of_problems(
+    problems: dict[tuple[str, int], PruningProblem], keep: NDArray[np.int64]
+) -> dict[str, float]:
+    """The similarity that is not of two feature matrices alone."""
+    return {
+        f"{repair} repairable {count}": problem.evaluate(keep).similarity
+        for (repair, count), problem in problems.items()
+    }
+
+
+def add_missing(problems: dict[tuple[str, int], PruningProblem], path: Path) -> None:
+    """Add to lines from before there was this similarity what needs no sequential repair."""
+    rows = _lines(path)
+    missing = [r for r in rows if "none repairable 256" not in r["signals"]]
+    for row in tqdm(missing, desc="lines without 'repairable'"):
+        row["signals"] |= of_problems(problems, np.array(row["keep"]))
+    if missing:
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        partial.replace(path)
+
+
 def compare(
     target: Tensor, features: Tensor, target_logits: Tensor, logits: Tensor
 ) -> dict[str, float]:
-    """Every similarity of penultimate features, or of outputs where it is one of these."""
+    """Every similarity of two matrices: of penultimate features, or of outputs."""
     return {
         name: function(target_logits, logits) if name in OF_OUTPUTS else function(target, features)
         for name, function in SIMILARITIES.items()
+        if name != "repairable"
     }
 
 
@@ -152,7 +178,7 @@ def report(options: argparse.Namespace, path: Path) -> None:
     """Write correlations of every signal to results/fidelity_NETWORK.json and print the table."""
     rows = [r for r in _lines(path) if r["budget"] in options.budgets]
     table = []
-    for signal in rows[0]["signals"]:
+    for signal in set.intersection(*(set(row["signals"]) for row in rows)):
         spearman, kendall, half = [], [], []
         for budget in options.budgets:
             mine = [r for r in rows if r["budget"] == budget]
@@ -163,7 +189,7 @@ def report(options: argparse.Namespace, path: Path) -> None:
             kendall.append(float(stats.kendalltau(scores, accuracy).statistic))
             half.append(float(stats.spearmanr(scores[better], accuracy[better]).statistic))
         table.append({"signal": signal, "spearman": spearman, "kendall": kendall, "top_half": half})
-    table.sort(key=lambda row: -float(np.mean(row["spearman"])))  # type: ignore[arg-type]
+    table.sort(key=lambda row: (-float(np.mean(row["spearman"])), row["signal"]))  # type: ignore[arg-type]
     result: dict[str, Any] = {
         "network": options.network,
         "budgets": options.budgets,

@@ -9,8 +9,19 @@ from hypothesis import strategies as st
 from networks_for_tests import awaken, images, plain, simple_problem
 from torch import Tensor, nn
 
-from lfgcl_env.pruning import SIMILARITIES
-from lfgcl_env.pruning.similarity import OF_OUTPUTS, WORST, agreement, cka, cosine, kl, mse
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import SIMILARITIES, PruningProblem
+from lfgcl_env.pruning.similarity import (
+    OF_OUTPUTS,
+    WORST,
+    agreement,
+    cka,
+    cosine,
+    kl,
+    mse,
+    relative_error,
+    repairable,
+)
 
 BLIND_ONE = pytest.approx(1.0, abs=1e-9)
 
@@ -50,7 +61,7 @@ def test_values_stay_in_their_range(name, seed, scale, shift):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(["cosine", "cka", "mse"]), st.integers(0, 10**6))
+@given(st.sampled_from(["cosine", "cka", "mse", "repairable"]), st.integers(0, 10**6))
 def test_more_noise_is_less_similar(name, seed):
     clean, noise = features(seed, 64, 32), features(seed + 1, 64, 32)
     values = [SIMILARITIES[name](clean, clean + level * noise) for level in (0, 0.1, 0.5, 3)]
@@ -162,3 +173,44 @@ def test_similarities_of_outputs_compare_logits_whatever_modules_are_named(name)
 def test_an_unknown_similarity_names_the_nearest():
     with pytest.raises(ValueError, match=r"unknown similarity 'cosin'.*Did you mean 'cosine'\?"):
         simple_problem(nn.Identity(), images(), similarity="cosin")
+
+
+def test_repairable_is_mse_where_everything_is_inherited_and_asks_for_more_where_nothing_is():
+    clean = features(0, 64, 32)
+    noisy = clean + 0.3 * features(1, 64, 32)
+    plain, error = mse(clean, noisy), relative_error(clean, noisy)
+    assert repairable(clean, noisy) == pytest.approx(plain)
+    values = [repairable(clean, noisy, inherited) for inherited in (0.0, 0.1, 0.5, 1.0)]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(plain)
+    assert values[1] == pytest.approx(1 / (1 + error * (1.03 / 0.13) ** 0.6))
+    assert repairable(clean, clean, 0.0) == 1.0
+
+
+def test_of_two_strategies_as_far_from_the_baseline_the_one_broken_early_is_preferred():
+    network = load_baseline("resnet20", "random")
+    problem = PruningProblem(network, images(16, 32), similarity="repairable", repair="none")
+    simple = PruningProblem(network, images(16, 32), similarity="mse", repair="none")
+    early, late = problem.channels.copy(), problem.channels.copy()
+    early[1] //= 2
+    late[-1] //= 2
+    quotients = [
+        (1 / problem.evaluate(keep).similarity - 1) / (1 / simple.evaluate(keep).similarity - 1)
+        for keep in (early, late)
+    ]
+    assert quotients[0] < quotients[1] == pytest.approx((1.03 / 0.03) ** 0.6, rel=1e-4)
+
+
+def test_networks_whose_every_channel_may_go_are_compared_as_by_mse():
+    found = [
+        simple_problem(awaken(plain()), images(8), similarity=name).evaluate([4, 4])
+        for name in ("repairable", "mse")
+    ]
+    assert found[0].similarity == found[1].similarity < 1
+
+
+def test_features_named_by_the_user_are_those_that_are_returned():
+    network = load_baseline("resnet20", "random")
+    problem = PruningProblem(network, images(4, 32), similarity="repairable", repair="none")
+    (penultimate,) = problem.features(problem.channels)
+    assert penultimate.shape == (4, 64)

@@ -95,7 +95,7 @@ class LFGCLEnv(PruningEnv):
     | `budget_metric` | `"macs"` | `"macs"` or `"params"` |
     | `criterion` | `"obs"` | channel order: `obs l1 l2 fpgm bn_scale thinet hrank random` |
     | `repair` | `"least_squares"` | also `"batchnorm"`, `"none"`; before scoring |
-    | `similarity` | `"mse"` | also `"cosine"`, `"cka"`, `"kl"`, `"agreement"` |
+    | `similarity` | `"repairable"` | also `"mse"`, `"cosine"`, `"cka"`, `"kl"`, `"agreement"` |
     | `features` | None | modules to compare at; None: the classifier's input |
     | `scope` | `"inner"` | `"all"` also prunes groups coupled by additions |
     | `horizon` | 1 | steps per episode |
@@ -126,7 +126,7 @@ class LFGCLEnv(PruningEnv):
         budget_metric: str = "macs",
         criterion: str = "obs",
         repair: str = "least_squares",
-        similarity: str = "mse",
+        similarity: str = "repairable",
         features: Sequence[str] | None = None,
         scope: str = "inner",
         horizon: int = 1,

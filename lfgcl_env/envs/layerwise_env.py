@@ -145,7 +145,7 @@ class AMCEnv(PruningEnv):
         budget_metric: str = "macs",
         criterion: str = "obs",
         repair: str = "least_squares",
-        similarity: str = "mse",
+        similarity: str = "repairable",
         features: Sequence[str] | None = None,
         scope: str = "inner",
         round_to: int = 1,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lfgcl_env.pruning.candidate import Candidate, Statistics, fastest_layout
 from lfgcl_env.pruning.cost import Cost, CostModel
 from lfgcl_env.pruning.criteria import Context, Scores, orders, scores_of
 from lfgcl_env.pruning.evaluation import Evaluation
-from lfgcl_env.pruning.features import OUTPUT, FeatureReader
+from lfgcl_env.pruning.features import OUTPUT, FeatureReader, entrance_of_last_third
 from lfgcl_env.pruning.groups import Exclusion, Group
 from lfgcl_env.pruning.inputs import (
     check_fit,
@@ -37,7 +37,7 @@ from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchno
 from lfgcl_env.pruning.saving import save_pruned
 from lfgcl_env.pruning.scope import prunable
 from lfgcl_env.pruning.sequential import SequentialOptions, repair_sequentially
-from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES, WORST
+from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES, WORST, relative_error, repairable
 from lfgcl_env.pruning.surgery import cut
 
 
@@ -59,7 +59,8 @@ class PruningProblem:
             :data:`~lfgcl_env.pruning.criteria.CRITERIA`.
         repair: ``"least_squares"`` (consumers refitted in closed form), ``"batchnorm"``
             (statistics re-estimated on the images) or ``"none"``.
-        similarity: ``"cosine"``, ``"cka"``, ``"mse"``, ``"kl"`` or ``"agreement"``.
+        similarity: ``"repairable"``, ``"mse"``, ``"cosine"``, ``"cka"``, ``"kl"`` or
+            ``"agreement"``.
         scope: ``"inner"`` leaves alone the groups that an addition couples (residual streams);
             ``"all"`` includes them.
         features: modules at whose outputs features are compared; None for the classifier's input
@@ -89,7 +90,7 @@ class PruningProblem:
         budget_metric: str = "macs",
         criterion: str = "obs",
         repair: str = "least_squares",
-        similarity: str = "mse",
+        similarity: str = "repairable",
         scope: str = "inner",
         features: Sequence[str] | None = None,
         round_to: int = 1,
@@ -140,7 +141,9 @@ class PruningProblem:
             self._candidate.followed_by = tracing.followed_by
 
         places = [OUTPUT] if self.similarity in OF_OUTPUTS else features
-        self._reader = FeatureReader(module, self.plan, self.layers, places)
+        entrance = entrance_of_last_third(self.plan) if self.similarity == "repairable" else None
+        self._entrances = int(entrance is not None)
+        self._reader = FeatureReader(module, self.plan, self.layers, places, entrance)
         found = run_plain(self._candidate.network, self._reader, self._batches)
         self._targets = self._reader.joined(found, None)
         self._check_places()
@@ -275,7 +278,7 @@ class PruningProblem:
         keep = self._checked(strategy)
         key = tuple(keep.tolist())
         if key not in self.memory:
-            evaluation = self._evaluation(keep, self._compared(self.features(keep)))
+            evaluation = self._evaluation(keep, self._compared(self._features(keep)))
             self.memory[key] = evaluation
             for listener in self.listeners:
                 listener(evaluation)
@@ -368,7 +371,7 @@ class PruningProblem:
             network: in evaluation mode, on the problem's device.
             strategy: channels kept in every group.
         """
-        return self._compared(self.features(strategy, network))
+        return self._compared(self._features(self._checked(strategy), network))
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
         """Features of a pruned network on the calibration images, in the baseline's shape.
@@ -381,7 +384,10 @@ class PruningProblem:
             One matrix (images, features) per place, removed channels as zeros; the baseline's own
             are ``features(channels)``.
         """
-        keep = self._checked(strategy)
+        return self._features(self._checked(strategy), network)[self._entrances :]
+
+    def _features(self, keep: NDArray[np.int64], network: nn.Module | None = None) -> list[Tensor]:
+        """The same, with what enters the last third of the groups first if that is compared."""
         mask = self.plan.mask(self.kept_channels(keep))
         if network is None:
             return self._reader.joined(self._run(keep)[0], mask)
@@ -461,7 +467,9 @@ class PruningProblem:
     def _compared(self, features: list[Tensor]) -> float:
         compare = SIMILARITIES[self.similarity]
         with torch.inference_mode():
-            pairs = zip(self._targets, features, strict=True)
+            pairs = list(zip(self._targets, features, strict=True))
+            if self._entrances:
+                compare = partial(repairable, inherited=relative_error(*pairs.pop(0)))
             values = [compare(target, mine) for target, mine in pairs]
         similarity = float(np.mean(values))
         return similarity if np.isfinite(similarity) else WORST[self.similarity]
