@@ -43,10 +43,12 @@ def main() -> None:
     parser.add_argument("--repair-images", type=int, default=256)
     parser.add_argument("--test-images", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", action="store_true", help="only make the tables")
     options = parser.parse_args()
     path = RESULTS / f"fidelity_{options.network}.jsonl"
     RESULTS.mkdir(exist_ok=True)
-    measure(options, path)
+    if not options.report:
+        measure(options, path)
     report(options, path)
 
 
