@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--env", default="LFGCL-ResNet20-v0")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5])
     parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--similarity", default="mse", help="what the environment rewards")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--trials", type=int, default=30, help="in all, earlier ones included")
@@ -71,7 +72,12 @@ class Runs:
         self._evaluations = options.evaluations
         self._algorithm = options.algorithm
         self._envs = {
-            budget: gym.make(options.env, num_images=options.images, budget=budget)
+            budget: gym.make(
+                options.env,
+                num_images=options.images,
+                similarity=options.similarity,
+                budget=budget,
+            )
             for budget in options.budgets
         }
 
@@ -135,7 +141,14 @@ def tune(options: argparse.Namespace) -> None:
     """Run trials until there are as many as asked for, and write the summary after each."""
     runs = Runs(options)
     kind = SPACES[options.algorithm]
-    name = f"{options.env}-{options.algorithm}-{options.images}-{options.evaluations}"
+    parts = (
+        options.env,
+        options.algorithm,
+        options.similarity,
+        options.images,
+        options.evaluations,
+    )
+    name = "-".join(map(str, parts))
     Path(options.storage).parent.mkdir(parents=True, exist_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(options.storage)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=REPORT_EVERY)
@@ -203,6 +216,7 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
         "algorithm": options.algorithm,
         "environment": options.env,
         "budgets": options.budgets,
+        "similarity": options.similarity,
         "images": options.images,
         "evaluations": options.evaluations,
         "seeds": options.seeds,
@@ -224,7 +238,8 @@ def compare(options: argparse.Namespace) -> None:
             for name, settings in chosen.items():
                 run = {
                     "algorithm": options.algorithm, "settings": name, "environment": options.env,
-                    "images": options.images, "evaluations": options.evaluations,
+                    "similarity": options.similarity, "images": options.images,
+                    "evaluations": options.evaluations,
                     "budget": budget, "seed": seed,
                 }  # fmt: skip
                 if any(run.items() <= row.items() for row in rows(path)):
@@ -242,7 +257,15 @@ def report(path: Path) -> None:
     """Print and write the means over seeds of what was compared."""
     by: dict[tuple[Any, ...], list[Settings]] = {}
     for row in rows(path):
-        key = ("algorithm", "settings", "environment", "images", "evaluations", "budget")
+        key = (
+            "algorithm",
+            "settings",
+            "environment",
+            "similarity",
+            "images",
+            "evaluations",
+            "budget",
+        )
         by.setdefault(tuple(row[name] for name in key), []).append(row)
     table = [
         {
@@ -315,7 +338,7 @@ def stochastic(trial: optuna.Trial) -> Settings:
         **off_policy(trial),
         **networks(trial, **spread),
         "use_sde": sde,
-        "ent_coef": trial.suggest_float("ent_coef", 1e-5, 1e-2, log=True),
+        "ent_coef": trial.suggest_categorical("ent_coef", ["auto_0.01", 1e-4, 1e-3, 1e-2]),
     }
 
 

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from argparse import Namespace
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-import yaml
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 from networks_for_tests import Residual, awaken, images, plain
 
@@ -17,6 +17,7 @@ from lfgcl_env import zoo
 from lfgcl_env.envs import FEATURES
 
 ALL = pytest.mark.parametrize("algorithm", zoo.ALGORITHMS)
+NO_RL_ZOO3 = "rl_zoo3 is not installed: run `pip install rl_zoo3`"
 QUICK = {"criterion": "l1", "repair": "none"}
 
 
@@ -50,13 +51,27 @@ def rows():
 
 
 @ALL
-def test_the_file_has_what_rl_zoo3_needs(algorithm):
-    table = yaml.safe_load(zoo.path(algorithm).read_text())
-    assert "default" in table
-    for settings in table.values():
-        assert settings["n_timesteps"] > 0
-        assert settings["policy"] == "MlpPolicy"
-        assert settings["env_wrapper"][0] == "gymnasium.wrappers.FlattenObservation"
+def test_rl_zoo3_reads_the_file_as_we_do(algorithm, env, tmp_path):
+    zoo3 = pytest.importorskip("rl_zoo3", reason=NO_RL_ZOO3)
+    from rl_zoo3.exp_manager import ExperimentManager
+
+    file = str(zoo.path(algorithm))
+    manager = ExperimentManager(
+        Namespace(), algorithm, "LFGCL-ResNet20-v0", str(tmp_path), config=file, verbose=0
+    )
+    read, _ = manager.read_hyperparameters()
+    assert read == zoo.settings(algorithm)
+    arguments, wrap, _, vector_wrap = manager._preprocess_hyperparams(dict(read))
+    assert vector_wrap is None
+    assert manager.n_timesteps == read["n_timesteps"] > 0
+    for name in ("noise_type", "noise_std"):
+        arguments.pop(name, None)
+    agent = zoo3.ALGOS[algorithm](env=wrap(env), device="cpu", **arguments)
+    ours = zoo.make(algorithm, env, 0)
+    assert type(agent) is type(ours)
+    assert agent.action_space == ours.action_space
+    assert agent.observation_space == ours.observation_space
+    assert str(agent.policy) == str(ours.policy)
 
 
 @ALL
@@ -262,30 +277,24 @@ def test_logit_actions_are_not_wrapped_twice(env):
         zoo.LogitAction(zoo.LogitAction(env, scale=1), scale=1)
 
 
-def test_rl_zoo3_trains_every_algorithm_with_the_shipped_files(tmp_path):
-    if find_spec("rl_zoo3") is None:
-        pytest.skip("rl_zoo3 is not installed: run `pip install rl_zoo3`")
-    code = (
-        "import runpy, sys\n"
-        "from lfgcl_env import zoo\n"
-        "common = sys.argv[1:]\n"
-        "for algorithm in zoo.ALGORITHMS:\n"
-        "    file = str(zoo.path(algorithm))\n"
-        "    sys.argv[1:] = ['--algo', algorithm, '--conf-file', file, *common]\n"
-        "    runpy.run_module('rl_zoo3.train', run_name='__main__')\n"
+def test_rl_zoo3_trains_by_the_documented_command(tmp_path):
+    pytest.importorskip("rl_zoo3", reason=NO_RL_ZOO3)
+    command = zoo.__doc__.split("::\n\n")[1].split("\n\n")[0]
+    assert command.split()[:5] == ["python", "-m", "rl_zoo3.train", "--algo", "ddpg"]
+    changes = (
+        f" -f {tmp_path} -n 8 --eval-freq -1 --seed 0 --device cpu --env-kwargs num_images:4"
+        """ weights:"'random'" images:"'random'" repair:"'none'" criterion:"'l1'" """
     )
-    arguments = [
-        "--env", "LFGCL-ResNet20-v0", "--gym-packages", "lfgcl_env", "-n", "8", "--eval-freq", "-1",
-        "--seed", "0", "--device", "cpu", "-f", str(tmp_path),
-        "--env-kwargs", "num_images:4", "weights:'random'", "images:'random'", "repair:'none'",
-        "criterion:'l1'",
-    ]  # fmt: skip
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        command + changes,
+        shell=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for algorithm in zoo.ALGORITHMS:
-        assert (tmp_path / algorithm / "LFGCL-ResNet20-v0_1" / "LFGCL-ResNet20-v0.zip").is_file()
+    run = tmp_path / "ddpg" / "LFGCL-ResNet20-v0_1"
+    assert (run / "LFGCL-ResNet20-v0.zip").is_file()
+    used = (run / "LFGCL-ResNet20-v0" / "config.yml").read_text()
+    assert all(f"{zoo.settings('ddpg')[key]}" in used for key in ("learning_rate", "noise_std"))

@@ -1,10 +1,24 @@
 r"""Stable-Baselines3 on these environments: its settings as rl_zoo3 reads them, and its agents.
 
-The settings suit few, expensive, one-step episodes. They are the YAML files in ``hyperparams``;
-with rl_zoo3 itself (``PATH`` is what :func:`path` returns)::
+The settings suit few, expensive, one-step episodes. They are the YAML files in ``hyperparams``,
+each with a word on how it was tuned. They are used by ``lfgcl prune --agent ddpg``, by
+:func:`make`, and by rl_zoo3 itself (``pip install rl_zoo3``)::
 
-    python -m rl_zoo3.train --algo ddpg --env LFGCL-ResNet56-v0 --gym-packages lfgcl_env \
-        --conf-file PATH
+    python -m rl_zoo3.train --algo ddpg --env LFGCL-ResNet20-v0 --gym-packages lfgcl_env \
+        --conf-file "$(python -c "from lfgcl_env import zoo; print(zoo.path('ddpg'))")"
+
+By hand, in Stable-Baselines3's own terms, what matters in them is a wrapper and an extractor:
+
+>>> import gymnasium as gym
+>>> import stable_baselines3 as sb3
+>>> import lfgcl_env
+>>> from lfgcl_env import zoo
+>>> env = gym.make("LFGCL-ResNet20-v0", weights="random", images="random", num_images=4)
+>>> env = zoo.LogitAction(gym.wrappers.FlattenObservation(env), scale=2)
+>>> kwargs = {"net_arch": [128, 128], "features_extractor_class": zoo.LayerwiseExtractor}
+>>> agent = sb3.DDPG("MlpPolicy", env, policy_kwargs=kwargs, learning_starts=5, device="cpu")
+>>> agent.learn(7).num_timesteps
+7
 """
 
 from typing import TYPE_CHECKING, Any
