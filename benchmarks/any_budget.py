@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import Ground, interval, lines
+from ground import Ground
 from provenance import RESULTS, write
+from rows import interval, lines
 
 from lfgcl_env.front import ask
 from lfgcl_env.images import LabelledImages

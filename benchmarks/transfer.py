@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import Ground, interval, lines
+from ground import Ground
 from provenance import RESULTS, write
+from rows import interval, lines
 
 from lfgcl_env.search import search
 

@@ -1,4 +1,4 @@
-"""The command ``lfgcl``: prune, evaluate, inspect, synthesize, list."""
+"""The command ``lfgcl``: prune, evaluate, inspect, synthesize, validate, list."""
 
 import argparse
 import os
@@ -17,6 +17,7 @@ from lfgcl_env.commands.inspect import show_network
 from lfgcl_env.commands.list import show_names
 from lfgcl_env.commands.prune import prune
 from lfgcl_env.commands.synthesize import synthesize
+from lfgcl_env.commands.validate import validate
 from lfgcl_env.images.synthetic import RECIPE
 from lfgcl_env.options import DEFAULTS, ENV_OPTIONS, SEARCH_OPTIONS, budget, natural, positive
 
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_inspect(verbs)
     _add_synthesize(verbs)
+    _add_validate(verbs)
     listed = verbs.add_parser("list", help="list environments, networks and agents")
     listed.set_defaults(command=show_names)
     return parser
@@ -162,6 +164,21 @@ def _add_synthesize(verbs: Any) -> None:
     command.add_argument("--threads", type=positive, default=1, metavar="N", help="of PyTorch (1)")
     _add_input_size(command)
     command.set_defaults(command=synthesize)
+
+
+def _add_validate(verbs: Any) -> None:
+    command = verbs.add_parser(
+        "validate",
+        help="replay a leaderboard's entries and say whether what they claim holds",
+        description="Prune anew as every entry of a leaderboard says, and measure MACs, similarity "
+        "and, where the test images are at hand, top-1. Ends with an error that names the entries "
+        "that do not hold. The file's form is described in lfgcl_env.leaderboard.",
+    )
+    command.add_argument("leaderboard", metavar="FILE", help="JSON Lines, one entry a line")
+    command.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
+    command.add_argument("--download", action="store_true", help="fetch a missing data set")
+    command.add_argument("--device", default="cpu", help="where to compute (cpu)")
+    command.set_defaults(command=validate)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, kind: Any, text: str) -> None:

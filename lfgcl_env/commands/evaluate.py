@@ -31,7 +31,7 @@ def evaluate(arguments: dict[str, Any]) -> None:
     networks = [load_pruned(file) for file in files]
     structures: list[dict[str, Any]] = [network.pruned_structure for network in networks]  # type: ignore[misc]
     baseline = _baseline(structures[0], seed)
-    test_set = _test_set(arguments, baseline)
+    test_set = fitting_test_set(arguments, baseline)
     before = top1(baseline.network, test_set, device=device)
     after = [top1(network, test_set, device=device) for network in networks]
     print(f"{test_set.name}: {len(test_set.images):,} images")
@@ -74,8 +74,17 @@ def _baseline(structure: Mapping[str, Any], seed: int) -> Baseline:
     )
 
 
-def _test_set(arguments: Mapping[str, Any], baseline: Baseline) -> LabelledImages:
-    """The labelled images that were asked for, if the network takes them."""
+def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> LabelledImages:
+    """The labelled images that were asked for, if the network takes them.
+
+    Args:
+        arguments: ``data``, ``data_root`` and ``download``.
+        baseline: the network.
+
+    Raises:
+        ValueError: if it takes other images, or tells another number of classes apart.
+        FileNotFoundError: if the data set is missing; the message says how to get it.
+    """
     test_set = load_test_set(
         arguments["data"],
         normalization=baseline.normalization,

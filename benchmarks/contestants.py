@@ -1,0 +1,93 @@
+"""Who can be compared, and where each of them applies."""
+
+from collections.abc import Callable
+from typing import Any
+
+import checkout  # noqa: F401 - baselines are found by it
+
+from baselines import global_threshold, soft_filter, uniform
+from lfgcl_env.agent import AgentFactory, find_agent
+from lfgcl_env.names import check_choice
+
+AGENTS = (
+    "lfgcl",
+    "ddpg",
+    "cma_es",
+    "random",
+    "allocation",
+    "cross_entropy",
+    "one_plus_one",
+    "tpe",
+    "td3",
+    "sac",
+    "tqc",
+    "crossq",
+    "ppo",
+    "gaussian_process",
+)
+"""Agents of this package, the most interesting first; any other that ``lfgcl prune`` takes, too."""
+
+STRATEGIES: dict[str, Callable[..., Any]] = {
+    "uniform": uniform.strategy,
+    **{name: getattr(global_threshold, name) for name in ("l1", "l2", "fpgm", "bn_scale", "hrank")},
+    "soft_filter": soft_filter.strategy,
+}
+"""Baselines that take no search: from a problem to a strategy. One seed is enough for them."""
+
+SEARCHES = {
+    "legr": "baselines.legr:make",
+    "eagleeye": "baselines.eagleeye:make",
+    "gnn_rl": "baselines.gnn_rl:make",
+    "amc": "baselines.amc:make",
+    "amc_executed": "baselines.amc:make_executed",
+}
+"""Baselines that search, as agents."""
+
+BASELINES = (*STRATEGIES, *SEARCHES)
+
+OWN: dict[str, dict[str, str]] = {
+    "soft_filter": {"criterion": soft_filter.CRITERION},
+    "eagleeye": {"repair": "batchnorm"},
+}
+"""What a method is not itself without: the order of channels, the repair before scoring."""
+
+_LAYERWISE_ONLY = ("amc_executed",)
+_GLOBAL_ONLY = (*AGENTS, "legr", "eagleeye", "gnn_rl")
+
+
+def applies(name: str, environment: str) -> bool:
+    """Whether a contestant can be run on an environment.
+
+    Strategies without a search see no reward: they stand beside the environment without labels.
+    """
+    layerwise = environment.startswith("AMC")
+    if name in STRATEGIES:
+        return environment == "LFGCL"
+    return name not in (_GLOBAL_ONLY if layerwise else _LAYERWISE_ONLY)
+
+
+def factory(name: str) -> AgentFactory:
+    """What makes the agent of this name.
+
+    Raises:
+        ValueError: if there is none.
+        ImportError: if its package is missing.
+    """
+    return find_agent(SEARCHES.get(name, name))
+
+
+def check_names(agents: list[str], baselines: list[str]) -> None:
+    """Refuse unknown names before anything runs.
+
+    Raises:
+        ValueError: for one that is unknown; the message names the nearest.
+        ImportError: if a package is missing.
+    """
+    for name in baselines:
+        check_choice(name, BASELINES, "baseline")
+    for name in agents:
+        if name not in STRATEGIES:
+            factory(name)
+    for name in baselines:
+        if name in SEARCHES:
+            factory(name)

@@ -1,0 +1,300 @@
+"""Tables and plots of what benchmarks/compare.py has measured, and entries for the leaderboard.
+
+Everything is written to the folder of the results: compare_NETWORK.md, .csv and .json, and the
+plots of benchmarks/plots.py. Numbers are interquartile means over seeds with 95 % bootstrap
+intervals. Rows marked *quoted* are what publications report, most of it after training, on other
+baselines: they stand beside the comparison, not in it.
+
+    python benchmarks/report.py --network resnet20
+    python benchmarks/report.py --network resnet20 --leaderboard benchmarks/leaderboard.jsonl
+"""
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import checkout  # noqa: F401 - baselines are found by it
+import numpy as np
+import torch
+from plots import draw
+from provenance import RESULTS, provenance
+from rows import BEFORE, Row, identity, interval, label, lines, read_rows, results_file
+
+from baselines.quoted import QUOTED
+from lfgcl_env.leaderboard import Entry, add_entries
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.runs import write_text
+from lfgcl_env.shortlist import QUICK, QUICK_IMAGES
+
+EARLY = 100
+"""Evaluations of the smaller of both numbers in the table."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Report on every network."""
+    options = parsed(arguments)
+    for network in options.network:
+        rows = measured(options, network)
+        problem = structure(network, options.weights)
+        write_tables(options, network, rows, problem)
+        for path in draw(network, rows, problem, options.evaluations, options.out):
+            print(path)
+        if options.leaderboard:
+            add_entries(options.leaderboard, entries(options, network, rows, problem))
+            print(options.leaderboard)
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", nargs="+", default=["resnet20"], help="one or several")
+    parser.add_argument("--weights", default="published")
+    parser.add_argument("--data", default="CIFAR10")
+    parser.add_argument("--images", type=int, default=128, help="runs with as many")
+    parser.add_argument("--evaluations", type=int, default=400, help="runs with at least as many")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--leaderboard", type=Path, metavar="FILE", help="also add the best run of every method"
+    )
+    parser.add_argument("--author", default="lfgcl_env", help="of the leaderboard's entries")
+    return parser.parse_args(arguments)
+
+
+def measured(options: argparse.Namespace, network: str) -> list[Row]:
+    """The runs that can be compared: on the same ground, with as many evaluations.
+
+    Raises:
+        SystemExit: if there are none.
+    """
+    path = results_file(options.out, network)
+    count = str(options.evaluations)
+    ground = {name: getattr(options, name) for name in ("weights", "data", "images")}
+    rows = [
+        row
+        for row in read_rows(path)
+        if ground.items() <= row.items() and count in row["best"] and count in row["tested"]
+    ]
+    if not rows:
+        raise SystemExit(
+            f"{path} has no runs with {ground} and {count} evaluations, of {len(list(lines(path)))}"
+        )
+    return list({identity(row): row for row in rows}.values())
+
+
+def structure(network: str, weights: str) -> PruningProblem:
+    """The network's groups and costs; its weights do not matter where they can be random."""
+    own = ":" in network and not network.startswith("torchvision:")
+    baseline = load_baseline(network, weights if own else "random")
+    noise = torch.randn(2, *baseline.input_shape)
+    return PruningProblem(baseline, noise, budget=1.0, criterion="l1", repair="none")
+
+
+def write_tables(
+    options: argparse.Namespace, network: str, rows: list[Row], problem: PruningProblem
+) -> None:
+    """Write the tables in three forms, and print the first."""
+    table = summaries(rows, problem, options.evaluations)
+    quoted = [asdict(row) for row in QUOTED if row.network == network]
+    path = results_file(options.out, network)
+    page = markdown(network, table, quoted, options.evaluations)
+    write_text(path.with_suffix(".md"), page)
+    write_text(path.with_suffix(".csv"), comma_separated(table, quoted, options.evaluations))
+    found = {"provenance": provenance(), "network": network, "table": table, "quoted": quoted}
+    write_text(path.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    print(page)
+
+
+def summaries(rows: list[Row], problem: PruningProblem, evaluations: int) -> list[Row]:
+    """A row for every budget and contestant: the highest budget, the highest top-1 first."""
+    table = []
+    for budget, name in dict.fromkeys((r["budget"], label(r)) for r in rows):
+        mine = [r for r in rows if (r["budget"], label(r)) == (budget, name)]
+        table.append(summary(budget, name, mine, problem, evaluations))
+    last = str(evaluations)
+    return sorted(table, key=lambda row: (-row["budget"], -row["top1"][last]["iqm"]))
+
+
+def summary(
+    budget: float, name: str, rows: list[Row], problem: PruningProblem, evaluations: int
+) -> Row:
+    """Interquartile means with bootstrap intervals over seeds."""
+    last = str(evaluations)
+    counts = [c for c in rows[0]["best"] if all(c in r["best"] for r in rows)]
+    tested = [c for c in rows[0]["tested"] if all(c in r["tested"] for r in rows)]
+    macs = [problem.cost(r["tested"][last]["keep"]).macs for r in rows]
+    return {
+        "budget": budget,
+        "method": name,
+        "environment": rows[0]["environment"],
+        "agent": rows[0]["agent"],
+        "kind": rows[0]["kind"],
+        "criterion": rows[0]["criterion"],
+        "seeds": len(rows),
+        "evaluations": int(np.median([min(r["evaluations"], evaluations) for r in rows])),
+        "macs_ratio": round(float(np.mean(macs)) / problem.baseline_cost.macs, 4),
+        "similarity": {c: interval([r["best"][c] for r in rows]) for c in counts},
+        "top1": {c: interval([r["tested"][c]["top1"] for r in rows]) for c in tested},
+        "seconds": round(float(np.median([seconds(r, evaluations) for r in rows])), 1),
+        "agent_seconds_per_evaluation": _median(rows, "agent_seconds", "evaluations"),
+        "agent_share": _median(rows, "agent_seconds", "seconds"),
+        "steps_per_evaluation": _median(rows, "steps", "evaluations"),
+    }
+
+
+def seconds(row: Row, evaluations: int) -> float:
+    """What a run took for so many of its evaluations [s]."""
+    return float(row["seconds"] * min(row["evaluations"], evaluations) / row["evaluations"])
+
+
+def _median(rows: list[Row], part: str, whole: str) -> float:
+    return round(float(np.median([r[part] / max(r[whole], 1e-9) for r in rows])), 4)
+
+
+def markdown(network: str, table: list[Row], quoted: list[Row], evaluations: int) -> str:
+    """The comparison, what is quoted, and global or layerwise by similarity or accuracy."""
+    last = str(evaluations)
+    heads = [
+        "MACs", "method", "seeds", "evaluations", "MACs kept", "similarity",
+        f"top-1 after {EARLY}", f"top-1 after {last}", "seconds", "agent's s per evaluation",
+    ]  # fmt: skip
+    cells = [
+        [
+            f"{row['budget']:.0%}",
+            _named(row),
+            str(row["seeds"]),
+            str(row["evaluations"]),
+            f"{row['macs_ratio']:.1%}",
+            _cell(row["similarity"].get(last), 4),
+            _cell(row["top1"].get(str(EARLY)), 2),
+            _cell(row["top1"].get(last), 2),
+            f"{row['seconds']:.0f}",
+            f"{row['agent_seconds_per_evaluation']:.3f}",
+        ]
+        for row in table
+    ]
+    for row in quoted:
+        tuned = {True: "fine-tuned", False: "not fine-tuned", None: "fine-tuned?"}[
+            row["fine_tuned"]
+        ]
+        name = f"{row['method']} ({row['paper']}; {tuned}) *quoted*"
+        kept = f"{row['macs_ratio']:.1%}"
+        cells.append(["", name, "", "", kept, "", "", f"{row['top1']:.2f}", "", ""])
+    parts = [f"# {network}", _rows_of([heads, *cells])]
+    if crossed := two_by_two(table, last):
+        parts.append("Who decides and what is rewarded: top-1 after " + last)
+        parts.append(_rows_of(crossed))
+    return "\n\n".join(parts) + "\n"
+
+
+def _named(row: Row) -> str:
+    """A method, with the order of channels where it has its own."""
+    own = row["criterion"] != BEFORE["criterion"]
+    return f"{row['method']}, {row['criterion']} order" if own else str(row["method"])
+
+
+def two_by_two(table: list[Row], last: str) -> list[list[str]]:
+    """Cells of a table of agents that ran on several environments; empty without any."""
+    where = list(dict.fromkeys(row["environment"] for row in table))
+    found = {(r["budget"], r["agent"], r["environment"]): r["top1"][last] for r in table}
+    pairs = dict.fromkeys((row["budget"], row["agent"]) for row in table)
+    cells = [
+        [f"{budget:.0%}", agent, *(_cell(found.get((budget, agent, w)), 2) for w in where)]
+        for budget, agent in pairs
+        if sum((budget, agent, w) in found for w in where) > 1
+    ]
+    return [["MACs", "agent", *where], *cells] if cells else []
+
+
+def _rows_of(cells: list[list[str]]) -> str:
+    head, *body = [f"| {' | '.join(line)} |" for line in cells]
+    return "\n".join([head, "|---" * len(cells[0]) + "|", *body])
+
+
+def _cell(found: dict[str, float] | None, digits: int) -> str:
+    if not found:
+        return ""
+    text = f"{found['iqm']:.{digits}f}"
+    if "low" in found:
+        text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    return text
+
+
+def comma_separated(table: list[Row], quoted: list[Row], evaluations: int) -> str:
+    """The same as CSV, intervals in columns of their own."""
+    last = str(evaluations)
+    names = [
+        "source", "budget", "method", "environment", "kind", "criterion", "seeds", "evaluations",
+        "macs_ratio", "similarity", "similarity_low", "similarity_high", "top1", "top1_low",
+        "top1_high", "seconds", "agent_seconds_per_evaluation", "paper", "fine_tuned",
+    ]  # fmt: skip
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in table:
+        flat = {"source": "re-run", **row}
+        for name in ("similarity", "top1"):
+            found = row[name][last]
+            flat |= {name: found["iqm"]}
+            flat |= {f"{name}_{end}": found.get(end) for end in ("low", "high")}
+        writer.writerow(flat)
+    for row in quoted:
+        writer.writerow({"source": "quoted", **row})
+    return text.getvalue()
+
+
+def entries(
+    options: argparse.Namespace, network: str, rows: list[Row], problem: PruningProblem
+) -> list[Entry]:
+    """For the leaderboard: of every method and budget the run with the highest similarity.
+
+    Test labels choose nothing, here either.
+    """
+    last = str(options.evaluations)
+    best: dict[tuple[float, str], Row] = {}
+    for row in rows:
+        key = (row["budget"], label(row))
+        if key not in best or row["best"][last] > best[key]["best"][last]:
+            best[key] = row
+    return [
+        entry(options, network, name, row, problem)
+        for (_, name), row in sorted(best.items(), key=lambda item: item[0])
+    ]
+
+
+def entry(
+    options: argparse.Namespace, network: str, name: str, row: Row, problem: PruningProblem
+) -> Entry:
+    """One run as an entry."""
+    found = row["tested"][str(options.evaluations)]
+    names = [group.name for group in problem.groups]
+    return Entry(
+        method=name,
+        author=options.author,
+        evaluations=min(row["evaluations"], options.evaluations),
+        problem={
+            "network": network,
+            "weights": row["weights"],
+            "images": row["data"],
+            "num_images": row["images"],
+            "seed": 0,
+            "budget": row["budget"],
+            "criterion": row["criterion"],
+            "repair": "least_squares",
+            "similarity": row["similarity"],
+        },
+        keep=dict(zip(names, found["keep"], strict=True)),
+        macs=problem.cost(found["keep"]).macs,
+        similarity=row["best"][str(options.evaluations)],
+        top1=found["top1"],
+        test_set=row["data"],
+        sequential={"images": QUICK_IMAGES, "rows": QUICK.rows, "one_sided": QUICK.one_sided},
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

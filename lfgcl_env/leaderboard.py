@@ -1,0 +1,298 @@
+"""A leaderboard that others can add to, whose entries hold what is needed to replay them.
+
+A leaderboard is a file of JSON Lines: one :class:`Entry` a line, added by writing one more line.
+:func:`replay` prunes anew as an entry says and measures what it claims; ``lfgcl validate`` does so
+for a whole file. An entry names its network; it brings no code along.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lfgcl_env.images import LabelledImages, top1
+from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.names import check_choice, closest
+from lfgcl_env.networks import network_names
+from lfgcl_env.networks.builders import TORCHVISION, find_builder
+from lfgcl_env.pruning import CRITERIA, REPAIRS, SIMILARITIES, PruningProblem
+from lfgcl_env.pruning.sequential import SequentialOptions
+from lfgcl_env.runs import write_text
+
+SIMILARITY_TOLERANCE = 1e-4
+TOP1_TOLERANCE = 0.1
+"""Points of top-1 that other machines and versions may differ by: 10 of 10,000 images."""
+
+REQUIRED: dict[str, type] = {
+    "network": str,
+    "weights": str,
+    "images": str,
+    "num_images": int,
+    "seed": int,
+    "budget": float,
+    "criterion": str,
+    "repair": str,
+    "similarity": str,
+}
+"""What an entry's ``problem`` must say, and of which type."""
+
+OPTIONAL: dict[str, type] = {
+    "budget_metric": str,
+    "scope": str,
+    "round_to": int,
+    "min_channels": int,
+    "input_shape": list,
+    "normalization": list,
+    "network_arguments": dict,
+}
+"""What it may say besides, with the defaults of ``LFGCL-v0``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One pruned network, and what is claimed of it.
+
+    Attributes:
+        method: what found the strategy.
+        author: who adds it.
+        evaluations: distinct strategies that were scored to find it.
+        problem: arguments of ``gym.make("LFGCL-v0", ...)`` that decide scores: ``REQUIRED`` and
+            ``OPTIONAL``. The images are calibration images, the seed is theirs, and the similarity
+            is the name of how features are compared.
+        keep: the strategy: channels kept, by the name of the group (see ``lfgcl inspect``).
+        macs: multiply-accumulates for one input.
+        similarity: of features on the calibration images, as ``PruningProblem.evaluate`` scores it.
+        top1: accuracy on the test images before any training, in percent; None if none is claimed.
+        test_set: ``"CIFAR10"`` or ``"CIFAR100"``: what ``top1`` was measured on.
+        sequential: how the network was repaired before ``top1`` was measured: settings of
+            :class:`~lfgcl_env.pruning.sequential.SequentialOptions`, and ``images``: how many,
+            which are those that follow the calibration images
+            (``env.unwrapped.other_images(count)``). None: as it was scored.
+    """
+
+    method: str
+    author: str
+    evaluations: int
+    problem: dict[str, Any]
+    keep: dict[str, int]
+    macs: int
+    similarity: float
+    top1: float | None = None
+    test_set: str | None = None
+    sequential: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What an entry's strategy has when it is measured anew.
+
+    Attributes:
+        entry: the entry.
+        macs: multiply-accumulates for one input.
+        similarity: as in :class:`Entry`.
+        top1: likewise; None if it was not measured.
+        faults: what does not hold, one phrase each; empty for an entry that holds.
+    """
+
+    entry: Entry
+    macs: int | None
+    similarity: float | None
+    top1: float | None
+    faults: tuple[str, ...]
+
+
+def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
+    """Read a leaderboard.
+
+    Raises:
+        ValueError: if a line is no entry; the message says which line and what is wrong with it.
+        OSError: if the file cannot be read.
+    """
+    entries = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{os.fspath(path)} is no leaderboard: it is not text") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                entries.append(_entry(json.loads(line)))
+            except ValueError as error:
+                kind = "is no JSON: " if isinstance(error, json.JSONDecodeError) else ""
+                raise ValueError(f"{os.fspath(path)}, line {number}: {kind}{error}") from error
+    if not entries:
+        raise ValueError(f"{os.fspath(path)} holds no entries: a leaderboard has one a line")
+    return entries
+
+
+def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
+    """Write entries to a leaderboard, in place of the same method's and author's on a problem.
+
+    Args:
+        path: the file; it need not exist.
+        entries: to be added.
+
+    Raises:
+        ValueError: if the file is no leaderboard.
+        OSError: if it cannot be written.
+    """
+    before = read_entries(path) if Path(path).exists() else []
+    by_key = {_key(entry): entry for entry in (*before, *entries)}
+    text = "".join(f"{json.dumps(asdict(entry))}\n" for entry in by_key.values())
+    write_text(Path(path), text)
+
+
+def replay(
+    entry: Entry,
+    problem: PruningProblem,
+    repair_images: Tensor | None,
+    test_set: LabelledImages | None,
+) -> Replay:
+    """Measure anew what an entry claims.
+
+    Args:
+        entry: the entry.
+        problem: made from ``entry.problem``; its budget may be another.
+        repair_images: for the entry's sequential repair; None if there is none.
+        test_set: for ``top1``; None leaves it unmeasured.
+    """
+    if fault := _not_of(entry.keep, problem):
+        return Replay(entry, None, None, None, (fault,))
+    keep = np.array([entry.keep[group.name] for group in problem.groups])
+    evaluation = problem.evaluate(keep)
+    faults = []
+    if evaluation.macs != entry.macs:
+        faults.append(f"MACs are {evaluation.macs:,}, not {entry.macs:,}")
+    budget = entry.problem["budget"]
+    if int(problem.costs(keep)) > budget * (1 + 1e-12) * int(problem.costs(problem.channels)):
+        faults.append(f"exceeds its budget of {budget:g} of the {problem.budget_metric}")
+    if abs(evaluation.similarity - entry.similarity) > SIMILARITY_TOLERANCE:
+        faults.append(f"similarity is {evaluation.similarity:.5f}, not {entry.similarity:.5f}")
+    measured = None
+    if entry.top1 is not None and test_set is not None:
+        if entry.sequential is None:
+            network = problem.compress(keep)
+        else:
+            assert repair_images is not None
+            network, _ = problem.finish(keep, repair_images, _options(entry.sequential))
+        measured = top1(network, test_set, device="cpu")
+        if abs(measured - entry.top1) > TOP1_TOLERANCE + 1e-9:
+            faults.append(f"top-1 is {measured:.2f} %, not {entry.top1:.2f} %")
+    return Replay(entry, evaluation.macs, evaluation.similarity, measured, tuple(faults))
+
+
+def _not_of(keep: Mapping[str, int], problem: PruningProblem) -> str | None:
+    """Why a strategy is none of this problem; None if it is."""
+    channels = {group.name: group.channels for group in problem.groups}
+    for name in keep:
+        if name not in channels:
+            return f"keeps channels of {name!r}, which is no group of this network" + closest(
+                name, channels
+            )
+    for name, all_of_them in channels.items():
+        if name not in keep:
+            return f"does not say how many channels of {name!r} are kept"
+        if not 1 <= keep[name] <= all_of_them:
+            return f"keeps {keep[name]} of the {all_of_them} channels of {name!r}"
+    return None
+
+
+def _entry(found: Any) -> Entry:
+    """Make an entry from a line's JSON.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    types = {"method": str, "author": str, "evaluations": int, "problem": dict, "keep": dict}
+    needed = types | {"macs": int, "similarity": float}
+    further = {"top1": float, "test_set": str, "sequential": dict}
+    known = [field.name for field in fields(Entry)]
+    _check(found, needed, {name: further[name] for name in known if name in further}, "entry")
+    for name, count in found["keep"].items():
+        _check_type(count, int, f"channels kept of {name!r}")
+    _check_problem(found["problem"])
+    entry = Entry(**found)
+    if (entry.top1 is None) != (entry.test_set is None):
+        raise ValueError("top1 and test_set belong together: give both or none")
+    if entry.test_set is not None:
+        check_choice(entry.test_set, DATASETS, "test_set")
+    if entry.sequential is not None:
+        _check_type(entry.sequential.get("images"), int, "sequential repair's images")
+        _options(entry.sequential)
+    return entry
+
+
+def _check_problem(problem: dict[str, Any]) -> None:
+    _check(problem, REQUIRED, OPTIONAL, "problem")
+    network = problem["network"]
+    if ":" in network and not network.startswith(TORCHVISION):
+        raise ValueError(
+            f"network {network!r} would run code that the file names: only networks of this "
+            "package and torchvision:NAME can be replayed"
+        )
+    if network.startswith(TORCHVISION):
+        find_builder(network)
+    else:
+        check_choice(network, network_names(), "network")
+    check_choice(problem["criterion"], CRITERIA, "criterion")
+    check_choice(problem["repair"], REPAIRS, "repair")
+    check_choice(problem["similarity"], SIMILARITIES, "similarity")
+    if not 0 < problem["budget"] <= 1:
+        raise ValueError(f"a budget is above 0 and at most 1, got {problem['budget']}")
+
+
+def _check(found: Any, needed: Mapping[str, type], further: Mapping[str, type], what: str) -> None:
+    """Refuse what lacks keys, has unknown ones, or values of another type."""
+    if not isinstance(found, dict):
+        raise ValueError(f"the {what} must be a JSON object, got {type(found).__name__}")
+    for name in needed:
+        if name not in found:
+            raise ValueError(f"the {what} has no {name!r}")
+    allowed = {**needed, **further}
+    for name, value in found.items():
+        if name not in allowed:
+            raise ValueError(
+                f"the {what} has an unknown key {name!r}: known are {', '.join(allowed)}."
+                + closest(name, allowed)
+            )
+        if value is not None or name in needed:
+            _check_type(value, allowed[name], f"{what}'s {name!r}")
+
+
+def _check_type(value: Any, kind: type, what: str) -> None:
+    names = {
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
+    fits = isinstance(value, int | float if kind is float else kind)
+    if not fits or isinstance(value, bool) or (kind is float and not math.isfinite(value)):
+        raise ValueError(f"the {what} must be {names[kind]}, got {value!r}")
+
+
+def _options(sequential: Mapping[str, Any]) -> SequentialOptions:
+    """Settings of sequential repair, without the number of images.
+
+    Raises:
+        ValueError: for unknown ones.
+    """
+    settings = {name: value for name, value in sequential.items() if name != "images"}
+    known = {field.name: field.type for field in fields(SequentialOptions)}
+    for name, value in settings.items():
+        check_choice(name, known, "setting of sequential repair")
+        if name == "flips":
+            continue
+        _check_type(value, float if name == "ridge" else int, f"sequential repair's {name!r}")
+    return SequentialOptions(**settings)
+
+
+def _key(entry: Entry) -> tuple[str, str, str]:
+    return entry.method, entry.author, json.dumps(entry.problem, sort_keys=True)

@@ -1,0 +1,189 @@
+"""The comparison: any contestants, resumed where it stopped, reported in tables and plots."""
+
+import csv
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines.quoted import QUOTED
+from lfgcl_env.leaderboard import read_entries
+
+NETWORK = "networks_for_tests:plain"
+TINY = ["--network", NETWORK, "--data", "random", "--images", "8"]
+RUN = [*TINY, "--labelled", "20", "--budgets", "0.5", "--evaluations", "2"]
+PLOTS = ("macs", "evaluations", "seconds", "channels", "similarity")
+OLD = {
+    "agent": "lfgcl",
+    "budget": 0.5,
+    "seed": 0,
+    "evaluations": 400,
+    "steps": 410,
+    "seconds": 200.0,
+    "agent_seconds": 100.0,
+    "images": 128,
+    "best": {"1": 0.91, "10": 0.92, "100": 0.93, "400": 0.94},
+    "tested": {
+        "100": {"top1": 86.1, "keep": [8, 8, 8, 16, 16, 16, 32, 32, 32]},
+        "400": {"top1": 87.2, "keep": [9, 9, 9, 15, 15, 15, 30, 30, 30]},
+    },
+    "commit": "8df3847",
+}
+"""A line as it was written before there were environments and baselines."""
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script by its name, as it is imported by its neighbours."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    before = torch.get_num_threads()
+    yield importlib.import_module
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compare(script):
+    return script("compare").main
+
+
+@pytest.fixture
+def report(script):
+    return script("report").main
+
+
+def lines(folder, network="networks_for_tests_plain"):
+    path = folder / f"compare_{network}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def keys(rows):
+    return [(row["environment"], row["agent"], row["seed"]) for row in rows]
+
+
+def plain(rows):
+    """Records without what differs from run to run: times."""
+    return {
+        key: {name: row[name] for name in ("best", "tested", "evaluations", "steps")}
+        for key, row in zip(keys(rows), rows, strict=True)
+    }
+
+
+def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
+    compare, report, tmp_path, capsys
+):
+    out = ["--out", str(tmp_path)]
+    environments = ["LFGCL", "LFGCL-accuracy", "AMC-similarity", "AMC-accuracy"]
+    baselines = ["uniform", "l1", "soft_filter", "eagleeye", "amc", "amc_executed"]
+    contestants = ["--agents", "random", "--baselines", *baselines]
+    assert compare([*RUN, *out, *contestants, "--seeds", "0", "--environments", *environments]) == 0
+    assert "amc_executed on LFGCL" in capsys.readouterr().err
+    rows = lines(tmp_path)
+    ran = {(row["environment"], row["agent"]) for row in rows}
+    assert ran == {
+        *(("LFGCL", name) for name in ("random", *baselines[:-1])),
+        *(("LFGCL-accuracy", name) for name in ("random", "eagleeye", "amc")),
+        *((layerwise, name) for layerwise in environments[2:] for name in baselines[-2:]),
+    }
+    by_name = {row["agent"]: row for row in rows if row["environment"] == "LFGCL"}
+    assert by_name["random"]["kind"] == "agent"
+    assert by_name["amc"]["kind"] == by_name["l1"]["kind"] == "baseline"
+    assert by_name["uniform"]["evaluations"] == 1
+    assert by_name["soft_filter"]["criterion"] == "l2"
+    for row in rows:
+        assert list(row["tested"]) == ["2"]
+        assert list(row["best"]) == ["1", "2"]
+        assert 0 < row["macs_ratio"] <= 0.5
+
+    report([*TINY, *out, "--evaluations", "2"])
+    stem = "compare_networks_for_tests_plain"
+    for name in PLOTS:
+        assert (tmp_path / f"{stem}_{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / f"{stem}.md").read_text()
+    assert "| 50% | amc (AMC-accuracy) | 1 | 2 |" in page
+    assert "| 50% | soft_filter, l2 order | 1 | 1 |" in page
+    assert "| MACs | agent | LFGCL | LFGCL-accuracy | AMC-similarity | AMC-accuracy |" in page
+    with (tmp_path / f"{stem}.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == len(rows)
+    assert {row["source"] for row in table} == {"re-run"}
+
+
+def test_what_is_there_is_not_run_again(compare, tmp_path):
+    run = [*RUN, "--out", str(tmp_path), "--agents", "random", "--baselines", "uniform"]
+    assert compare([*run, "--seeds", "0"]) == 0
+    first = lines(tmp_path)
+    assert compare([*run, "--seeds", "0", "1"]) == 0
+    rows = lines(tmp_path)
+    assert rows[: len(first)] == first
+    assert keys(rows[len(first) :]) == [("LFGCL", "random", 1)]  # uniform takes no seeds
+    assert compare([*run, "--seeds", "0", "1", "--evaluations", "1"]) == 0
+    assert lines(tmp_path) == rows  # more evaluations than asked for are there
+    assert compare([*run, "--seeds", "0", "--evaluations", "3"]) == 0
+    assert [row["agent"] for row in lines(tmp_path)[len(rows) :]] == ["random", "uniform"]
+
+
+def test_two_processes_find_what_one_finds(compare, tmp_path):
+    run = [*RUN, "--agents", "random", "--baselines", "l1", "--seeds", "0"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert compare([*run, "--out", str(one)]) == 0
+    assert compare([*run, "--out", str(two), "--processes", "2"]) == 0
+    assert plain(lines(one)) == plain(lines(two))
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(compare, tmp_path, capsys):
+    baselines = ["--baselines", "hrank", "l1"]  # no convolution reads the last group's maps
+    assert compare([*RUN, "--out", str(tmp_path), "--agents", *baselines, "--seeds", "0"]) == 1
+    assert [row["agent"] for row in lines(tmp_path)] == ["l1"]
+    error = capsys.readouterr().err
+    assert "LFGCL hrank seed 0: failed" in error
+    assert "1 of 2 runs failed" in error
+
+
+def test_an_unknown_contestant_is_refused_before_anything_runs(compare, tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'uniform'"):
+        compare([*RUN, "--out", str(tmp_path / "none"), "--baselines", "unifrom"])
+    with pytest.raises(ValueError, match="Did you mean 'lfgcl'"):
+        compare([*RUN, "--out", str(tmp_path / "none"), "--agents", "lfgc"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_lines_from_before_there_were_baselines_count_and_are_reported(
+    compare, report, tmp_path, capsys
+):
+    path = tmp_path / "compare_resnet20.jsonl"
+    old = [OLD, OLD | {"seed": 1}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    out = ["--out", str(tmp_path)]
+    run = [*out, "--agents", "lfgcl", "--baselines", "--budgets", "0.5", "--seeds", "0", "1"]
+    run += ["--similarity", "mse"]  # they had no other
+    assert compare(run) == 0
+    assert len(lines(tmp_path, "resnet20")) == 2
+    board = tmp_path / "board.jsonl"
+    report([*out, "--leaderboard", str(board)])
+    page = (tmp_path / "compare_resnet20.md").read_text()
+    assert "| 50% | lfgcl (mse reward) | 2 | 400 |" in page
+    assert "| 0.9400 | 86.10 | 87.20 | 200 | 0.250 |" in page
+    (entry,) = read_entries(board)
+    assert list(entry.keep.values()) == OLD["tested"]["400"]["keep"]
+    assert (entry.method, entry.similarity, entry.top1) == ("lfgcl (mse reward)", 0.94, 87.2)
+
+
+def test_quoted_rows_stand_beside_and_are_marked(report, tmp_path):
+    keep = [8] * 5 + [16] * 5 + [32] * 5
+    tested = {count: {"top1": 90.0, "keep": keep} for count in ("100", "400")}
+    path = tmp_path / "compare_resnet32.jsonl"
+    path.write_text(json.dumps(OLD | {"tested": tested}) + "\n")
+    report(["--network", "resnet32", "--out", str(tmp_path)])
+    page = (tmp_path / "compare_resnet32.md").read_text()
+    quoted = [row for row in QUOTED if row.network == "resnet32"]
+    assert page.count("*quoted*") == len(quoted) > 0
+    with (tmp_path / "compare_resnet32.csv").open() as file:
+        sources = [row["source"] for row in csv.DictReader(file)]
+    assert sources == ["re-run"] + ["quoted"] * len(quoted)
+
+
+def test_a_report_on_nothing_says_so(report, tmp_path):
+    with pytest.raises(SystemExit, match="has no runs with"):
+        report(["--out", str(tmp_path)])
