@@ -114,4 +114,5 @@ def _images(grid: np.ndarray, sizes: list[int]) -> np.ndarray | None:
         return None
     split = grid.reshape(rows, height, columns, width, depth).swapaxes(1, 2)
     split = split.reshape(rows * columns, height, width, depth)[:tiles].transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(split).reshape(count, channels, height, width)
+    # A copy: of a single image the rest is a view of what cannot be written to.
+    return np.array(split, order="C").reshape(count, channels, height, width)

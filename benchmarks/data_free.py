@@ -1,0 +1,155 @@
+"""Data-free against label-free: images made from the network alone, or real ones without labels.
+
+Uniform ratios and searched ones, both repaired sequentially, on the same images throughout: for the
+moments, the search and the repair. The 10,000 test images appear in the last column alone. Every
+row is kept in results/data_free_NETWORK.jsonl as soon as it is there, so that the script can be
+stopped and started again; --report only makes the table. Synthetic images wait in the user's cache.
+
+    python benchmarks/data_free.py
+    python benchmarks/data_free.py --network resnet56 --budgets 0.5 --counts 256
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from provenance import RESULTS, provenance, write
+from rows import Row, lines
+from torch import Tensor
+
+from lfgcl_env.images import load_images, load_test_set, synthetic_pixels, top1
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning.sequential import SequentialOptions
+from lfgcl_env.search import search
+from lfgcl_env.visits import problem_of
+
+AGENT = "lfgcl"
+REPAIR = SequentialOptions(one_sided=1)
+KINDS = ("synthetic", "real")
+METHODS = ("uniform", "searched")
+IDENTITY = ("budget", "images", "count", "method", "seed")
+
+
+def main() -> None:
+    """Measure what is missing, or report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.35, 0.65])
+    parser.add_argument("--counts", type=int, nargs="+", default=[256, 64, 1024], help="images")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--evaluations", type=int, default=250)
+    parser.add_argument("--report", action="store_true", help="only make the table")
+    options = parser.parse_args()
+    path = RESULTS / f"data_free_{options.network}.jsonl"
+    if not options.report:
+        Measurement(options, path).run()
+    report(options.network, list(lines(path)))
+
+
+class Measurement:
+    """Appends a line for every budget, images, method and seed that has none yet."""
+
+    def __init__(self, options: argparse.Namespace, path: Path) -> None:
+        self._options, self._path = options, path
+        self._done = {tuple(row[name] for name in IDENTITY) for row in lines(path)}
+        self._baseline = load_baseline(options.network)
+        self._test = load_test_set("CIFAR10", normalization=self._baseline.normalization)
+        self._commit = provenance()["commit"]
+
+    def run(self) -> None:
+        """All of the first seed, then of the others."""
+        for seed in self._options.seeds:
+            for count in self._options.counts:
+                for kind in KINDS:
+                    missing = [
+                        (budget, method)
+                        for budget in self._options.budgets
+                        for method in METHODS
+                        if (budget, kind, count, method, seed) not in self._done
+                    ]
+                    images = self._images(kind, count, seed) if missing else torch.empty(0)
+                    for budget, method in missing:
+                        row = dict(zip(IDENTITY, (budget, kind, count, method, seed), strict=True))
+                        self._add(row | self._measured(images, budget, method, seed))
+
+    def _images(self, kind: str, count: int, seed: int) -> Tensor:
+        """Images as the network takes them; of more images, fewer are the first."""
+        source = synthetic_pixels(self._baseline, count, seed=seed) if kind == "synthetic" else None
+        return load_images(
+            "CIFAR10" if source is None else source,
+            count,
+            shape=self._baseline.input_shape,
+            normalization=self._baseline.normalization,
+            seed=seed,
+        )
+
+    def _measured(self, images: Tensor, budget: float, method: str, seed: int) -> Row:
+        env = gym.make(
+            "LFGCL-v0", network=self._baseline, images=images, num_images=None, budget=budget
+        )
+        problem = problem_of(env)
+        started = time.time()
+        if method == "searched":
+            keep = np.array(search(env, AGENT, self._options.evaluations, seed=seed).best.keep)
+        else:
+            keep = problem.project(np.full(len(problem.groups), 0.5), budget)
+        searched = time.time()
+        network, evaluation = problem.finish(keep, images, REPAIR)
+        return {
+            "similarity": round(evaluation.similarity, 5),
+            "evaluations": self._options.evaluations if method == "searched" else 0,
+            "search_seconds": round(searched - started, 1),
+            "repair_seconds": round(time.time() - searched, 1),
+            "keep": keep.tolist(),
+            "top1": round(top1(network, self._test), 2),
+        }
+
+    def _add(self, row: Row) -> None:
+        print(json.dumps({k: v for k, v in row.items() if k != "keep"}), flush=True)
+        self._path.parent.mkdir(exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row | {"commit": self._commit}) + "\n")
+
+
+def report(network: str, rows: list[Row]) -> None:
+    """Write results/data_free_NETWORK.json and print it as Markdown."""
+    table: list[dict[str, Any]] = []
+    for budget, count, method in sorted({(r["budget"], r["count"], r["method"]) for r in rows}):
+        line: dict[str, Any] = {"budget": budget, "images": count, "method": method}
+        for kind in KINDS:
+            wanted = (budget, kind, count, method)
+            line[kind] = {
+                str(r["seed"]): r["top1"]
+                for r in sorted(rows, key=lambda r: r["seed"])
+                if tuple(r[name] for name in IDENTITY[:4]) == wanted
+            }
+        both = sorted(set(line["synthetic"]) & set(line["real"]))
+        if both:  # the same seeds, or the difference would be that of the seeds
+            means = [float(np.mean([line[kind][seed] for seed in both])) for kind in KINDS]
+            line["difference"] = round(means[0] - means[1], 2)
+        table.append(line)
+    print("| MACs kept | images | method | synthetic | real | difference |\n" + "|---" * 6 + "|")
+    for line in table:
+        cells = [_cell(line[kind]) for kind in KINDS]
+        difference = f"{line['difference']:+.2f}" if "difference" in line else ""
+        head = f"| {line['budget']:.0%} | {line['images']} | {line['method']} | "
+        print(head + " | ".join([*cells, difference]) + " |")
+    write(f"data_free_{network}", {"network": network, "table": table})
+
+
+def _cell(scores: dict[str, float]) -> str:
+    """Mean, and every seed's."""
+    if not scores:
+        return ""
+    each = ", ".join(f"{score:.2f}" for score in scores.values())
+    return f"{np.mean(list(scores.values())):.2f} ({each})"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
