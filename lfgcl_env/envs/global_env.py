@@ -88,8 +88,9 @@ class LFGCLEnv(PruningEnv):
     | argument | default | meaning |
     |---|---|---|
     | `network` | from the id | name, `"torchvision:NAME"`, `"package.module:function"`, module |
-    | `weights` | `"published"` | `"published"`, `"random"`, or the path of a state dict |
-    | `images` | `"CIFAR10"` | also `"CIFAR100"`, a folder, a tensor, an array, `"random"` (noise) |
+    | `weights` | `"published"` | also `"embedded"`, `"random"`, or the path of a state dict |
+    | `images` | `"CIFAR10"` | also `"CIFAR100"`, a folder, an image sheet, a tensor, an array, |
+    | | | `"synthetic"` (from the network alone), `"embedded"`, `"random"` (noise) |
     | `num_images` | 256 | how many calibration images |
     | `budget` | 0.5 | fraction of the baseline's cost that may remain, or a range `(low, high)` |
     | `budget_metric` | `"macs"` | `"macs"` or `"params"` |
