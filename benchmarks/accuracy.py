@@ -91,13 +91,14 @@ class Measurement:
         )
         self._search_images, self._repair_images = images[:SEARCH_IMAGES], images[SEARCH_IMAGES:]
 
-    def _problem(self, criterion: str, repair: str) -> PruningProblem:
+    def _problem(self, criterion: str, repair: str, seed: int) -> PruningProblem:
         return PruningProblem(
             self._baseline,
             self._search_images,
             criterion=criterion,
             repair=repair,
             similarity=self._options.similarity,
+            seed=seed,
         )
 
     def _unsearched(self, budget: float, seed: int, *, controls: bool) -> None:
@@ -105,10 +106,10 @@ class Measurement:
         if controls:
             for name, criterion, repair in CONTROLS:
                 if self._missing(name, budget, seed):
-                    problem = self._problem(criterion, repair)
+                    problem = self._problem(criterion, repair, seed)
                     keep = problem.project(np.full(len(problem.groups), 0.5), budget)
                     self._add(name, budget, seed, problem.compress(keep), keep)
-        problem = self._problem("obs", "least_squares")
+        problem = self._problem("obs", "least_squares", seed)
         uniform = problem.project(np.full(len(problem.groups), 0.5), budget)
         if controls:
             self._repaired("uniform", budget, seed, problem, uniform)
@@ -149,6 +150,7 @@ class Measurement:
         evaluations = [record.evaluation for record in found.records]
         network, listed = choose(problem, evaluations, self._repair_images, budget=budget)
         facts = {"seconds": time.time() - started, "evaluations": problem.evaluations}
+        facts["origin"] = listed[0].origin
         self._add(shortlist, budget, seed, network, np.array(listed[0].searched.keep), **facts)
 
     def _repaired(

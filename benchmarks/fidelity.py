@@ -11,6 +11,7 @@ results/fidelity_NETWORK.jsonl.
 
 import argparse
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,22 +107,21 @@ def measure(options: argparse.Namespace, path: Path) -> None:
 
 
 def of_problems(
-    problems: dict[tuple[str, int], PruningProblem], keep: NDArray[np.int64]
+    problems: dict[tuple[str, int], PruningProblem],
+    keep: NDArray[np.int64],
+    known: Collection[str] = (),
 ) -> dict[str, float]:
-    """The similarity that is not of two feature matrices alone."""
-    return {
-        f"{repair} repairable {count}": problem.evaluate(keep).similarity
-        for (repair, count), problem in problems.items()
-    }
+    """The similarity that is not of two feature matrices alone, where it is not known yet."""
+    names = {f"{repair} repairable {count}": p for (repair, count), p in problems.items()}
+    return {n: p.evaluate(keep).similarity for n, p in names.items() if n not in known}
 
 
 def add_missing(problems: dict[tuple[str, int], PruningProblem], path: Path) -> None:
     """Add to lines from before there was this similarity what needs no sequential repair."""
     rows = _lines(path)
-    missing = [r for r in rows if "none repairable 256" not in r["signals"]]
-    for row in tqdm(missing, desc="lines without 'repairable'"):
-        row["signals"] |= of_problems(problems, np.array(row["keep"]))
-    if missing:
+    for row in tqdm(rows, desc="lines without 'repairable'"):
+        row["signals"] |= of_problems(problems, np.array(row["keep"]), row["signals"])
+    if rows:
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         partial.replace(path)

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import awaken, images
+from networks_for_tests import awaken, images, plain
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
@@ -106,3 +106,10 @@ def test_allocation_meets_the_budget_and_beats_nothing_by_accident(problem):
         assert problem.cost(keep).macs <= budget * problem.baseline_cost.macs
         assert (problem.project(problem.prune_ratios(keep), budget) == keep).all()
     assert len(set(np.round(problem.prune_ratios(allocate(problem, 0.5)), 2))) > 1
+
+
+def test_activations_that_are_not_finite_are_told():
+    given = images(8)
+    given[5] = 3e38  # finite itself
+    with pytest.raises(ValueError, match="activations on these images are not finite"):
+        PruningProblem(awaken(plain()), given, budget=0.5)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import FAMILIES, awaken, images
+from networks_for_tests import FAMILIES, Head, awaken, images
 from torch import nn
 
 from lfgcl_env.networks import load_baseline
@@ -47,6 +47,20 @@ def test_alternation_improves_on_a_single_pass():
     single = problem.finish(keep, images(32), FEW)[1].similarity
     options = SequentialOptions(rows=4096, one_sided=1, alternations=3)
     assert problem.finish(keep, images(32), options)[1].similarity > single
+
+
+@pytest.mark.parametrize(("kind", "alternated"), [(nn.ReLU, True), (nn.ReLU6, False)])
+def test_pairs_are_alternated_through_relus_but_not_through_capped_ones(kind, alternated):
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), kind(), nn.Conv2d(8, 8, 3, padding=1), kind(), Head(8)
+    )
+    problem = PruningProblem(awaken(network), images(16, 12), budget=0.6)
+    keep = uniform(problem)
+    repaired = [
+        problem.finish(keep, images(16, 12, seed=1), replace(FEW, alternations=count))[0][0].weight
+        for count in (0, 2)
+    ]
+    assert torch.equal(*repaired) is not alternated
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "shufflenet_v2_x0_5"])

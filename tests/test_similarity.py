@@ -181,6 +181,7 @@ def test_repairable_is_mse_where_everything_is_inherited_and_asks_for_more_where
     plain, error = mse(clean, noisy), relative_error(clean, noisy)
     assert repairable(clean, noisy) == pytest.approx(plain)
     values = [repairable(clean, noisy, inherited) for inherited in (0.0, 0.1, 0.5, 1.0)]
+    assert repairable(clean, noisy, 7.0) == repairable(clean, noisy, float("inf")) == values[-1]
     assert values == sorted(values)
     assert values[-1] == pytest.approx(plain)
     assert values[1] == pytest.approx(1 / (1 + error * (1.03 / 0.13) ** 0.6))

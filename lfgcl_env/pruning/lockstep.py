@@ -176,5 +176,12 @@ def relu_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
     return user if user.target in _RELUS else None
 
 
+def is_capped(network: nn.Module, relu: fx.Node) -> bool:
+    """Whether a ReLU that :func:`relu_after` found is a ReLU6, flat at both ends."""
+    if relu.op == "call_module":
+        return isinstance(network.get_submodule(str(relu.target)), nn.ReLU6)
+    return relu.target is F.relu6
+
+
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None

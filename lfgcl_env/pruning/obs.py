@@ -148,8 +148,17 @@ class _Independent:
 
 
 def _inverse(moments: Moments, own: Tensor) -> Tensor:
-    """The part at ``own`` of the inverse of a layer's moments with their ridge."""
+    """The part at ``own`` of the inverse of a layer's moments with their ridge.
+
+    Raises:
+        ValueError: if the moments are not finite.
+    """
     assert moments.gram is not None
+    if not bool(torch.isfinite(moments.gram).all()):
+        raise ValueError(
+            "the network's activations on these images are not finite, so that its channels cannot "
+            "be ordered: check the weights, and that the images are normalised as it expects"
+        )
     size = moments.reader.features if moments.intercept else moments.reader.features - 1
     matrix = moments.gram[:size, :size]
     ridge = ridge_of(moments.gram, moments.ridge)[:size]

@@ -60,7 +60,8 @@ class PruningProblem:
         repair: ``"least_squares"`` (consumers refitted in closed form), ``"batchnorm"``
             (statistics re-estimated on the images) or ``"none"``.
         similarity: ``"repairable"``, ``"mse"``, ``"cosine"``, ``"cka"``, ``"kl"`` or
-            ``"agreement"``.
+            ``"agreement"``. ``"repairable"`` is the same as ``"mse"`` with ``features``, and for
+            networks in which every layer's inputs are pruned (plain ones, or ``scope="all"``).
         scope: ``"inner"`` leaves alone the groups that an addition couples (residual streams);
             ``"all"`` includes them.
         features: modules at whose outputs features are compared; None for the classifier's input
@@ -141,7 +142,8 @@ class PruningProblem:
             self._candidate.followed_by = tracing.followed_by
 
         places = [OUTPUT] if self.similarity in OF_OUTPUTS else features
-        entrance = entrance_of_last_third(self.plan) if self.similarity == "repairable" else None
+        forgiving = self.similarity == "repairable" and features is None
+        entrance = entrance_of_last_third(self.plan) if forgiving else None
         self._entrances = int(entrance is not None)
         self._reader = FeatureReader(module, self.plan, self.layers, places, entrance)
         found = run_plain(self._candidate.network, self._reader, self._batches)

@@ -30,6 +30,7 @@ from lfgcl_env.pruning.lockstep import (
     addition_after,
     batchnorm_after,
     dense_module,
+    is_capped,
     relu_after,
     trace,
 )
@@ -241,7 +242,7 @@ class _Walk:
             norm = batchnorm_after(self._pruned, node)
             path += [norm] if norm is not None else []
             relu = relu_after(self._pruned, path[-1])
-            if relu is None or len(relu.users) != 1:
+            if relu is None or len(relu.users) != 1 or is_capped(self._pruned, relu):
                 continue
             consumer = next(iter(relu.users))
             behind = self._dense(consumer)

@@ -42,7 +42,7 @@ def relative_error(baseline: Tensor, pruned: Tensor) -> float:
         baseline: (images, features).
         pruned: the same shape.
     """
-    error = (pruned - baseline).square().sum(dtype=torch.float64)
+    error = (pruned - baseline).square().sum(dtype=torch.float64)  # inf where it overflows
     variance = (baseline - baseline.mean(dim=0)).square().sum(dtype=torch.float64)
     return float(error / variance.clamp(min=_TINY))
 
@@ -65,9 +65,9 @@ def repairable(baseline: Tensor, pruned: Tensor, inherited: float = 1.0) -> floa
     Args:
         baseline: (images, features).
         pruned: the same shape.
-        inherited: i. With 1, where no such place is known, it is ``mse``.
+        inherited: i; more than 1 counts as 1. With 1, where no such place is known, it is ``mse``.
     """
-    growth = ((1.0 + _FLOOR) / (inherited + _FLOOR)) ** _FORGIVEN
+    growth = ((1.0 + _FLOOR) / (min(inherited, 1.0) + _FLOOR)) ** _FORGIVEN
     return 1.0 / (1.0 + relative_error(baseline.double(), pruned.double()) * growth)
 
 
