@@ -322,7 +322,14 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
     out = tmp_path / "run"
     options = ["--agent", "random", "--evaluations", "100000", "--out", str(out), *RANDOM]
     command = [sys.executable, "-m", "lfgcl_env.cli", "prune", "resnet20", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run as a shell's background job, children would ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     lines = out / "evaluations.jsonl"
     deadline = time.monotonic() + 120
     while not lines.exists() or lines.stat().st_size < 1000:
