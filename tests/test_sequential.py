@@ -241,3 +241,15 @@ def test_a_halved_resnet20_works_before_any_training():
     repaired = top1(problem.finish(keep, drawn[256:], FEW)[0], test)
     assert refitted > 65
     assert repaired > 80
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("alternations", [0, 2])
+def test_cuda_repairs_to_the_same_similarity(alternations):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    options = replace(FEW, alternations=alternations)
+    here, there = made("resnet20"), made("resnet20", device="cuda")
+    keep = uniform(here)
+    found = [p.finish(keep, images(32, seed=1), options)[1].similarity for p in (here, there)]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
