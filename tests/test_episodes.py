@@ -168,9 +168,7 @@ def test_unknown_arguments_modes_and_ids_are_refused():
 
 
 def test_missing_weights_and_images_name_the_way_out(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="nor 'embedded', nor 'random'"
-    ):
+    with pytest.raises(FileNotFoundError, match="nor 'embedded', nor 'random'"):
         small(weights="rndom")
     with pytest.raises((FileNotFoundError, ValueError), match="download"):
         gym.make(SMALL, weights="random", data_root=str(tmp_path))
