@@ -256,7 +256,9 @@ def test_synthesize_writes_a_sheet_that_images_can_be_loaded_from(tiny, tmp_path
     assert texts["network"] == "networks_for_tests:plain"
     inputs = load_images(out, None, shape=SHAPE, normalization=None)
     torch.testing.assert_close(inputs, pixels.float() / 255)
-    assert f"lfgcl prune networks_for_tests:plain --images {out}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "lfgcl prune networks_for_tests:plain --weights" in said
+    assert f"--images {out} --out" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.png", "plain.pt"]
 
 

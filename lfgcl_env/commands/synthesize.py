@@ -58,4 +58,9 @@ def synthesize(arguments: dict[str, Any]) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
     print(f"{out}  {count} images, {out.stat().st_size:,} bytes")
-    print(f"next: lfgcl prune {shlex.quote(arguments['network'])} --images {shlex.quote(str(out))}")
+    weights = arguments["weights"]
+    given = "" if weights == "published" else f" --weights {shlex.quote(weights)}"
+    print(
+        f"next: lfgcl prune {shlex.quote(arguments['network'])}{given} "
+        f"--images {shlex.quote(str(out))} --out runs/synthetic"
+    )
