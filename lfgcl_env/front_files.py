@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lfgcl_env import report
+from lfgcl_env.files import write_text
 from lfgcl_env.front import Point, label
 from lfgcl_env.front_picture import draw
 from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
-from lfgcl_env.runs import write_text
 from lfgcl_env.shortlist import Shortlisted
 
 FRONT = "front.json"

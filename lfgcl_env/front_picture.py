@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lfgcl_env.runs import write_beside
+from lfgcl_env.files import write_beside
 
 
 def draw(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lfgcl_env.files import write_text
 from lfgcl_env.images import LabelledImages, top1
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.names import check_choice, closest
@@ -23,7 +24,6 @@ from lfgcl_env.networks import network_names
 from lfgcl_env.networks.builders import TORCHVISION, find_builder
 from lfgcl_env.pruning import CRITERIA, REPAIRS, SIMILARITIES, PruningProblem
 from lfgcl_env.pruning.sequential import SequentialOptions
-from lfgcl_env.runs import write_text
 
 SIMILARITY_TOLERANCE = 1e-4
 TOP1_TOLERANCE = 0.1

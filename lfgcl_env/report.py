@@ -9,10 +9,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from lfgcl_env.files import write_beside
 from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.layers import measure_layers
 from lfgcl_env.pruning.moments import LARGEST
-from lfgcl_env.runs import write_beside
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lfgcl_env.files import write_text
 from lfgcl_env.pruning import Evaluation
 
 PACKAGES = (
@@ -219,33 +220,6 @@ class RunFolder:
 
     def _write_arguments(self, described: Mapping[str, Any]) -> None:
         write_text(self.path / ARGUMENTS, json.dumps(described, indent=2) + "\n")
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written.
-
-    Args:
-        path: the file to write.
-        write: writes it at the path that it is given.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        OSError: if it cannot be written; nothing half-written stays.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of text, beside it first and then renamed, see :func:`write_beside`."""
-    write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _circumstances() -> dict[str, Any]:

@@ -11,6 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from lfgcl_env.files import write_beside
+
 SUFFIX = ".png"
 _MODES = {1: "L", 3: "RGB"}
 _SIZES = ("count", "channels", "height", "width")
@@ -44,13 +46,9 @@ def write_sheet(
     for name, value in {**sizes, **provenance}.items():
         texts.add_text(name, str(value))
     picture = Image.fromarray(_grid(_tiles(pixels.cpu())))
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        picture.save(partial, "PNG", pnginfo=texts, optimize=True)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_beside(
+        Path(path), lambda partial: picture.save(partial, "PNG", pnginfo=texts, optimize=True)
+    )
 
 
 def read_sheet(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, str]]:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lfgcl_env.files import write_beside
 from lfgcl_env.networks import Baseline, build_network
 from lfgcl_env.pruning.candidate import is_depthwise, replace_tensor, resize
 from lfgcl_env.pruning.plan import SlicePlan
@@ -66,18 +67,12 @@ def save_pruned(
         "layers": layers,
         **facts,
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        # As bytes, because safetensors' own files are readable by their owner alone.
-        content = save(
-            {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()},
-            metadata={_KEY: json.dumps(structure)},
-        )
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    # As bytes, because safetensors' own files are readable by their owner alone.
+    content = save(
+        {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()},
+        metadata={_KEY: json.dumps(structure)},
+    )
+    return write_beside(path, lambda partial: partial.write_bytes(content))
 
 
 def read_structure(path: str | os.PathLike[str]) -> dict[str, Any]:
