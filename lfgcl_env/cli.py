@@ -120,9 +120,7 @@ def _add_evaluate(verbs: Any) -> None:
     )
     command.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
     command.add_argument("--data", required=True, help="labelled test set: CIFAR10 or CIFAR100")
-    command.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
-    command.add_argument("--download", action="store_true", help="fetch a missing data set")
-    command.add_argument("--device", default="cpu", help="where to compute (cpu)")
+    _add_test(command)
     command.set_defaults(command=evaluate)
 
 
@@ -130,12 +128,8 @@ def _add_inspect(verbs: Any) -> None:
     command = verbs.add_parser(
         "inspect", help="list a network's groups of channels, its cost, and what cannot be pruned"
     )
-    command.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
-    command.add_argument(
-        "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
-    )
+    _add_network(command)
     command.add_argument("--scope", default="inner", help=f"{ENV_OPTIONS['scope'][1]} (inner)")
-    _add_input_size(command)
     command.set_defaults(command=show_network)
 
 
@@ -146,12 +140,9 @@ def _add_synthesize(verbs: Any) -> None:
         description="Make calibration images from a network alone, so that they have the BatchNorm "
         "statistics of its training images. If it is interrupted, the same command goes on.",
     )
-    command.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
+    _add_network(command)
     command.add_argument("--count", type=positive, default=256, metavar="N", help="images (256)")
     command.add_argument("--out", metavar="FILE", required=True, help="the image sheet, a .png")
-    command.add_argument(
-        "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
-    )
     command.add_argument(
         "--steps",
         type=positive,
@@ -162,7 +153,6 @@ def _add_synthesize(verbs: Any) -> None:
     command.add_argument("--seed", type=natural, default=0, metavar="N", help="of the images (0)")
     command.add_argument("--device", default="cpu", help="where to compute (cpu)")
     command.add_argument("--threads", type=positive, default=1, metavar="N", help="of PyTorch (1)")
-    _add_input_size(command)
     command.set_defaults(command=synthesize)
 
 
@@ -175,10 +165,24 @@ def _add_validate(verbs: Any) -> None:
         "that do not hold. The file's form is described in lfgcl_env.leaderboard.",
     )
     command.add_argument("leaderboard", metavar="FILE", help="JSON Lines, one entry a line")
-    command.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
-    command.add_argument("--download", action="store_true", help="fetch a missing data set")
-    command.add_argument("--device", default="cpu", help="where to compute (cpu)")
+    _add_test(command)
     command.set_defaults(command=validate)
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    """Where test images are, and where to compute."""
+    parser.add_argument("--data-root", metavar="FOLDER", help=ENV_OPTIONS["data_root"][1])
+    parser.add_argument("--download", action="store_true", help="fetch a missing data set")
+    parser.add_argument("--device", default="cpu", help="where to compute (cpu)")
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """A network besides environments, see :func:`lfgcl_env.commands.targets.load_network`."""
+    parser.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
+    parser.add_argument(
+        "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
+    )
+    _add_input_size(parser)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, kind: Any, text: str) -> None:

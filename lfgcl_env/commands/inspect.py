@@ -2,27 +2,17 @@
 
 from typing import Any
 
-import gymnasium as gym
 import torch
 
-from lfgcl_env.commands.targets import check_id, looks_like_id
+from lfgcl_env.commands.targets import load_network
 from lfgcl_env.commands.text import columns, described
-from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.moments import LARGEST
 
 
 def show_network(arguments: dict[str, Any]) -> None:
     """Print groups, cost, lowest budget, and what is left alone."""
-    name = arguments["network"]
-    if looks_like_id(name):
-        name = gym.spec(check_id(name)).kwargs.get("network", name)
-    baseline = load_baseline(
-        name,
-        arguments["weights"],
-        input_shape=arguments["input_shape"],
-        normalization=arguments["normalization"],
-    )
+    baseline = load_network(arguments)
     images = torch.randn(2, *baseline.input_shape, generator=torch.Generator().manual_seed(0))
     problem = PruningProblem(
         baseline, images, budget=1.0, criterion="l1", repair="none", scope=arguments["scope"]

@@ -5,15 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import torch
 
-from lfgcl_env.commands.targets import check_device, check_id, looks_like_id
+from lfgcl_env.commands.targets import check_device, load_network
 from lfgcl_env.images import write_sheet
 from lfgcl_env.images.image_sheet import SUFFIX
 from lfgcl_env.images.synthetic import RECIPE, check_statistics
 from lfgcl_env.images.synthetic_batches import batch_files, provenance, synthetic_pixels
-from lfgcl_env.networks import load_baseline
 
 
 def synthesize(arguments: dict[str, Any]) -> None:
@@ -30,16 +28,7 @@ def synthesize(arguments: dict[str, Any]) -> None:
         raise FileExistsError(f"{str(out)!r} exists: delete it, or give another --out")
     device = check_device(arguments["device"])
     torch.set_num_threads(arguments["threads"])
-    name = arguments["network"]
-    if looks_like_id(name):
-        name = gym.spec(check_id(name)).kwargs.get("network", name)
-    baseline = load_baseline(
-        name,
-        arguments["weights"],
-        input_shape=arguments["input_shape"],
-        normalization=arguments["normalization"],
-        seed=seed,
-    )
+    baseline = load_network(arguments, seed)
     check_statistics(baseline)
     recipe = replace(RECIPE, steps=arguments["steps"])
     folder = out.with_name(f"{out.name}.batches")

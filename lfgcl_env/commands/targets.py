@@ -1,12 +1,14 @@
 """What a command works on: an environment by its id or network, and a device."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import torch
 
 from lfgcl_env.names import closest
+from lfgcl_env.networks import Baseline, load_baseline
 
 
 def make_env(target: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
@@ -18,6 +20,28 @@ def make_env(target: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
     if looks_like_id(target):
         return gym.make(check_id(target), **options)
     return gym.make("LFGCL-v0", network=target, **options)
+
+
+def load_network(arguments: Mapping[str, Any], seed: int = 0) -> Baseline:
+    """Load the network that a command was given by its name or by an environment's id.
+
+    Args:
+        arguments: ``network``, ``weights``, ``input_shape`` and ``normalization``.
+        seed: of random weights.
+
+    Raises:
+        ValueError: for an unknown id or network, or arguments that do not fit it.
+    """
+    name = arguments["network"]
+    if looks_like_id(name):
+        name = gym.spec(check_id(name)).kwargs.get("network", name)
+    return load_baseline(
+        name,
+        arguments["weights"],
+        input_shape=arguments["input_shape"],
+        normalization=arguments["normalization"],
+        seed=seed,
+    )
 
 
 def looks_like_id(name: str) -> bool:
