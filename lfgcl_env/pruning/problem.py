@@ -37,7 +37,14 @@ from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchno
 from lfgcl_env.pruning.saving import save_pruned
 from lfgcl_env.pruning.scope import prunable
 from lfgcl_env.pruning.sequential import SequentialOptions, repair_sequentially
-from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES, WORST, relative_error, repairable
+from lfgcl_env.pruning.similarity import (
+    OF_OUTPUTS,
+    SIMILARITIES,
+    WORST,
+    relative_error,
+    repairable,
+    variance,
+)
 from lfgcl_env.pruning.surgery import cut
 
 
@@ -148,6 +155,8 @@ class PruningProblem:
         self._reader = FeatureReader(module, self.plan, self.layers, places, entrance)
         found = run_plain(self._candidate.network, self._reader, self._batches)
         self._targets = self._reader.joined(found, None)
+        # Once, because it does not change and is as dear as the comparison itself.
+        self._entrance_variance = variance(self._targets[0]) if self._entrances else None
         self._check_places()
 
         self.memory: dict[tuple[int, ...], Evaluation] = {}
@@ -471,7 +480,8 @@ class PruningProblem:
         with torch.inference_mode():
             pairs = list(zip(self._targets, features, strict=True))
             if self._entrances:
-                compare = partial(repairable, inherited=relative_error(*pairs.pop(0)))
+                inherited = relative_error(*pairs.pop(0), self._entrance_variance)
+                compare = partial(repairable, inherited=inherited)
             values = [compare(target, mine) for target, mine in pairs]
         similarity = float(np.mean(values))
         return similarity if np.isfinite(similarity) else WORST[self.similarity]

@@ -35,16 +35,22 @@ def cka(baseline: Tensor, pruned: Tensor) -> float:
     return float((grams[0] * grams[1]).sum())
 
 
-def relative_error(baseline: Tensor, pruned: Tensor) -> float:
+def variance(features: Tensor) -> float:
+    """Sum of squared deviations from the mean over images; features are (images, features)."""
+    deviations = (features - features.mean(dim=0)).square().sum(dtype=torch.float64)
+    return float(deviations.clamp(min=_TINY))
+
+
+def relative_error(baseline: Tensor, pruned: Tensor, of_baseline: float | None = None) -> float:
     """Squared error relative to the baseline features' variance over images; 0 for equal ones.
 
     Args:
         baseline: (images, features).
         pruned: the same shape.
+        of_baseline: the variance, if it is known.
     """
     error = (pruned - baseline).square().sum(dtype=torch.float64)  # inf where it overflows
-    variance = (baseline - baseline.mean(dim=0)).square().sum(dtype=torch.float64)
-    return float(error / variance.clamp(min=_TINY))
+    return float(error) / (variance(baseline) if of_baseline is None else of_baseline)
 
 
 def mse(baseline: Tensor, pruned: Tensor) -> float:
