@@ -54,13 +54,14 @@ def test_floating_point_inputs_are_taken_as_they_are_and_copied():
     assert own.any()
 
 
-def test_a_draw_is_seeded_and_a_larger_one_holds_a_smaller():
+def test_a_draw_is_seeded_and_a_larger_one_begins_with_a_smaller():
     source = pixels(50)
     small, same, other = load(source, 5), load(source, 5), load(source, 5, seed=1)
     assert torch.equal(small, same)
     assert not torch.equal(small, other)
     assert torch.equal(load(source, 20)[:5], small)
-    assert torch.equal(load(source, 50), load(source))
+    assert torch.equal(load(source, 50)[:5], small)
+    assert torch.equal(load(source)[0], load(source[:1])[0])
 
 
 def test_a_draw_leaves_the_global_generators_alone():

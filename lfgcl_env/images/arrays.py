@@ -57,7 +57,7 @@ def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
 
     Args:
         available: how many there are.
-        count: how many are wanted; None or all of them keeps their order.
+        count: how many are wanted; None for all, in their order.
         seed: of the draw.
         where: what holds the images, for errors.
 
@@ -69,7 +69,7 @@ def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
     """
     if available < (count or 1):
         raise TooFewImages(f"{where} holds {available} images, and {count or 'some'} are needed")
-    if count is None or count == available:
+    if count is None:
         return torch.arange(available)
     return torch.from_numpy(_shuffled(available, seed)[:count])
 
