@@ -17,6 +17,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.envs.embedding import observed_budget
+
 Action = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
@@ -141,7 +143,7 @@ class SearchAgent:
         It is the best strategy of the nearest budget that was searched; before the first step,
         where the search would begin.
         """
-        budget = (float(np.ravel(observation)[-1]) + 1.0) / 2.0  # see lfgcl_env.envs.embedding
+        budget = observed_budget(observation)
         if not self._found:
             return prune_ratios(self._begin(budget, self._draws).start), None
         nearest = min(self._found, key=lambda known: abs(known - budget))

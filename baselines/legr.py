@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.global_threshold import Scores, keep_highest
+from lfgcl_env.envs.embedding import observed_budget
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.visits import problem_of
 
@@ -134,8 +135,8 @@ class LeGRAgent:
 
     def predict(self, observation: Any, **_: Any) -> tuple[Action, None]:
         """Return the action of the best ranking for the observed budget, and no state."""
-        budget = (float(np.ravel(observation)[-1]) + 1.0) / 2.0  # see lfgcl_env.envs.embedding
-        return self._action(self.affine, max(budget, self.problem.lowest_budget)), None
+        budget = max(observed_budget(observation), self.problem.lowest_budget)
+        return self._action(self.affine, budget), None
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the best ranking as text, one line with scale and shift per group.

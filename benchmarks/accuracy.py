@@ -11,7 +11,6 @@ can be stopped and started again; --report makes the tables from what is there.
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from provenance import RESULTS, write
+from rows import lines
 
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
@@ -216,12 +216,6 @@ def report(options: argparse.Namespace, path: Path) -> None:
         scores = ", ".join(f"{s:.2f}" for s in row["top1"])  # type: ignore[union-attr]
         print(f"| {row['budget']:.0%} | {row['method']} | {row['mean']:.2f} | {scores} |")
     write(f"accuracy_{options.network}", {"network": options.network, "table": table})
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The results that are there already."""
-    if path.exists():
-        yield from (json.loads(line) for line in path.read_text().splitlines())
 
 
 if __name__ == "__main__":

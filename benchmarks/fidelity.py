@@ -11,7 +11,6 @@ results/fidelity_NETWORK.jsonl.
 
 import argparse
 import json
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from provenance import RESULTS, write
+from rows import lines
 from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
@@ -76,8 +76,7 @@ def measure(options: argparse.Namespace, path: Path) -> None:
     targets = {key: p.features(p.channels)[0] for key, p in problems.items()}
     classifier = baseline.network.linear
     finisher = problems["least_squares", 256]
-    add_missing(problems, path)
-    done = {(r["budget"], tuple(r["keep"])) for r in _lines(path)}
+    done = {(r["budget"], tuple(r["keep"])) for r in lines(path)}
     for budget in options.budgets:
         strategies = draw(finisher, budget, options.strategies, options.seed)
         for keep in tqdm(strategies, desc=f"{options.network} at {budget:.0%}"):
@@ -89,7 +88,7 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                 pair = (classifier(targets[repair, count]), classifier(features))
                 for name, value in compare(targets[repair, count], features, *pair).items():
                     signals[f"{repair} {name} {count}"] = value
-            signals |= of_problems(problems, keep)
+                signals[f"{repair} repairable {count}"] = problem.evaluate(keep).similarity
             network, _ = finisher.finish(keep, images[-options.repair_images :], REPAIR_OPTIONS)
             features, target = finisher.features(keep, network)[0], targets["least_squares", 256]
             pair = (classifier(target), network.linear(features))
@@ -104,27 +103,6 @@ def measure(options: argparse.Namespace, path: Path) -> None:
             }
             with path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-
-
-def of_problems(
-    problems: dict[tuple[str, int], PruningProblem],
-    keep: NDArray[np.int64],
-    known: Collection[str] = (),
-) -> dict[str, float]:
-    """The similarity that is not of two feature matrices alone, where it is not known yet."""
-    names = {f"{repair} repairable {count}": p for (repair, count), p in problems.items()}
-    return {n: p.evaluate(keep).similarity for n, p in names.items() if n not in known}
-
-
-def add_missing(problems: dict[tuple[str, int], PruningProblem], path: Path) -> None:
-    """Add to lines from before there was this similarity what needs no sequential repair."""
-    rows = _lines(path)
-    for row in tqdm(rows, desc="lines without 'repairable'"):
-        row["signals"] |= of_problems(problems, np.array(row["keep"]), row["signals"])
-    if rows:
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        partial.replace(path)
 
 
 def compare(
@@ -178,7 +156,7 @@ def _allocated(problem: PruningProblem, budget: float) -> NDArray[np.float64]:
 
 def report(options: argparse.Namespace, path: Path) -> None:
     """Write correlations of every signal to results/fidelity_NETWORK.json and print the table."""
-    rows = [r for r in _lines(path) if r["budget"] in options.budgets]
+    rows = [r for r in lines(path) if r["budget"] in options.budgets]
     table = []
     for signal in set.intersection(*(set(row["signals"]) for row in rows)):
         spearman, kendall, half = [], [], []
@@ -205,10 +183,6 @@ def report(options: argparse.Namespace, path: Path) -> None:
         means = [float(np.mean(row[key])) for key in ("spearman", "kendall", "top_half")]
         print(f"{row['signal']!s:<34} {means[0]:9.3f} {means[1]:8.3f} {means[2]:9.3f}")
     print(write(f"fidelity_{options.network}", result))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import gymnasium as gym
 import torch
 
 import lfgcl_env
+from lfgcl_env.envs.accuracy import StrategyAccuracy
 from lfgcl_env.images import LabelledImages, load_held_out, load_test_set, top1
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.shortlist import QUICK
@@ -164,18 +165,12 @@ class AccuracyReward(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], labelled: LabelledImages) -> None:
         super().__init__(env)
-        self._problem, self._labelled = problem_of(env), labelled
-        self._accuracies: dict[tuple[int, ...], float] = {}
+        self._accuracy = StrategyAccuracy(problem_of(env), labelled)
 
     def step(self, action: Any) -> Any:
         """Step, and exchange the reward."""
         observation, _, terminated, truncated, info = self.env.step(action)
-        keep = tuple(info["channels"].tolist())
-        if keep not in self._accuracies:
-            network = self._problem.compress(keep)
-            percent = top1(network, self._labelled, device=self._problem.device)
-            self._accuracies[keep] = percent / 100
-        accuracy = self._accuracies[keep]
+        accuracy = self._accuracy(info["channels"])
         return observation, accuracy, terminated, truncated, info | {"similarity": accuracy}
 
 

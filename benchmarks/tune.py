@@ -24,6 +24,7 @@ import optuna
 import torch
 import yaml
 from provenance import RESULTS, write
+from rows import lines
 
 import lfgcl_env  # noqa: F401 - registers the ids
 from lfgcl_env import zoo
@@ -242,7 +243,7 @@ def compare(options: argparse.Namespace) -> None:
                     "evaluations": options.evaluations,
                     "budget": budget, "seed": seed,
                 }  # fmt: skip
-                if any(run.items() <= row.items() for row in rows(path)):
+                if any(run.items() <= row.items() for row in lines(path)):
                     continue
                 curve, seconds = runs(settings, seed, budget)
                 run["seconds_per_evaluation"] = round(seconds, 4)
@@ -256,7 +257,7 @@ def compare(options: argparse.Namespace) -> None:
 def report(path: Path) -> None:
     """Print and write the means over seeds of what was compared."""
     by: dict[tuple[Any, ...], list[Settings]] = {}
-    for row in rows(path):
+    for row in lines(path):
         key = (
             "algorithm",
             "settings",
@@ -282,13 +283,6 @@ def report(path: Path) -> None:
     for line in table:
         print("  ".join(f"{value}" for value in line.values()))
     write("tune_compared", {"versions": versions(), "means": table})
-
-
-def rows(path: Path) -> list[Settings]:
-    """Lines of a JSON Lines file; none if there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def versions() -> dict[str, str]:

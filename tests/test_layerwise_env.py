@@ -22,7 +22,7 @@ from networks_for_tests import (
     simple_problem,
 )
 
-from lfgcl_env.envs import AMCEnv, layerwise_env
+from lfgcl_env.envs import AMCEnv, accuracy
 from lfgcl_env.envs.amc_bound import ActionBound
 from lfgcl_env.envs.amc_state import FEATURES, AMCState
 from lfgcl_env.images import LabelledImages, top1
@@ -298,7 +298,7 @@ def test_the_accuracy_of_a_strategy_is_measured_once(monkeypatch):
         measured.append(network)
         return top1(network, test_set, **arguments)
 
-    monkeypatch.setattr(layerwise_env, "top1", counted)
+    monkeypatch.setattr(accuracy, "top1", counted)
     env = tiny(reward="accuracy", labelled=labelled())
     rewards = [play(env, ratios)[-1][1] for ratios in ([0.5, 0.5], [0.2, 0.5], [0.5, 0.5])]
     assert rewards[0] == rewards[2]

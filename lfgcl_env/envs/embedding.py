@@ -1,5 +1,7 @@
 """Layer embeddings: one row of fixed-scale numbers per group, what an agent sees of a network."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,7 +38,17 @@ FEATURES: tuple[str, ...] = (
 KEEP_RATIOS = (0.75, 0.5, 0.25)
 """Where the measured sensitivity of a group (its error curve) is read off."""
 
+_BUDGET = FEATURES.index("budget")
 _DYNAMIC = 3  # the last columns change from step to step
+
+
+def observed_budget(observation: NDArray[np.floating[Any]]) -> float:
+    """Return the budget that an observation tells, flattened or not.
+
+    >>> observed_budget(np.zeros((9, len(FEATURES)), dtype=np.float32))
+    0.5
+    """
+    return (float(np.ravel(observation)[_BUDGET]) + 1.0) / 2.0
 
 
 class Embedding:

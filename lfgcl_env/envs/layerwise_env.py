@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.envs.accuracy import StrategyAccuracy
 from lfgcl_env.envs.amc_bound import ActionBound
 from lfgcl_env.envs.amc_state import FEATURES, AMCState
 from lfgcl_env.envs.budgets import Budget
 from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
-from lfgcl_env.images import LabelledImages, load_held_out, top1
+from lfgcl_env.images import LabelledImages, load_held_out
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.names import check_choice
 from lfgcl_env.networks import Baseline
@@ -187,6 +188,7 @@ class AMCEnv(PruningEnv):
         )
         baseline = self.problem.baseline
         self.labelled: LabelledImages | None = None
+        self._accuracy: StrategyAccuracy | None = None
         if reward == "accuracy":
             self.labelled = labelled or load_held_out(
                 str(images),
@@ -199,6 +201,7 @@ class AMCEnv(PruningEnv):
                 download=download,
             )
             _check_labels_fit(self.labelled, baseline)
+            self._accuracy = StrategyAccuracy(self.problem, self.labelled)
         self._bound = ActionBound(
             self.problem,
             round_to=round_to,
@@ -208,7 +211,6 @@ class AMCEnv(PruningEnv):
         )
         self._check_budget(self._budgets[0])
         self._state = AMCState(self.problem)
-        self._accuracies: dict[tuple[int, ...], float] = {}
         self.steps_per_strategy = len(self.problem.groups)
         self.action_space = gym.spaces.Box(0.0, 1.0, (1,), np.float32)
         self.observation_space = gym.spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
@@ -266,13 +268,8 @@ class AMCEnv(PruningEnv):
         assert self._keep is not None
         self._evaluation = self.problem.evaluate(self._keep)
         scored = {"similarity": self._evaluation.similarity}
-        if self.labelled is not None:
-            key = self._evaluation.keep
-            if key not in self._accuracies:
-                network = self.problem.compress(self._keep)
-                percent = top1(network, self.labelled, device=self.problem.device)
-                self._accuracies[key] = percent / 100
-            scored["accuracy"] = self._accuracies[key]
+        if self._accuracy is not None:
+            scored["accuracy"] = self._accuracy(self._keep)
         return scored[self.reward], scored
 
     def _observation(self) -> Observation:
