@@ -179,9 +179,7 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     """A network besides environments, see :func:`lfgcl_env.commands.targets.load_network`."""
     parser.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
-    parser.add_argument(
-        "--weights", default="published", help=f"{ENV_OPTIONS['weights'][1]} (published)"
-    )
+    parser.add_argument("--weights", help=ENV_OPTIONS["weights"][1])
     _add_input_size(parser)
 
 

@@ -66,7 +66,11 @@ SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
     "evaluations": (positive, "distinct strategies to score"),
     "seed": (natural, "of the agent, the choice of images, and random weights"),
     "shortlist": (natural, "best strategies to repair sequentially and compare; 0: none"),
-    "repair_images": (positive, "other unlabelled images for these repairs"),
+    "repair_images": (
+        positive,
+        "other unlabelled images for these repairs; by default 1024, or, where there are not so "
+        "many others, all images that there are",
+    ),
     "front": (several, "for a range of budgets: how many of them get a network, ends included"),
     "threads": (
         positive,
@@ -74,11 +78,16 @@ SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
     ),
 }
 ENV_OPTIONS: dict[str, tuple[Any, str]] = {
-    "weights": (str, "'published', 'embedded', 'random', or the path of a state dict"),
+    "weights": (
+        str,
+        "'published', 'random', the path of a state dict, or 'embedded': from the package. By "
+        "default what `lfgcl list` says for an environment, and published for a network",
+    ),
     "images": (
         str,
         "CIFAR10, CIFAR100, a folder of images, an image sheet (.png); 'embedded': from the "
-        "package; 'synthetic': made from the network alone; or 'random': noise",
+        "package; 'synthetic': made from the network alone; or 'random': noise. By default "
+        "embedded for embedded weights, else CIFAR10",
     ),
     "num_images": (positive, "how many calibration images; they need no labels"),
     "budget": (
@@ -103,8 +112,13 @@ DEFAULTS: dict[str, Any] = {
     "evaluations": 400,
     "seed": 0,
     "shortlist": 8,
-    "repair_images": 1024,
+    "repair_images": None,
     "front": 6,
     "threads": 1,
     "init_from": None,
-} | {name: inspect.signature(LFGCLEnv.__init__).parameters[name].default for name in ENV_OPTIONS}
+} | {
+    name: inspect.signature(LFGCLEnv.__init__).parameters[name].default
+    for name in ENV_OPTIONS
+    if name != "weights"
+}
+DEFAULTS["weights"] = None  # the id's

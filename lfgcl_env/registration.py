@@ -20,6 +20,12 @@ GLOBAL_IDS: dict[str, str] = {f"LFGCL-{name}v0": network for name, network in NE
 LAYERWISE_IDS: dict[str, str] = {f"AMC-{name}v0": network for name, network in NETWORKS.items()}
 """The layerwise environments' ids and their networks."""
 
+ANY_IDS = ("LFGCL-v0", "AMC-v0")
+"""The ids for any network."""
+
+EMBEDDED = ("resnet20",)
+"""Networks whose ids take their weights from the package by default."""
+
 _ENTRY_POINTS = (
     ("lfgcl_env.envs.global_env:LFGCLEnv", GLOBAL_IDS),
     ("lfgcl_env.envs.layerwise_env:AMCEnv", LAYERWISE_IDS),
@@ -31,4 +37,7 @@ def register_all() -> None:
     for entry_point, ids in _ENTRY_POINTS:
         for env_id, network in ids.items():
             if env_id not in gym.registry:
-                gym.register(env_id, entry_point=entry_point, kwargs={"network": network})
+                kwargs = {"network": network}
+                if network in EMBEDDED and env_id not in ANY_IDS:
+                    kwargs["weights"] = "embedded"
+                gym.register(env_id, entry_point=entry_point, kwargs=kwargs)

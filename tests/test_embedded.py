@@ -6,15 +6,18 @@ import json
 import socket
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import lfgcl_env
+from lfgcl_env.cli import main
 from lfgcl_env.envs.calibration import load_calibration
 from lfgcl_env.images import embedded_sheet, write_sheet
 from lfgcl_env.networks import Normalization, build_network, load_baseline
 from lfgcl_env.networks.embedded import embedded_names, load_embedded, read_card
+from lfgcl_env.runs import RunFolder
 
 NORMALIZATION = Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 PACKAGE = Path(lfgcl_env.__file__).parent
@@ -124,6 +127,58 @@ def test_images_that_are_not_there_are_told_with_those_that_are(resnet20):
         embedded_sheet("resnet56")
     with pytest.raises(ValueError, match="no images for a network without a name"):
         embedded_sheet(None)
+
+
+def test_embedded_weights_bring_their_images_unless_others_are_asked_for(resnet20):
+    env = gym.make("LFGCL-ResNet20-v0", num_images=6).unwrapped
+    assert (env.problem.baseline.weights, env.images, env.problem.images) == (
+        "embedded", "embedded", 6,
+    )  # fmt: skip
+    assert gym.make("LFGCL-ResNet20-v0", images="random", num_images=4).unwrapped.images == "random"
+    with pytest.raises(FileNotFoundError, match="CIFAR10 is not in"):
+        gym.make("LFGCL-ResNet20-v0", weights="random", data_root="nowhere")
+
+
+def test_the_layerwise_environment_takes_its_labels_where_there_are_some(resnet20):
+    env = gym.make("AMC-ResNet20-v0", reward="similarity", num_images=4).unwrapped
+    assert (env.problem.baseline.weights, env.images) == ("embedded", "embedded")
+    with pytest.raises(FileNotFoundError, match="CIFAR10 is not in"):
+        gym.make("AMC-ResNet20-v0", data_root="nowhere")
+
+
+def test_images_for_the_repair_are_others_or_all_that_there_are(resnet20):
+    env = gym.make("LFGCL-ResNet20-v0", num_images=4).unwrapped
+    used, others = env._load(4), env.repair_images(2)
+    assert torch.equal(others, env.other_images(2))
+    assert not any(torch.equal(one, other) for one in used for other in others)
+    assert env.other_images(3) is None
+    assert len(env.repair_images(3)) == 6
+    made = gym.make("LFGCL-ResNet20-v0", images="random", num_images=4).unwrapped
+    assert len(made.repair_images(2)) == 4
+
+
+def test_without_a_network_what_is_embedded_is_pruned(resnet20, tmp_path, capsys):
+    options = ["--agent", "random", "--evaluations", "2", "--shortlist", "2"]
+    options += ["--data-root", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main(["prune", "LFGCL-ResNet20-v0", "--num-images", "6", *options]) == 0
+    printed = capsys.readouterr()
+    assert "CIFAR10 is not at hand" in printed.out
+    assert "lfgcl evaluate" in printed.out
+    recorded = RunFolder(tmp_path / "run").described()["arguments"]
+    assert (recorded["weights"], recorded["images"]) == ("embedded", "embedded")
+    assert main(["inspect", "LFGCL-ResNet20-v0"]) == 0
+    assert "embedded" in capsys.readouterr().out
+
+
+def test_without_a_network_what_needs_one_says_so(resnet20, torch_home, tmp_path, capsys):
+    search = ["--evaluations", "1", "--out", str(tmp_path / "run")]
+    assert main(["prune", "LFGCL-ResNet32-v0", *search]) == 2
+    assert "cannot download" in capsys.readouterr().err
+    search += ["--images", "CIFAR10", "--data-root", str(tmp_path)]
+    assert main(["prune", "LFGCL-ResNet20-v0", *search]) == 2
+    assert "download=True" in capsys.readouterr().err
+    assert main(["prune", "LFGCL-ResNet20-v0", *search, "--download"]) == 2
+    assert "cannot download CIFAR10" in capsys.readouterr().err
 
 
 def test_what_is_embedded_is_installed_with_the_package():

@@ -5,6 +5,7 @@ from typing import Any
 
 from lfgcl_env import zoo
 from lfgcl_env.agent import local_agents
+from lfgcl_env.commands.targets import default_weights
 from lfgcl_env.commands.text import columns
 from lfgcl_env.networks import network_names
 from lfgcl_env.registration import GLOBAL_IDS, LAYERWISE_IDS
@@ -16,7 +17,7 @@ def show_names(_: dict[str, Any]) -> None:
     sb3 = "Stable-Baselines3" + ("" if find_spec("stable_baselines3") else missing)
     ids = GLOBAL_IDS | LAYERWISE_IDS
     print("environments")
-    for line in columns([[name, network] for name, network in ids.items()]):
+    for line in columns([[name, network, default_weights(name)] for name, network in ids.items()]):
         print(f"  {line}")
     print("networks")
     for line in (*network_names(), "torchvision:NAME", "package.module:function"):

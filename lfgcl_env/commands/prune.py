@@ -1,13 +1,19 @@
 """``lfgcl prune``: search, and say what was found."""
 
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
+from torch import Tensor
 
 from lfgcl_env.agent import find_agent
-from lfgcl_env.commands.targets import check_device, make_env
+from lfgcl_env.commands.evaluate import evaluate
+from lfgcl_env.commands.targets import check_device, default_weights, make_env
 from lfgcl_env.commands.text import METRIC_NAMES, columns, described
+from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.front import label
 from lfgcl_env.front_files import TABLE, read_front
 from lfgcl_env.init_from import find_learnt
@@ -55,16 +61,13 @@ def prune(arguments: dict[str, Any]) -> None:
     if asked["init_from"]:
         find_learnt(asked["init_from"], asked["agent"])
     check_device(asked["device"])
+    asked["weights"] = asked["weights"] or default_weights(asked["target"])
     torch.set_num_threads(asked["threads"])
     env = make_env(asked["target"], {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV})
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
+    asked["images"] = env.unwrapped.images  # type: ignore[attr-defined]
     print(_introduction(problem, budgets_of(env)), flush=True)
-    more = env.unwrapped.other_images(asked["repair_images"]) if asked["shortlist"] else None  # type: ignore[attr-defined]
-    if asked["shortlist"] and more is None:
-        raise ValueError(
-            f"there are no {asked['repair_images']} images to repair on besides the "
-            f"{problem.images} for the search: lower --repair-images, or give --shortlist 0"
-        )
+    more = _repair_images(env, asked["repair_images"]) if asked["shortlist"] else None
     try:
         result = search(
             env,
@@ -85,6 +88,20 @@ def prune(arguments: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
     print(_summary(result, problem))
+    _test(run.path, problem, asked)
+
+
+def _repair_images(env: gym.Env[Any, Any], count: int | None) -> Tensor:
+    own: PruningEnv = env.unwrapped  # type: ignore[assignment]
+    if count is None:
+        return own.repair_images()
+    found = own.other_images(count)
+    if found is None:
+        raise ValueError(
+            f"there are no {count} images to repair on besides the {own.problem.images} for the "
+            "search: lower --repair-images or leave it out, or give --shortlist 0"
+        )
+    return found
 
 
 def _interrupted(run: RunFolder) -> str:
@@ -111,7 +128,6 @@ def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
 
 def _summary(result: SearchResult, problem: PruningProblem) -> str:
     folder = result.folder
-    data = {10: "CIFAR10", 100: "CIFAR100"}.get(problem.baseline.num_classes, "NAME")
     lines = _front(result, problem) if result.front else _single(result, problem)
     return "\n".join(
         (
@@ -127,9 +143,24 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
                 )
                 if folder and (folder / name).exists()
             ),
-            f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}",
         )
     )
+
+
+def _test(folder: Path, problem: PruningProblem, asked: Mapping[str, Any]) -> None:
+    """Say what the result is worth on labelled test images if they are at hand, or how to ask."""
+    baseline = problem.baseline
+    data = {10: "CIFAR10", 100: "CIFAR100"}.get(baseline.num_classes, "NAME")
+    trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
+    if trained and data != "NAME":
+        where = {"data_root": asked["data_root"], "device": asked["device"]}
+        try:
+            evaluate({"run": folder, "data": data, "download": False, **where})
+        except FileNotFoundError:
+            print(f"{data} is not at hand to test it on")
+        else:
+            return
+    print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}")
 
 
 def _single(result: SearchResult, problem: PruningProblem) -> list[str]:

@@ -48,7 +48,7 @@ def synthesize(arguments: dict[str, Any]) -> None:
         folder.rmdir()
     print(f"{out}  {count} images, {out.stat().st_size:,} bytes")
     weights = arguments["weights"]
-    given = "" if weights == "published" else f" --weights {shlex.quote(weights)}"
+    given = f" --weights {shlex.quote(weights)}" if weights else ""
     print(
         f"next: lfgcl prune {shlex.quote(arguments['network'])}{given} "
         f"--images {shlex.quote(str(out))} --out runs/synthetic"

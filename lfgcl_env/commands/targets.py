@@ -26,22 +26,34 @@ def load_network(arguments: Mapping[str, Any], seed: int = 0) -> Baseline:
     """Load the network that a command was given by its name or by an environment's id.
 
     Args:
-        arguments: ``network``, ``weights``, ``input_shape`` and ``normalization``.
+        arguments: ``network``, ``weights`` (None for the default), ``input_shape`` and
+            ``normalization``.
         seed: of random weights.
 
     Raises:
         ValueError: for an unknown id or network, or arguments that do not fit it.
     """
     name = arguments["network"]
+    weights = arguments["weights"] or default_weights(name)
     if looks_like_id(name):
         name = gym.spec(check_id(name)).kwargs.get("network", name)
     return load_baseline(
         name,
-        arguments["weights"],
+        weights,
         input_shape=arguments["input_shape"],
         normalization=arguments["normalization"],
         seed=seed,
     )
+
+
+def default_weights(target: str) -> str:
+    """Return the weights that an environment has by its id, or a network by its name.
+
+    Raises:
+        ValueError: for an unknown id.
+    """
+    kwargs = gym.spec(check_id(target)).kwargs if looks_like_id(target) else {}
+    return str(kwargs.get("weights", "published"))
 
 
 def looks_like_id(name: str) -> bool:
@@ -50,7 +62,7 @@ def looks_like_id(name: str) -> bool:
     >>> looks_like_id("LFGCL-ResNet56"), looks_like_id("torchvision:resnet18")
     (True, False)
     """
-    return bool(re.search(r"-v\d+$", name)) or name.lower().startswith("lfgcl-")
+    return bool(re.search(r"-v\d+$", name)) or name.lower().startswith(("lfgcl-", "amc-"))
 
 
 def check_id(name: str) -> str:

@@ -17,7 +17,18 @@ from lfgcl_env.networks import Baseline
 OF_BASELINE = ("embedded", "synthetic", "random")
 """Words for images that depend on the network."""
 
+MADE = ("synthetic", "random")
+"""Words for images that are made when they are asked for, as many as are wanted."""
+
 DEFAULT_COUNT = 256
+
+
+def default_images(baseline: Baseline) -> str:
+    """Return what calibration images are taken from for a baseline unless others are asked for.
+
+    Embedded weights come with images made from them, so that nothing has to be downloaded.
+    """
+    return "embedded" if baseline.weights == "embedded" else "CIFAR10"
 
 
 def load_calibration(
@@ -46,7 +57,7 @@ def load_calibration(
             ValueError for embedded images of a network that has none, and synthetic ones of a
             network without BatchNorm.
     """
-    if isinstance(images, str) and images in ("random", "synthetic"):
+    if isinstance(images, str) and images in MADE:
         wanted = DEFAULT_COUNT if count is None else count
         if wanted < 2:
             raise ValueError(f"at least 2 calibration images are needed, got {wanted}")

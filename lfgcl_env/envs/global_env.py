@@ -88,9 +88,11 @@ class LFGCLEnv(PruningEnv):
     | argument | default | meaning |
     |---|---|---|
     | `network` | from the id | name, `"torchvision:NAME"`, `"package.module:function"`, module |
-    | `weights` | `"published"` | also `"embedded"`, `"random"`, or the path of a state dict |
-    | `images` | `"CIFAR10"` | also `"CIFAR100"`, a folder, an image sheet, a tensor, an array, |
-    | | | `"synthetic"` (from the network alone), `"embedded"`, `"random"` (noise) |
+    | `weights` | from the id | `"published"`, `"random"`, the path of a state dict, or |
+    | | | `"embedded"`: from the package, the default of the ids of ResNet-20 and ResNet-56 |
+    | `images` | None | `"CIFAR10"`, `"CIFAR100"`, a folder, an image sheet, a tensor, an array, |
+    | | | `"synthetic"` (from the network alone), `"embedded"`, `"random"` (noise); None: |
+    | | | `"embedded"` for embedded weights, else `"CIFAR10"` |
     | `num_images` | 256 | how many calibration images |
     | `budget` | 0.5 | fraction of the baseline's cost that may remain, or a range `(low, high)` |
     | `budget_metric` | `"macs"` | `"macs"` or `"params"` |
@@ -121,7 +123,7 @@ class LFGCLEnv(PruningEnv):
         network: str | nn.Module | Baseline = "resnet56",
         *,
         weights: str = "published",
-        images: str | Tensor | NDArray[Any] = "CIFAR10",
+        images: str | Tensor | NDArray[Any] | None = None,
         num_images: int | None = 256,
         budget: Budget = 0.5,
         budget_metric: str = "macs",

@@ -121,7 +121,8 @@ class AMCEnv(PruningEnv):
     | `max_prune_ratio` | 0.8 | most that is pruned of any group, AMC's `a_max` |
     | `spend_budget` | False | whether actions are also bounded so that the budget is spent |
 
-    All others are those of `LFGCLEnv`, less `horizon`, with the same defaults. With
+    All others are those of `LFGCLEnv`, less `horizon`, with the same defaults, except that
+    `images` is `"CIFAR10"` where it has to provide labels too. With
     `spend_budget=True` the last group that is not kept whole cannot keep more without exceeding the
     budget; without it, as in AMC, an agent may prune more than it has to.
 
@@ -140,7 +141,7 @@ class AMCEnv(PruningEnv):
         max_prune_ratio: float = 0.8,
         spend_budget: bool = False,
         weights: str = "published",
-        images: str | Tensor | NDArray[Any] = "CIFAR10",
+        images: str | Tensor | NDArray[Any] | None = None,
         num_images: int | None = 256,
         budget: Budget = 0.5,
         budget_metric: str = "macs",
@@ -162,6 +163,7 @@ class AMCEnv(PruningEnv):
     ) -> None:
         self.reward = check_choice(reward, REWARDS, "reward")
         if reward == "accuracy" and labelled is None:
+            images = "CIFAR10" if images is None else images
             _check_labels_wanted(images, num_labelled)
         super().__init__(
             network,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.envs.budgets import Budget, budget_range
-from lfgcl_env.envs.calibration import load_calibration
+from lfgcl_env.envs.calibration import MADE, default_images, load_calibration
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.images import TooFewImages
 from lfgcl_env.networks import Baseline, load_baseline
@@ -32,6 +32,7 @@ class PruningEnv(gym.Env[Observation, Action]):
 
     Attributes:
         problem: what is pruned.
+        images: what calibration images were taken from; ``"given"`` for a tensor or array.
         steps_per_strategy: how many steps decide one strategy that is scored.
     """
 
@@ -46,7 +47,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         network: str | nn.Module | Baseline,
         *,
         weights: str,
-        images: str | Tensor | NDArray[Any],
+        images: str | Tensor | NDArray[Any] | None,
         num_images: int | None,
         budget: Budget,
         budget_metric: str,
@@ -84,6 +85,9 @@ class PruningEnv(gym.Env[Observation, Action]):
                 **(network_arguments or {}),
             )
         )
+        images = default_images(baseline) if images is None else images
+        self.images = images if isinstance(images, str) else "given"
+        self._made = self.images in MADE
         self._load = partial(
             load_calibration, baseline, images, seed=seed, root=data_root, download=download
         )
@@ -131,6 +135,22 @@ class PruningEnv(gym.Env[Observation, Action]):
             return self._load(used + count)[used:]
         except TooFewImages:
             return None
+
+    def repair_images(self, count: int = 1024) -> Tensor:
+        """Images for sequential repair, from where the calibration images came from.
+
+        Args:
+            count: how many others than the calibration images; if there are not so many, all that
+                there are, calibration images included. Of images that are made when they are asked
+                for, the calibration images themselves.
+
+        Returns:
+            Normalised images (images, channels, height, width).
+        """
+        others = None if self._made else self.other_images(count)
+        if others is None:
+            others = self._load(self.problem.images if self._made else None)
+        return others
 
     def render(self) -> Any:
         """Show the strategy at hand: a table, an RGB array, or a window.
