@@ -65,7 +65,7 @@ class Measurement:
     def __init__(self, options: argparse.Namespace, path: Path) -> None:
         self._options, self._path = options, path
         self._done = {(r["method"], r["budget"], r["seed"]) for r in lines(path)}
-        self._baseline = load_baseline(options.network)
+        self._baseline = load_baseline(options.network, "published")
         self._test = load_test_set("CIFAR10", normalization=self._baseline.normalization)
 
     def run(self) -> None:
@@ -130,7 +130,8 @@ class Measurement:
             return
         env = gym.make(
             "LFGCL-v0",
-            network=self._options.network,
+            network=self._baseline,
+            images="CIFAR10",
             num_images=SEARCH_IMAGES,
             seed=seed,
             budget=budget,

@@ -57,7 +57,7 @@ class Measurement:
     def __init__(self, options: argparse.Namespace, path: Path) -> None:
         self._options, self._path = options, path
         self._done = {tuple(row[name] for name in IDENTITY) for row in lines(path)}
-        self._baseline = load_baseline(options.network)
+        self._baseline = load_baseline(options.network, "published")
         self._test = load_test_set("CIFAR10", normalization=self._baseline.normalization)
         self._commit = provenance()["commit"]
 

@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, path: Path) -> None:
     """Append a line for every strategy that has none yet."""
-    baseline = load_baseline(options.network)
+    baseline = load_baseline(options.network, "published")
     images = load_images(
         "CIFAR10",
         max(options.images) + options.repair_images,

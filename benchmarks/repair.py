@@ -124,7 +124,7 @@ def measure(
 
 def made(network: str, budget: float, seed: int, images: int) -> tuple[PruningProblem, Any]:
     """The problem on the first images of a draw, and the next ones to repair on."""
-    baseline = load_baseline(network)
+    baseline = load_baseline(network, "published")
     drawn = load_images(
         "CIFAR10",
         SEARCH_IMAGES + images,

@@ -33,11 +33,17 @@ def main() -> None:
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        gym.make("LFGCL-v0", network=options.network, num_images=512)
+        gym.make(
+            "LFGCL-v0",
+            network=options.network,
+            weights="published",
+            images="CIFAR10",
+            num_images=512,
+        )
         seconds.append(time.perf_counter() - started)
     result["construction_512_images"] = {"first": seconds[0], "then": float(np.median(seconds[1:]))}
 
-    baseline = load_baseline(options.network)
+    baseline = load_baseline(options.network, "published")
     images = load_images(
         "CIFAR10",
         options.images,

@@ -75,6 +75,8 @@ class Runs:
         self._envs = {
             budget: gym.make(
                 options.env,
+                weights="published",
+                images="CIFAR10",
                 num_images=options.images,
                 similarity=options.similarity,
                 budget=budget,
