@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from plots import draw
 from provenance import RESULTS, provenance
-from rows import BEFORE, Row, identity, interval, label, lines, read_rows, results_file
+from rows import BEFORE, SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file
 
 from baselines.quoted import QUOTED
 from lfgcl_env.leaderboard import Entry, add_entries
@@ -55,6 +55,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", default="published")
     parser.add_argument("--data", default="CIFAR10")
     parser.add_argument("--images", type=int, default=128, help="runs with as many")
+    parser.add_argument("--similarity", default=SIMILARITY, help="runs with this reward")
     parser.add_argument("--evaluations", type=int, default=400, help="runs with at least as many")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument(
@@ -72,7 +73,7 @@ def measured(options: argparse.Namespace, network: str) -> list[Row]:
     """
     path = results_file(options.out, network)
     count = str(options.evaluations)
-    ground = {name: getattr(options, name) for name in ("weights", "data", "images")}
+    ground = {name: getattr(options, name) for name in ("weights", "data", "images", "similarity")}
     rows = [
         row
         for row in read_rows(path)

@@ -161,7 +161,7 @@ def test_lines_from_before_there_were_baselines_count_and_are_reported(
     assert compare(run) == 0
     assert len(lines(tmp_path, "resnet20")) == 2
     board = tmp_path / "board.jsonl"
-    report([*out, "--leaderboard", str(board)])
+    report([*out, "--similarity", "mse", "--leaderboard", str(board)])
     page = (tmp_path / "compare_resnet20.md").read_text()
     assert "| 50% | lfgcl (mse reward) | 2 | 400 |" in page
     assert "| 0.9400 | 86.10 | 87.20 | 200 | 0.250 |" in page
@@ -175,7 +175,7 @@ def test_quoted_rows_stand_beside_and_are_marked(report, tmp_path):
     tested = {count: {"top1": 90.0, "keep": keep} for count in ("100", "400")}
     path = tmp_path / "compare_resnet32.jsonl"
     path.write_text(json.dumps(OLD | {"tested": tested}) + "\n")
-    report(["--network", "resnet32", "--out", str(tmp_path)])
+    report(["--network", "resnet32", "--similarity", "mse", "--out", str(tmp_path)])
     page = (tmp_path / "compare_resnet32.md").read_text()
     quoted = [row for row in QUOTED if row.network == "resnet32"]
     assert page.count("*quoted*") == len(quoted) > 0
