@@ -3,8 +3,10 @@
 One run is a contestant, an environment, a seed, a network and a budget; benchmarks/ground.py says
 what all of them share, benchmarks/contestants.py who they are. The best strategies after 100 and
 after all evaluations are repaired and tested. "Best" is by the contestant's own reward, as nobody
-else would choose for it. Every run is kept in results/compare_NETWORK.jsonl as soon as it has
-ended, so that the script can be stopped and started again: runs that are there are left out.
+else would choose for it. What an agent scores besides the strategies that it tries counts as an
+evaluation, too: the allocation's single groups halved. Every run is kept in
+results/compare_NETWORK.jsonl as soon as it has ended, so that the script can be stopped and started
+again: runs that are there are left out.
 
     python benchmarks/compare.py --network resnet20 --budgets 0.35 0.5 0.65 --processes 2
     python benchmarks/compare.py --network resnet20 --budgets 0.5 --agents lfgcl --baselines amc \
@@ -196,16 +198,18 @@ def one_run(ground: Ground, run: Row) -> Row:
         found_in = spent - env.seconds
         visited = [record.evaluation.keep for record in found.records]
         rewards, steps = np.array([r.reward for r in found.records]), found.steps
+    # What an agent has scored besides, such as single groups halved, before its first answer.
+    besides = len(problem.memory) - len(visited)
     judge = problem if "criterion" in changes else ground.problem
 
     def best(count: int) -> tuple[int, ...]:
-        return visited[int(rewards[:count].argmax())]
+        return visited[int(rewards[: max(1, count - besides)].argmax())]
 
-    counts = [*(c for c in COUNTS if c < evaluations), evaluations]
+    counts = [*(c for c in COUNTS if besides < c < evaluations), evaluations]
     last = min(evaluations, TESTED[-1])
-    to_test = [*(c for c in TESTED if c < last), last]
+    to_test = [*(c for c in TESTED if besides < c < last), last]
     return {
-        "evaluations": len(visited),
+        "evaluations": besides + len(visited),
         "steps": steps,
         "seconds": round(spent, 1),
         "agent_seconds": round(found_in, 2),

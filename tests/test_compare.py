@@ -149,6 +149,17 @@ def test_an_unknown_contestant_is_refused_before_anything_runs(compare, tmp_path
     assert not (tmp_path / "none").exists()
 
 
+def test_what_an_agent_scores_besides_its_strategies_counts(compare, tmp_path):
+    out = ["--out", str(tmp_path), "--seeds", "0", "--baselines"]
+    out += ["--budgets", "0.5", "--evaluations", "12", "--agents", "allocation", "random"]
+    assert compare([*TINY, "--network", "resnet20", "--weights", "random", *out]) == 0
+    rows = {row["agent"]: row for row in lines(tmp_path, "resnet20")}
+    assert rows["random"]["evaluations"] == 12
+    assert list(rows["random"]["best"]) == ["1", "10", "12"]
+    assert rows["allocation"]["evaluations"] == 9 + 12  # every group halved alone
+    assert list(rows["allocation"]["best"]) == ["10", "12"]
+
+
 def test_lines_from_before_there_were_baselines_count_and_are_reported(
     compare, report, tmp_path, capsys
 ):
