@@ -9,7 +9,7 @@ parts, for programs::
     budgets = spaced(0.3, 0.8, 6)
     predicted = ask(env, result.agent, budgets)  # what the agent alone is worth
     visited = [record.evaluation for record in result.records]
-    images = env.unwrapped.other_images(1024)
+    images = env.unwrapped.repair_images()
     points = list(front(env.unwrapped.problem, budgets, predicted, visited, images))
 
 A point of the front is the best of three: what the agent predicts for the budget, what the search

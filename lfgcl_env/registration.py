@@ -23,7 +23,7 @@ LAYERWISE_IDS: dict[str, str] = {f"AMC-{name}v0": network for name, network in N
 ANY_IDS = ("LFGCL-v0", "AMC-v0")
 """The ids for any network."""
 
-EMBEDDED = ("resnet20",)
+EMBEDDED = ("resnet20", "resnet56")
 """Networks whose ids take their weights from the package by default."""
 
 _ENTRY_POINTS = (
