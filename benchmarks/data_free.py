@@ -6,8 +6,8 @@ row is kept in results/data_free_NETWORK.jsonl as soon as it is there, so that t
 stopped and started again; --report only makes the table. Synthetic images wait in the user's cache.
 
 Networks that do not tell CIFAR-10's classes apart, and random weights, have no top-1. For them the
-last column is how similar the outputs stay on 1,000 of the test images: 1 less the squared error
-relative to the outputs' variance [%].
+last column is how similar the outputs stay on 1,000 of the test images: 1 / (1 + e) with the
+squared error e relative to the outputs' variance [%].
 
     python benchmarks/data_free.py
     python benchmarks/data_free.py --network resnet56 --budgets 0.5 --counts 256
@@ -44,6 +44,8 @@ KINDS = ("synthetic", "real")
 METHODS = ("uniform", "searched")
 OTHERS = 1000
 IDENTITY = ("budget", "images", "count", "method", "seed")
+GROUND = ("weights", "input_shape", "evaluations")
+"""What else rows that are compared have in common; ``evaluations`` is the number asked for."""
 
 
 def main() -> None:
@@ -70,12 +72,20 @@ class Measurement:
 
     def __init__(self, options: argparse.Namespace, path: Path) -> None:
         self._options, self._path = options, path
-        self._done = {tuple(row[name] for name in IDENTITY) for row in lines(path)}
         size = options.size
         self._baseline = load_baseline(
             options.network, options.weights, input_shape=(3, size, size) if size else None
         )
         self._score = self._top1 if self._has_top1() else self._similarity
+        self._ground = {
+            "weights": options.weights,
+            "input_shape": list(self._baseline.input_shape),
+            "evaluations": options.evaluations,
+        }
+        rows = list(lines(path))
+        if any({name: row[name] for name in GROUND} != self._ground for row in rows):
+            raise SystemExit(f"{path} has rows that differ in {', '.join(GROUND)}: move it away")
+        self._done = {tuple(row[name] for name in IDENTITY) for row in rows}
         self._commit = provenance()["commit"]
 
     def _has_top1(self) -> bool:
@@ -142,7 +152,7 @@ class Measurement:
         network, evaluation = problem.finish(keep, images, REPAIR)
         return {
             "similarity": round(evaluation.similarity, 5),
-            "evaluations": self._options.evaluations if method == "searched" else 0,
+            **self._ground,
             "search_seconds": round(searched - started, 1),
             "repair_seconds": round(time.time() - searched, 1),
             "keep": keep.tolist(),
@@ -179,7 +189,9 @@ def report(network: str, rows: list[Row]) -> None:
         difference = f"{line['difference']:+.2f}" if "difference" in line else ""
         head = f"| {line['budget']:.0%} | {line['images']} | {line['method']} | "
         print(head + " | ".join([*cells, difference]) + " |")
-    write(f"data_free_{network}", {"network": network, "table": table})
+    score = "similarity_of_outputs" if "top1" not in rows[0] else "top1"
+    print(f"({score} [%])")
+    write(f"data_free_{network}", {"network": network, "score": score, "table": table})
 
 
 def _cell(scores: dict[str, float]) -> str:

@@ -2,7 +2,8 @@
 
 A checkpoint is written after every epoch and every few minutes, and when the training is stopped
 with Ctrl-C; the same command goes on. The test images are looked at once, by --export, which writes
-half-precision weights and a model card where the package reads them.
+half-precision weights and a model card: for CIFAR-10 where the package reads them, for CIFAR-100,
+which it has no weights for, into the folder that is given.
 
     python benchmarks/train_baseline.py resnet20 --epochs 30 --export
     python benchmarks/train_baseline.py resnet56 --epochs 30 --teacher resnet56 --export
@@ -35,6 +36,8 @@ SHOWN = 20  # steps between updates of the loss: a look at it waits for the devi
 def main(arguments: list[str] | None = None) -> int:
     """Train, or go on, and export."""
     options = parser().parse_args(arguments)
+    if options.export == FOLDER and options.data != "CIFAR10":
+        parser().error(f"--export needs a folder: the package has no weights for {options.data}")
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     if options.precision == "auto":

@@ -62,6 +62,7 @@ def export(
         "parameters": sum(p.numel() for p in network.parameters()),
         "licence": "MIT",
         "recipe": asdict(recipe),
+        "teacher": PUBLISHED[recipe.teacher].url if recipe.teacher else None,
         **facts,
         "provenance": provenance(),
     }

@@ -69,7 +69,11 @@ SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
     "repair_images": (
         positive,
         "other unlabelled images for these repairs; by default 1024, or, where there are not so "
-        "many others, all images that there are",
+        "many others, all that there are; of images made for the purpose those of the search",
+    ),
+    "reward": (
+        str,
+        "of AMC- environments: accuracy, which needs labels (the default), or similarity",
     ),
     "front": (several, "for a range of budgets: how many of them get a network, ends included"),
     "threads": (
@@ -87,7 +91,7 @@ ENV_OPTIONS: dict[str, tuple[Any, str]] = {
         str,
         "CIFAR10, CIFAR100, a folder of images, an image sheet (.png); 'embedded': from the "
         "package; 'synthetic': made from the network alone; or 'random': noise. By default "
-        "embedded for embedded weights, else CIFAR10",
+        "embedded for embedded weights, CIFAR10 for others and where labels are needed",
     ),
     "num_images": (positive, "how many calibration images; they need no labels"),
     "budget": (
@@ -113,6 +117,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "shortlist": 8,
     "repair_images": None,
+    "reward": None,
     "front": 6,
     "threads": 1,
     "init_from": None,

@@ -66,6 +66,8 @@ def with_shortlist(
     if found.folder:
         kept = found.network or problem.compress(found.best.keep)
         facts = _facts(found) | {"evaluations_with_shortlist": problem.evaluations}
+        if images is not None:
+            facts["repair_images"] = len(images)
         _write_best(found.folder, problem, found.best, kept, found.shortlist, facts, say)
     return found
 

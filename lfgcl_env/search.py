@@ -98,9 +98,7 @@ def search(
     if (resume or wandb) and out is None:
         raise ValueError(f"{'resume' if resume else 'wandb'} needs out, the run folder")
     if shortlist and repair_images is None:
-        raise ValueError(
-            "a shortlist needs repair_images, such as env.unwrapped.repair_images()"
-        )
+        raise ValueError("a shortlist needs repair_images, such as env.unwrapped.repair_images()")
     if shortlist:
         trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
     if wandb:

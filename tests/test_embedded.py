@@ -152,9 +152,17 @@ def test_images_for_the_repair_are_others_or_all_that_there_are(resnet20):
     assert torch.equal(others, env.other_images(2))
     assert not any(torch.equal(one, other) for one in used for other in others)
     assert env.other_images(3) is None
-    assert len(env.repair_images(3)) == 6
+    everything = env.repair_images(3)
+    assert torch.equal(everything, torch.cat([used, others]))  # not in the order of the source
+    assert not torch.equal(everything, env._load(None))
     made = gym.make("LFGCL-ResNet20-v0", images="random", num_images=4).unwrapped
-    assert len(made.repair_images(2)) == 4
+    assert torch.equal(made.repair_images(2), made._load(4))
+
+
+def test_images_of_other_weights_are_warned_about(resnet20):
+    baseline = load_baseline("resnet20", "random")
+    with pytest.warns(UserWarning, match="made from the package's own weights of resnet20, not"):
+        load_calibration(baseline, "embedded", 4, seed=0, root=None, download=False)
 
 
 def test_without_a_network_what_is_embedded_is_pruned(resnet20, tmp_path, capsys):
@@ -162,7 +170,7 @@ def test_without_a_network_what_is_embedded_is_pruned(resnet20, tmp_path, capsys
     options += ["--data-root", str(tmp_path), "--out", str(tmp_path / "run")]
     assert main(["prune", "LFGCL-ResNet20-v0", "--num-images", "6", *options]) == 0
     printed = capsys.readouterr()
-    assert "CIFAR10 is not at hand" in printed.out
+    assert "not tested: CIFAR10 is not in" in printed.out
     assert "lfgcl evaluate" in printed.out
     recorded = RunFolder(tmp_path / "run").described()["arguments"]
     assert (recorded["weights"], recorded["images"]) == ("embedded", "embedded")
@@ -170,10 +178,23 @@ def test_without_a_network_what_is_embedded_is_pruned(resnet20, tmp_path, capsys
     assert "embedded" in capsys.readouterr().out
 
 
+def test_without_a_network_a_layerwise_environment_is_pruned(resnet20, tmp_path, capsys):
+    search = ["--evaluations", "2", "--num-images", "6", "--shortlist", "0"]
+    search += ["--data-root", str(tmp_path), "--agent", "baselines.amc:make"]
+    similar = ["--reward", "similarity", "--out", str(tmp_path / "run")]
+    assert main(["prune", "AMC-ResNet20-v0", *search, *similar]) == 0
+    assert RunFolder(tmp_path / "run").described()["arguments"]["reward"] == "similarity"
+    capsys.readouterr()
+    assert main(["prune", "LFGCL-ResNet20-v0", *search, *similar[:-1], str(tmp_path / "no")]) == 2
+    assert "--reward is for AMC- environments" in capsys.readouterr().err
+
+
 def test_without_a_network_what_needs_one_says_so(resnet20, torch_home, tmp_path, capsys):
     search = ["--evaluations", "1", "--out", str(tmp_path / "run")]
     assert main(["prune", "LFGCL-ResNet32-v0", *search]) == 2
-    assert "cannot download" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot download" in error
+    assert "'embedded', which the package has of resnet20" in error
     search += ["--images", "CIFAR10", "--data-root", str(tmp_path)]
     assert main(["prune", "LFGCL-ResNet20-v0", *search]) == 2
     assert "download=True" in capsys.readouterr().err

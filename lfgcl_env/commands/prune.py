@@ -16,10 +16,12 @@ from lfgcl_env.commands.text import METRIC_NAMES, columns, described
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.front import label
 from lfgcl_env.front_files import TABLE, read_front
+from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.init_from import find_learnt
 from lfgcl_env.logs import check_wandb
 from lfgcl_env.options import DEFAULTS
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.registration import LAYERWISE_IDS
 from lfgcl_env.results import SearchResult
 from lfgcl_env.runs import PRUNED, RunFolder
 from lfgcl_env.search import search
@@ -28,7 +30,7 @@ from lfgcl_env.visits import budgets_of
 _MAY_DIFFER = ("data_root", "download", "front", "init_from")
 _NOT_FOR_ENV = (
     "target", "agent", "evaluations", "threads", "shortlist", "repair_images", "front",
-    "init_from", "init_from_sha256",
+    "init_from", "init_from_sha256", "reward",
 )  # fmt: skip
 
 
@@ -63,7 +65,10 @@ def prune(arguments: dict[str, Any]) -> None:
     check_device(asked["device"])
     asked["weights"] = asked["weights"] or default_weights(asked["target"])
     torch.set_num_threads(asked["threads"])
-    env = make_env(asked["target"], {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV})
+    options = {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV}
+    if asked["reward"]:
+        options["reward"] = _checked_reward(asked)
+    env = make_env(asked["target"], options)
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
     asked["images"] = env.unwrapped.images  # type: ignore[attr-defined]
     print(_introduction(problem, budgets_of(env)), flush=True)
@@ -87,8 +92,16 @@ def prune(arguments: dict[str, Any]) -> None:
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
-    print(_summary(result, problem))
+    print(_summary(result, problem), flush=True)
     _test(run.path, problem, asked)
+
+
+def _checked_reward(asked: Mapping[str, Any]) -> str:
+    if asked["target"] not in LAYERWISE_IDS:
+        raise ValueError(
+            f"--reward is for AMC- environments, such as AMC-ResNet20-v0, not {asked['target']}"
+        )
+    return str(asked["reward"])
 
 
 def _repair_images(env: gym.Env[Any, Any], count: int | None) -> Tensor:
@@ -153,12 +166,15 @@ def _test(folder: Path, problem: PruningProblem, asked: Mapping[str, Any]) -> No
     data = {10: "CIFAR10", 100: "CIFAR100"}.get(baseline.num_classes, "NAME")
     trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
     if trained and data != "NAME":
-        where = {"data_root": asked["data_root"], "device": asked["device"]}
+        where = {"root": asked["data_root"], "download": asked.get("download", False)}
         try:
-            evaluate({"run": folder, "data": data, "download": False, **where})
-        except FileNotFoundError:
-            print(f"{data} is not at hand to test it on")
+            read_dataset(data, train=False, **where)
+        except (OSError, ValueError) as error:
+            print(f"not tested: {error}")
         else:
+            print(f"testing on {data}", flush=True)
+            where = {"data_root": where.pop("root"), **where, "device": asked["device"]}
+            evaluate({"run": folder, "data": data, **where})
             return
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}")
 

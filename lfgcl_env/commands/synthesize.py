@@ -49,6 +49,12 @@ def synthesize(arguments: dict[str, Any]) -> None:
     print(f"{out}  {count} images, {out.stat().st_size:,} bytes")
     weights = arguments["weights"]
     given = f" --weights {shlex.quote(weights)}" if weights else ""
+    given += f" --seed {seed}" if weights == "random" else ""
+    if arguments["input_shape"]:
+        given += f" --input-size {','.join(map(str, arguments['input_shape']))}"
+    if arguments["normalization"]:
+        parts = (",".join(map(str, numbers)) for numbers in arguments["normalization"])
+        given += f" --normalization {'/'.join(parts)}"
     print(
         f"next: lfgcl prune {shlex.quote(arguments['network'])}{given} "
         f"--images {shlex.quote(str(out))} --out runs/synthetic"

@@ -39,6 +39,7 @@ def load_calibration(
     seed: int,
     root: str | None,
     download: bool,
+    device: str = "cpu",
 ) -> Tensor:
     """Calibration images for a baseline, normalised as it expects.
 
@@ -51,6 +52,7 @@ def load_calibration(
         seed: of what is made or drawn.
         root: the folder of the data sets.
         download: fetch the data set if it is missing.
+        device: where synthetic images are made.
 
     Raises:
         ValueError, FileNotFoundError, OSError: see :func:`lfgcl_env.images.load_images`; also
@@ -75,9 +77,15 @@ def load_calibration(
     source: str | Path | Tensor | NDArray[Any] = images
     if isinstance(images, str):
         if images == "synthetic":
-            source, count = synthetic_pixels(baseline, wanted, seed=seed), None
+            source, count = synthetic_pixels(baseline, wanted, seed=seed, device=device), None
         elif images == "embedded":
             source = embedded_sheet(baseline.name)
+            if baseline.weights != "embedded":
+                warnings.warn(
+                    f"these images were made from the package's own weights of {baseline.name}, "
+                    f"not from the {baseline.weights} ones: images='synthetic' makes some",
+                    stacklevel=2,
+                )
         else:
             _check_known(images)
     return load_images(

@@ -87,11 +87,17 @@ class PruningEnv(gym.Env[Observation, Action]):
         )
         images = default_images(baseline) if images is None else images
         self.images = images if isinstance(images, str) else "given"
-        self._made = self.images in MADE
         self._load = partial(
-            load_calibration, baseline, images, seed=seed, root=data_root, download=download
+            load_calibration,
+            baseline,
+            images,
+            seed=seed,
+            root=data_root,
+            download=download,
+            device=device,
         )
         calibration = self._load(num_images)
+        self._made = calibration if self.images in MADE else None
         self.problem = PruningProblem(
             baseline,
             calibration,
@@ -147,10 +153,11 @@ class PruningEnv(gym.Env[Observation, Action]):
         Returns:
             Normalised images (images, channels, height, width).
         """
-        others = None if self._made else self.other_images(count)
-        if others is None:
-            others = self._load(self.problem.images if self._made else None)
-        return others
+        if self._made is not None:
+            return self._made
+        others = self.other_images(count)
+        # All, but in the seed's order: a folder's own is often that of its classes.
+        return self._load(len(self._load(None))) if others is None else others
 
     def render(self) -> Any:
         """Show the strategy at hand: a table, an RGB array, or a window.

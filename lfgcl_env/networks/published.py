@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lfgcl_env.names import check_choice
+from lfgcl_env.networks.embedded import embedded_names
 from lfgcl_env.networks.normalization import IMAGENET, Normalization
 from lfgcl_env.networks.state_dicts import unwrap
 
@@ -150,8 +151,8 @@ def explained_download(url: str) -> Iterator[None]:
         reason = str(getattr(error, "reason", error)) or type(error).__name__
         raise OSError(
             f"cannot download {url} ({reason}): put the file into "
-            f"{str(cached_path(url).parent)!r} by hand, or give weights='random' or the path of a "
-            "state dict"
+            f"{str(cached_path(url).parent)!r} by hand, or give weights='random', the path of a "
+            f"state dict, or 'embedded', which the package has of {' and '.join(embedded_names())}"
         ) from error
     except RuntimeError as error:
         if "invalid hash value" not in str(error):
