@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lfgcl_env.commands.targets import check_device
 from lfgcl_env.commands.text import METRIC_NAMES, columns
 from lfgcl_env.front import label
@@ -27,14 +29,43 @@ def evaluate(arguments: dict[str, Any]) -> None:
         run = RunFolder(path)
         seed = run.described()["arguments"].get("seed", 0) if run.begun else 0
         budgets = _budgets(run)
+    networks = pruned_networks(path, budgets)
+    baseline = _baseline(networks[0].pruned_structure, seed)  # type: ignore[arg-type]
+    tell_accuracy(path, budgets, networks, baseline, fitting_test_set(arguments, baseline), device)
+
+
+def pruned_networks(path: Path, budgets: Sequence[float]) -> list[nn.Module]:
+    """Load the networks of a front, or without budgets the one of a run folder or file.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`~lfgcl_env.pruning.load_pruned`.
+    """
     files = [path / network_file(b) for b in budgets] or [path / PRUNED if path.is_dir() else path]
-    networks = [load_pruned(file) for file in files]
-    structures: list[dict[str, Any]] = [network.pruned_structure for network in networks]  # type: ignore[misc]
-    baseline = _baseline(structures[0], seed)
-    test_set = fitting_test_set(arguments, baseline)
+    return [load_pruned(file) for file in files]
+
+
+def tell_accuracy(
+    path: Path,
+    budgets: Sequence[float],
+    networks: Sequence[nn.Module],
+    baseline: Baseline,
+    test_set: LabelledImages,
+    device: str,
+) -> None:
+    """Print the accuracy of pruned networks beside their baseline's, and write that of a front.
+
+    Args:
+        path: of the run folder, or of the pruned network's file.
+        budgets: of the front; empty for a single network.
+        networks: see :func:`pruned_networks`.
+        baseline: what they were pruned from.
+        test_set: images and labels.
+        device: where to compute.
+    """
     before = top1(baseline.network, test_set, device=device)
     after = [top1(network, test_set, device=device) for network in networks]
     print(f"{test_set.name}: {len(test_set.images):,} images")
+    structures: list[dict[str, Any]] = [network.pruned_structure for network in networks]  # type: ignore[misc]
     costs = [structure["evaluation"] for structure in structures]
     if not budgets:
         _print_one(before, after[0], costs[0])

@@ -1,7 +1,7 @@
 """``lfgcl prune``: search, and say what was found."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from lfgcl_env.agent import find_agent
-from lfgcl_env.commands.evaluate import evaluate
+from lfgcl_env.commands.evaluate import fitting_test_set, pruned_networks, tell_accuracy
 from lfgcl_env.commands.targets import check_device, default_weights, make_env
 from lfgcl_env.commands.text import METRIC_NAMES, columns, described
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.front import label
 from lfgcl_env.front_files import TABLE, read_front
-from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.init_from import find_learnt
 from lfgcl_env.logs import check_wandb
+from lfgcl_env.networks import Baseline
 from lfgcl_env.options import DEFAULTS
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.registration import LAYERWISE_IDS
@@ -93,7 +93,7 @@ def prune(arguments: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
     print(_summary(result, problem), flush=True)
-    _test(run.path, problem, asked)
+    _test(run.path, [point.budget for point in result.front], problem.baseline, asked)
 
 
 def _checked_reward(asked: Mapping[str, Any]) -> str:
@@ -160,21 +160,21 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
     )
 
 
-def _test(folder: Path, problem: PruningProblem, asked: Mapping[str, Any]) -> None:
+def _test(
+    folder: Path, budgets: Sequence[float], baseline: Baseline, asked: Mapping[str, Any]
+) -> None:
     """Say what the result is worth on labelled test images if they are at hand, or how to ask."""
-    baseline = problem.baseline
     data = {10: "CIFAR10", 100: "CIFAR100"}.get(baseline.num_classes, "NAME")
     trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
     if trained and data != "NAME":
-        where = {"root": asked["data_root"], "download": asked.get("download", False)}
         try:
-            read_dataset(data, train=False, **where)
+            test_set = fitting_test_set({"data": data, "download": False, **asked}, baseline)
         except (OSError, ValueError) as error:
             print(f"not tested: {error}")
         else:
             print(f"testing on {data}", flush=True)
-            where = {"data_root": where.pop("root"), **where, "device": asked["device"]}
-            evaluate({"run": folder, "data": data, **where})
+            networks = pruned_networks(folder, budgets)
+            tell_accuracy(folder, budgets, networks, baseline, test_set, asked["device"])
             return
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}")
 
