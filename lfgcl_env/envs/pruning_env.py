@@ -15,6 +15,7 @@ from lfgcl_env.envs.budgets import Budget, budget_range
 from lfgcl_env.envs.calibration import MADE, default_images, load_calibration
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.images import TooFewImages
+from lfgcl_env.images.arrays import choose
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
@@ -97,6 +98,7 @@ class PruningEnv(gym.Env[Observation, Action]):
             device=device,
         )
         calibration = self._load(num_images)
+        self._seed = seed
         self._made = calibration if self.images in MADE else None
         self.problem = PruningProblem(
             baseline,
@@ -156,8 +158,11 @@ class PruningEnv(gym.Env[Observation, Action]):
         if self._made is not None:
             return self._made
         others = self.other_images(count)
+        if others is not None:
+            return others
         # All, but in the seed's order: a folder's own is often that of its classes.
-        return self._load(len(self._load(None))) if others is None else others
+        images = self._load(None)
+        return images[choose(len(images), len(images), self._seed, self.images)]
 
     def render(self) -> Any:
         """Show the strategy at hand: a table, an RGB array, or a window.
