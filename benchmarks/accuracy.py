@@ -14,12 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
 from provenance import RESULTS, write
 from rows import lines
 
+from baselines import uniform
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
@@ -107,12 +109,12 @@ class Measurement:
             for name, criterion, repair in CONTROLS:
                 if self._missing(name, budget, seed):
                     problem = self._problem(criterion, repair, seed)
-                    keep = problem.project(np.full(len(problem.groups), 0.5), budget)
+                    keep = uniform.strategy(problem, budget)
                     self._add(name, budget, seed, problem.compress(keep), keep)
         problem = self._problem("obs", "least_squares", seed)
-        uniform = problem.project(np.full(len(problem.groups), 0.5), budget)
+        halved = uniform.strategy(problem, budget)
         if controls:
-            self._repaired("uniform", budget, seed, problem, uniform)
+            self._repaired("uniform", budget, seed, problem, halved)
         allocation = self._named("allocation")
         if self._missing(f"{allocation}, alternating", budget, seed):
             started = time.time()

@@ -14,12 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
 import torch
 from ground import Ground
 from provenance import RESULTS, write
 from rows import interval, lines
 
+from baselines import uniform
 from lfgcl_env.front import ask
 from lfgcl_env.images import LabelledImages
 from lfgcl_env.search import search
@@ -77,8 +79,7 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> None:
         found = search(ground.env, options.agent, options.each, seed=seed)
         keep("per budget", budget, found.best, ground)
         if ("uniform", budget) not in done and seed == options.seeds[0]:
-            half = np.full(len(ground.problem.groups), 0.5)
-            strategy = ground.problem.project(half, budget)
+            strategy = uniform.strategy(ground.problem, budget)
             keep("uniform", budget, ground.problem.evaluate(strategy), ground)
 
 

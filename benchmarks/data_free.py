@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from provenance import RESULTS, provenance, write
 from rows import Row, lines
 from torch import Tensor, nn
 
+from baselines import uniform
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, synthetic_pixels, top1
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import to_inputs
@@ -147,7 +149,7 @@ class Measurement:
         if method == "searched":
             keep = np.array(search(env, AGENT, self._options.evaluations, seed=seed).best.keep)
         else:
-            keep = problem.project(np.full(len(problem.groups), 0.5), budget)
+            keep = uniform.strategy(problem, budget)
         searched = time.time()
         network, evaluation = problem.finish(keep, images, REPAIR)
         return {

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from lfgcl_env.files import write_text
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -44,12 +46,10 @@ def provenance() -> dict[str, Any]:
 
 
 def write(name: str, result: dict[str, Any]) -> Path:
-    """Write ``benchmarks/results/NAME.json``, beside it first and then renamed."""
+    """Write ``benchmarks/results/NAME.json``."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"provenance": provenance(), **result}, indent=1) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps({"provenance": provenance(), **result}, indent=1) + "\n")
     return path
 
 

@@ -25,10 +25,10 @@ from provenance import RESULTS, provenance
 from rows import BEFORE, SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file
 
 from baselines.quoted import QUOTED
+from lfgcl_env.files import write_text
 from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.runs import write_text
 from lfgcl_env.shortlist import QUICK, QUICK_IMAGES
 
 EARLY = 100

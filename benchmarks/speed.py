@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
 from provenance import write
 
+from baselines import uniform
 from lfgcl_env.images import load_images
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
@@ -77,7 +79,7 @@ def main() -> None:
         medians["forward_share"] = medians["forward"] / medians["whole_step"]
         result[label] = medians
 
-    kept = problem.kept_channels(problem.project(np.full(len(problem.groups), 0.5)))
+    kept = problem.kept_channels(uniform.strategy(problem))
     module, parts_of = baseline.network, problem._parts
     surgery = [timed(lambda: cut(module, problem.groups, kept, parts_of)) for _ in range(5)]
     result["surgery_instead_of_a_cut"] = float(np.median(surgery))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from training_data import TrainingImages, distillation_loss, normalized
 
+from lfgcl_env.files import write_beside
 from lfgcl_env.images.datasets import Split
 from lfgcl_env.networks import PUBLISHED, Normalization, build_network, load_baseline
 
@@ -167,7 +168,7 @@ class Training:
         return 100 * right / len(split.labels)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, beside the old one first and then renamed."""
+        """Write a checkpoint, whole or not at all."""
         content = {
             "recipe": asdict(self.recipe),
             "network": self._network.state_dict(),
@@ -181,9 +182,7 @@ class Training:
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(content, partial)
-        partial.replace(path)
+        write_beside(path, lambda partial: torch.save(content, partial))
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.

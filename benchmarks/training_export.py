@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 from training import CLASSES, Recipe
 
+from lfgcl_env.files import write_text
 from lfgcl_env.images import load_test_set, top1
 from lfgcl_env.networks import PUBLISHED, build_network
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict, state_sha256
@@ -66,9 +67,7 @@ def export(
         **facts,
         "provenance": provenance(),
     }
-    written = path.with_suffix(".json.partial")
-    written.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    written.replace(path.with_suffix(".json"))
+    write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
     partial.replace(path)
     return card
 

@@ -15,12 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import checkout  # noqa: F401 - baselines are found by it
 import torch
 from ground import Ground
 from provenance import RESULTS, write
 from rows import interval, lines
 
+from baselines import uniform
 from lfgcl_env.search import search
 
 
@@ -63,7 +64,7 @@ def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) 
     """Apply what was learnt to a network: at once, and as a start."""
     problem, test = ground.problem, ground.test_set()
     problem.memory.clear()
-    uniform = problem.evaluate(problem.project(np.full(len(problem.groups), 0.5), options.budget))
+    equal = problem.evaluate(uniform.strategy(problem, options.budget))
     problem.memory.clear()
     warm = search(ground.env, options.agent, options.reach, seed=seed, init_from=learnt)
     zero = warm.records[0].evaluation
@@ -75,8 +76,8 @@ def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) 
         "seed": seed,
         "budget": options.budget,
         "uniform": {
-            "similarity": uniform.similarity,
-            "top1": ground.repaired_top1(uniform.keep, test),
+            "similarity": equal.similarity,
+            "top1": ground.repaired_top1(equal.keep, test),
         },
         "zero_shot": {"similarity": zero.similarity, "top1": ground.repaired_top1(zero.keep, test)},
         "scratch": dict(zip(("50", "100", "150"), reached, strict=True)),
