@@ -16,9 +16,11 @@ follows the critics' gradient. This is DDPG (Lillicrap et al., ICLR 2016), which
   usual on the budget at hand, and standardised.
 * Four critics with batches of their own, many updates per evaluation, and the actor follows their
   mean. The projection onto the budget is part of the actor: its gradient passes through it.
-* Exploration is Gaussian in logits of keep ratios and anneals. Of many noisy actions, around the
-  actor's and around the best strategies so far, the one with the highest mean plus spread of the
-  critics is executed. The first action is the actor's own, without noise.
+* Exploration is Gaussian in logits of keep ratios and anneals. A part of it varies smoothly over
+  depth, since independent noise in many groups averages out and leaves the budget where it was
+  among the stages. Of many noisy actions, around the actor's and around the best strategies so far,
+  the one with the highest mean plus spread of the critics is executed. The first action is the
+  actor's own, without noise.
 * A strategy that was scored before teaches nothing: the noise grows until a new one is tried.
 * The best strategy is kept; ``predict`` answers with it while the critics know nothing better for
   the budget in the observation.
@@ -50,6 +52,7 @@ ERRORS = ((1.0, None), (0.75, "error_75"), (0.5, "error_50"), (0.25, "error_25")
 
 STATIC = FEATURES.index("keep_ratio")  # the columns before it do not change
 BUDGET = FEATURES.index("budget")
+POSITION = FEATURES.index("position")
 GAIN = FEATURES.index("gain")
 FREQUENCIES = 3  # sines and cosines of the position, so that single groups can be told apart
 
@@ -68,6 +71,8 @@ class Arguments:
     noise: float = 0.6  # standard deviation of the exploration at the start, in logits
     last_noise: float = 0.1  # and at the end
     anneal: int = 250  # evaluations until the end is reached
+    smooth: float = 1.0  # noise that varies smoothly over depth, relative to that of single groups
+    smooth_share: float = 0.7  # of noisy actions that have such a part
     candidates: int = 64  # noisy actions of which the critics choose one
     optimism: float = 0.5  # weight of the critics' spread in this choice
     warm_up: int = 8  # evaluations before the critics are asked
@@ -192,6 +197,10 @@ class LFGCLAgent:
         scale = noise * self._draws.uniform(0.3, 1.7, size=(a.candidates, 1))
         some = self._draws.uniform(size=shape) < self._draws.uniform(0.2, 1.0, size=(shape[0], 1))
         moves = self._draws.standard_normal(shape) * scale * some
+        waves = _smooth(observation)
+        smooth = self._draws.standard_normal((a.candidates, len(waves))) @ waves
+        has = self._draws.uniform(size=(a.candidates, 1)) < a.smooth_share
+        moves += a.smooth * noise * smooth * has
         keep = layers.on_budget(centres[torch.from_numpy(chosen)] + torch.from_numpy(moves).float())
         if count <= a.warm_up:
             return _action(keep[0])
@@ -488,6 +497,12 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{os.fspath(path)} is not a file of the LFGCL agent")
     return dict(found)
+
+
+def _smooth(observation: Observation) -> NDArray[np.float64]:
+    """Functions of depth that smooth noise is made of; (3, groups)."""
+    depth = np.asarray(observation, dtype=np.float64)[:, POSITION]
+    return np.stack([depth, np.sin(np.pi * depth), np.cos(np.pi * depth)])
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> LFGCLAgent:

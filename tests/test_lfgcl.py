@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import agents.lfgcl as lfgcl_module
 import lfgcl_env
 from agents.lfgcl import Arguments, Critics, Layers, LFGCLAgent, Replay, make
 from lfgcl_env.envs.embedding import FEATURES
@@ -234,3 +235,11 @@ def test_an_empty_replay_is_saved_and_loaded_too(env, tmp_path):
 def test_it_searches_with_several_steps_an_episode():
     several = env_of(horizon=3)
     assert len(search(several, "lfgcl", 10).records) == 10
+
+
+def test_a_part_of_the_noise_is_alike_in_neighbouring_layers(env):
+    observation, _ = env.reset()
+    waves = lfgcl_module._smooth(observation)
+    assert np.linalg.matrix_rank(waves) == len(waves)
+    steps = np.abs(np.diff(waves, axis=1)).max(1)
+    assert (steps < 0.5 * np.ptp(waves, axis=1)).all()
