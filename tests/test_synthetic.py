@@ -91,6 +91,32 @@ def test_neighbouring_pixels_are_alike_if_that_is_weighed_more(baseline):
     assert roughness(10.0) < roughness(0.0) / 2
 
 
+def test_the_start_is_as_smooth_as_natural_images_unless_white_noise_is_asked_for(baseline):
+    def roughness(slope):
+        recipe = Recipe(steps=1, batch=8, step_size=1e-9, slope=slope)
+        pixels = synthesize_batch(baseline, 0, seed=0, recipe=recipe).float()
+        return (pixels.diff(dim=3).square().mean() / pixels.var()).item()
+
+    assert roughness(1.0) < 0.6 * roughness(0.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 10), (3, 1, 1), (1, 1, 1)])
+def test_images_need_not_be_square_or_large(shape):
+    class Tiny(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(shape[0], 4, 1)
+            self.norm = nn.BatchNorm2d(4)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+    pixels = synthesize_batch(load_baseline(Tiny(), input_shape=shape), 0, seed=0, recipe=QUICK)
+    assert pixels.shape == (4, *shape)
+    assert pixels.float().std() > 1
+
+
 def test_the_baseline_is_left_as_it_was(baseline):
     before = state_sha256(baseline.network.state_dict())
     synthesize_batch(baseline, 0, seed=0, recipe=QUICK)

@@ -3,8 +3,9 @@
 Yin et al., *Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion*, CVPR 2020. Images
 are optimised so that at every BatchNorm layer they have the means and variances that the layer
 remembers of its training images. Different from it: deviations are squared and measured in the
-layer's own standard deviations, so that one weighting does for every layer and network, and the
-step size falls along a cosine; there is no competition with a student.
+layer's own standard deviations, so that one weighting does for every layer and network, the
+step size falls along a cosine, and the optimisation starts from noise with the spectrum of natural
+images instead of white noise; there is no competition with a student.
 """
 
 import copy
@@ -32,6 +33,8 @@ class Recipe:
         statistics: weight of the BatchNorm statistics beside the classification.
         variation: weight of the mean squared difference of neighbouring pixels.
         magnitude: weight of the mean squared pixel.
+        slope: how fast the start's amplitude falls with spatial frequency: 0 for white noise, about
+            1 in natural images (Field, *J. Opt. Soc. Am. A*, 1987).
         shift: rows and columns by which images are rolled at most in a step, as a fraction of
             their side.
     """
@@ -42,6 +45,7 @@ class Recipe:
     statistics: float = 10.0
     variation: float = 0.02
     magnitude: float = 1e-4
+    slope: float = 1.0
     shift: float = 1 / 16
 
 
@@ -84,7 +88,7 @@ def synthesize_batch(
     generator = torch.Generator().manual_seed(_batch_seed(seed, index))
     mean, std = _mean_and_std(baseline.normalization, baseline.input_shape[0], device)
     black, white = -mean / std, (1 - mean) / std
-    images = torch.randn(recipe.batch, *baseline.input_shape, generator=generator).to(device)
+    images = _noise((recipe.batch, *baseline.input_shape), recipe.slope, generator).to(device)
     images = images.clamp(black, white).contiguous(memory_format=torch.channels_last)
     images.requires_grad_()
     classes = torch.arange(index * recipe.batch, (index + 1) * recipe.batch, device=device)
@@ -148,6 +152,29 @@ def _deviation(norm: nn.Module, inputs: Tensor) -> Tensor:
     # The root's slope is infinite at zero, where images do not change in a channel.
     scales = ((variance + norm.eps).sqrt() / expected.sqrt() - 1).square()
     return (shifts + scales).mean()
+
+
+def _noise(shape: tuple[int, ...], slope: float, generator: torch.Generator) -> Tensor:
+    """Noise whose amplitude falls with spatial frequency, as ``1 / f ** slope``; of that shape.
+
+    As in natural images, channels are mostly alike, and brightness and contrast differ from image
+    to image, about 0 and 0.9 standard deviations of the normalization.
+    """
+    count, channels, height, width = shape
+    frequencies = (
+        torch.fft.fftfreq(height)[:, None].square() + torch.fft.fftfreq(width).square()
+    ) ** 0.5
+    amplitude = frequencies.clamp(min=1 / max(height, width)) ** -slope
+
+    def draw(channels: int) -> Tensor:
+        white = torch.randn(count, channels, height, width, generator=generator)
+        return torch.fft.ifft2(torch.fft.fft2(white) * amplitude).real
+
+    noise = draw(1) + 0.4 * draw(channels)
+    spread, mean = torch.std_mean(noise, (1, 2, 3), correction=0, keepdim=True)
+    contrast = 0.6 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator)
+    brightness = 0.5 * torch.randn(count, 1, 1, 1, generator=generator)
+    return (noise - mean) / spread.clamp(min=1e-6) * contrast + brightness
 
 
 def _moved(images: Tensor, shift: float, generator: torch.Generator) -> Tensor:
