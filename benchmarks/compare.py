@@ -10,7 +10,7 @@ again: runs that are there are left out.
 
     python benchmarks/compare.py --network resnet20 --budgets 0.35 0.5 0.65 --processes 2
     python benchmarks/compare.py --network resnet20 --budgets 0.5 --agents lfgcl --baselines amc \
-        --environments LFGCL LFGCL-accuracy AMC-similarity AMC-accuracy
+        --environments LFGCL AMC LFGCL-accuracy AMC-similarity AMC-accuracy
     python benchmarks/report.py --network resnet20
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from contestants import AGENTS, BASELINES, OWN, STRATEGIES, applies, check_names, factory
-from ground import ENVIRONMENTS, Ground
+from ground import ENVIRONMENTS, LABELLED, Ground
 from provenance import RESULTS, provenance
 from rows import SIMILARITY, Row, is_done, read_rows, results_file
 from tqdm import tqdm
@@ -42,6 +42,9 @@ COUNTS = (1, 10, 25, 50, 100, 150, 200, 250, 300, 400, 600, 800)
 TESTED = (100, 400)
 LONGER = {"cma_es": 800}  # evaluations, where --evaluations is 400: it learns from generations
 
+MACHINE = ("python", "torch", "torch-pruning", "gymnasium", "processor", "cores", "device")
+"""What a run's times depend on, besides the threads: each has one."""
+
 Outcome = tuple[Row, Row | None]
 """A planned run, and its record; None if it failed."""
 
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     runs = list(missing(options))
     bar = tqdm(total=len(runs), unit="run", mininterval=0.2 if sys.stderr.isatty() else 60)
-    commit, failed = provenance()["commit"], 0
+    here, failed = provenance(), 0
     with bar:
         for run, line in outcomes(runs, options.processes):
             what = f"{run['network']} {run['budget']:.0%} {run['environment']} {run['agent']}"
@@ -61,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed += 1
                 bar.write(f"{what} seed {run['seed']}: failed", file=sys.stderr)
             else:
-                line["commit"] = commit
+                line |= {
+                    "commit": here["commit"],
+                    "machine": {name: here[name] for name in MACHINE},
+                }
                 with results_file(options.out, run["network"]).open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 last = list(line["tested"].values())[-1]
@@ -85,7 +91,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--similarity", default=SIMILARITY, help="the reward without labels")
     parser.add_argument("--labelled", type=int, default=5000, help="for rewards with accuracy")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.35])
-    parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["LFGCL"])
+    parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["LFGCL", "AMC"])
     parser.add_argument("--agents", nargs="*", default=list(AGENTS))
     parser.add_argument("--baselines", nargs="*", default=list(BASELINES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -121,7 +127,7 @@ def missing(options: argparse.Namespace) -> Iterator[Row]:
                         "weights": options.weights,
                         "data": options.data,
                         "similarity": options.similarity,
-                        "labelled": options.labelled if "accuracy" in environment else None,
+                        "labelled": options.labelled if environment in LABELLED else None,
                     }
                     evaluations = options.evaluations
                     if evaluations == 400:

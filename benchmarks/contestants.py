@@ -52,7 +52,10 @@ OWN: dict[str, dict[str, str]] = {
 """What a method is not itself without: the order of channels, the repair before scoring."""
 
 _LAYERWISE_ONLY = ("amc_executed",)
-_GLOBAL_ONLY = (*AGENTS, "legr", "eagleeye", "gnn_rl")
+_GLOBAL_ONLY = (
+    *(name for name in AGENTS if name not in ("td3", "sac", "ppo", "ddpg", "tqc", "crossq")),
+    *("legr", "eagleeye", "gnn_rl"),
+)
 
 
 def applies(name: str, environment: str) -> bool:

@@ -24,8 +24,16 @@ REPAIR_IMAGES = 256
 NOISE = "random"
 """Instead of a data set: noise, labelled by chance, to try a script where there is no data."""
 
-ENVIRONMENTS = ("LFGCL", "LFGCL-accuracy", "AMC-similarity", "AMC-accuracy")
-"""Global or layerwise decisions, rewarded without labels or with them."""
+ENVIRONMENTS = ("LFGCL", "AMC", "LFGCL-accuracy", "AMC-similarity", "AMC-accuracy")
+"""LFGCL and AMC as they are, and what tells their two differences apart.
+
+``AMC`` is as published: rewarded with accuracy, at most 80 % of a group pruned, and free to prune
+more than it has to. The others are global or layerwise, rewarded with similarity or accuracy, and
+otherwise alike: any strategy can be reached, and the budget is spent.
+"""
+
+LABELLED = ("AMC", "LFGCL-accuracy", "AMC-accuracy")
+"""Those that read labels."""
 
 
 class Ground:
@@ -90,9 +98,16 @@ class Ground:
     def _make(self, name: str, changes: dict[str, Any]) -> gym.Env[Any, Any]:
         kind, _, reward = name.partition("-")
         if kind == "AMC":
-            noise = reward == "accuracy" and self._data == NOISE
+            noise = name in LABELLED and self._data == NOISE
             labelled = {"labelled": self.labelled} if noise else {"num_labelled": self._labelled}
-            return gym.make("AMC-v0", reward=reward, **self._arguments, **labelled, **changes)
+            if reward:
+                changes = {
+                    "reward": reward,
+                    "max_prune_ratio": 1.0,
+                    "spend_budget": True,
+                    **changes,
+                }
+            return gym.make("AMC-v0", **self._arguments, **labelled, **changes)
         if reward == "accuracy":
             return AccuracyReward(self.environment(kind, **changes).env, self.labelled)
         return gym.make("LFGCL-v0", **self._arguments, **changes)

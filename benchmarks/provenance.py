@@ -16,6 +16,8 @@ from lfgcl_env.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 
+CODE = ("lfgcl_env", "agents", "baselines", "benchmarks/*.py")
+
 
 def provenance() -> dict[str, Any]:
     """What is needed to make a result again, and to judge its times."""
@@ -24,7 +26,7 @@ def provenance() -> dict[str, Any]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=checkout, capture_output=True, text=True
     ).stdout.strip()
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no", "lfgcl_env", "agents"],
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", *CODE],
         cwd=checkout,
         capture_output=True,
         text=True,

@@ -31,6 +31,10 @@ IDENTITY = (
 """What tells one run from another, besides its evaluations."""
 
 
+AMC_AGENTS = ("amc", "amc_executed")
+"""Those at home in the environment ``AMC``; all others are in ``LFGCL``."""
+
+
 def results_file(folder: Path, network: str) -> Path:
     """Where the runs on a network are kept."""
     return folder / f"compare_{network.replace(':', '_').replace('/', '_')}.jsonl"
@@ -66,7 +70,8 @@ def _asked(row: Row) -> int:
 
 def label(row: Row) -> str:
     """A contestant's name, with environment and similarity where they are not the usual ones."""
-    unusual = [row["environment"]] if row["environment"] != "LFGCL" else []
+    usual = "AMC" if row["agent"] in AMC_AGENTS else "LFGCL"
+    unusual = [row["environment"]] if row["environment"] != usual else []
     if row["similarity"] != SIMILARITY:
         unusual.append(f"{row['similarity']} reward")
     return f"{row['agent']} ({', '.join(unusual)})" if unusual else str(row["agent"])

@@ -74,7 +74,7 @@ def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
     compare, report, tmp_path, capsys
 ):
     out = ["--out", str(tmp_path)]
-    environments = ["LFGCL", "LFGCL-accuracy", "AMC-similarity", "AMC-accuracy"]
+    environments = ["LFGCL", "LFGCL-accuracy", "AMC", "AMC-similarity", "AMC-accuracy"]
     baselines = ["uniform", "l1", "soft_filter", "eagleeye", "amc", "amc_executed"]
     contestants = ["--agents", "random", "--baselines", *baselines]
     assert compare([*RUN, *out, *contestants, "--seeds", "0", "--environments", *environments]) == 0
@@ -101,9 +101,11 @@ def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
     for name in PLOTS:
         assert (tmp_path / f"{stem}_{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / f"{stem}.md").read_text()
+    assert "| 50% | amc | 1 | 2 |" in page
+    assert "| 50% | amc (LFGCL) | 1 | 2 |" in page
     assert "| 50% | amc (AMC-accuracy) | 1 | 2 |" in page
     assert "| 50% | soft_filter, l2 order | 1 | 1 |" in page
-    assert "| MACs | agent | LFGCL | LFGCL-accuracy | AMC-similarity | AMC-accuracy |" in page
+    assert "| MACs | agent | LFGCL | LFGCL-accuracy | AMC | AMC-similarity | AMC-accuracy |" in page
     with (tmp_path / f"{stem}.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(rows)
