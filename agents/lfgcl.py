@@ -76,6 +76,7 @@ class Arguments:
     candidates: int = 64  # noisy actions of which the critics choose one
     optimism: float = 0.5  # weight of the critics' spread in this choice
     warm_up: int = 8  # evaluations before the critics are asked
+    head_start: int = 125  # evaluations of annealing and warm-up that another run's agent spares
     elites: int = 4  # strategies so far that noise is also put on
 
 
@@ -114,6 +115,7 @@ class LFGCLAgent:
         )
         self.replay = Replay()
         self._repeated = 0
+        self._head_start = 0
 
     def learn(
         self,
@@ -188,6 +190,7 @@ class LFGCLAgent:
         centres = self.actor(layers)
         if count == 0:
             return _action(layers.on_budget(centres)[0])
+        count += self._head_start
         if count > a.warm_up:
             centres = torch.cat([centres, self._known(layers)[1][: a.elites]])
         noise = a.noise + (a.last_noise - a.noise) * min(1.0, count / a.anneal)
@@ -231,6 +234,7 @@ class LFGCLAgent:
                 "actor": self.actor.state_dict(),
                 "critics": self.critics.state_dict(),
                 "replay": self.replay.state(),
+                "head_start": self._head_start,
             },
             path,
         )
@@ -250,6 +254,7 @@ class LFGCLAgent:
         agent = cls(env, found["seed"], Arguments(**found["arguments"]))
         agent._take(found, path)
         agent.replay = Replay.of(found["replay"])
+        agent._head_start = found["head_start"]
         return agent
 
     def set_parameters(self, path: str | os.PathLike[str]) -> None:
@@ -260,6 +265,7 @@ class LFGCLAgent:
             OSError: if it cannot be read.
         """
         self._take(_read(path), path)
+        self._head_start = self.arguments.head_start
 
     def _take(self, found: dict[str, Any], path: str | os.PathLike[str]) -> None:
         try:
