@@ -3,7 +3,7 @@
 The agent learns on budgets drawn from a range and is then asked for several, without another
 evaluation than that of its answer. Per-budget searches are the same agent's on a fixed budget. Both
 are repaired sequentially and tested as in compare.py, and so are uniform ratios. Resumable:
-finished budgets are kept in results/any_budget_NETWORK.jsonl.
+finished budgets are kept in results/any_budget_NETWORK.jsonl, each with its settings.
 
     python benchmarks/any_budget.py --network resnet20
     python benchmarks/any_budget.py --network resnet56 --budgets 0.35 0.5 --seeds 0
@@ -47,9 +47,13 @@ def main() -> None:
 
 def run(options: argparse.Namespace, seed: int, path: Path) -> None:
     """Append lines of what a seed has none of yet."""
-    done = {(r["how"], r["budget"]) for r in lines(path) if r["seed"] == seed}
+    rows = list(lines(path))
     wide: Ground | None = None
     test: LabelledImages | None = None
+
+    def missing(how: str) -> list[float]:
+        mine = [row for row in rows if is_of(row, options, how) and row["seed"] == seed]
+        return [b for b in options.budgets if b not in {row["budget"] for row in mine}]
 
     def keep(how: str, budget: float, evaluation: Any, ground: Ground) -> None:
         nonlocal test
@@ -58,6 +62,7 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> None:
             "how": how,
             "budget": budget,
             "seed": seed,
+            **settings(options, how),
             "similarity": evaluation.similarity,
             "top1": ground.repaired_top1(evaluation.keep, test),
             "keep": evaluation.keep,
@@ -66,21 +71,43 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> None:
         with path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    if any(("any budget", budget) not in done for budget in options.budgets):
+    if left := missing("any budget"):
         wide = Ground(options.network, options.images, tuple(options.range))
         found = search(wide.env, options.agent, options.evaluations, seed=seed, points=2)
-        answers = ask(wide.env, found.agent, options.budgets)
-        for budget, evaluation in zip(options.budgets, answers, strict=True):
+        for budget, evaluation in zip(left, ask(wide.env, found.agent, left), strict=True):
             keep("any budget", budget, evaluation, wide)
+    equal = missing("uniform") if seed == options.seeds[0] else []
+    searched = missing("per budget")
     for budget in options.budgets:
-        if ("per budget", budget) in done:
+        if budget not in (*equal, *searched):
             continue
         ground = Ground(options.network, options.images, budget)
-        found = search(ground.env, options.agent, options.each, seed=seed)
-        keep("per budget", budget, found.best, ground)
-        if ("uniform", budget) not in done and seed == options.seeds[0]:
+        if budget in equal:
             strategy = uniform.strategy(ground.problem, budget)
             keep("uniform", budget, ground.problem.evaluate(strategy), ground)
+            ground.problem.memory.clear()
+        if budget in searched:
+            found = search(ground.env, options.agent, options.each, seed=seed)
+            keep("per budget", budget, found.best, ground)
+
+
+def settings(options: argparse.Namespace, how: str) -> dict[str, Any]:
+    """What decides a line, besides its budget and seed."""
+    if how == "uniform":
+        return {"images": options.images}
+    if how == "per budget":
+        return {"images": options.images, "agent": options.agent, "evaluations": options.each}
+    return {
+        "images": options.images,
+        "agent": options.agent,
+        "evaluations": options.evaluations,
+        "range": list(options.range),
+    }
+
+
+def is_of(row: dict[str, Any], options: argparse.Namespace, how: str) -> bool:
+    """Whether a line was measured in this way, with these settings."""
+    return row["how"] == how and settings(options, how).items() <= row.items()
 
 
 def report(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -89,7 +116,7 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     for budget in sorted({r["budget"] for r in rows}):
         row: dict[str, Any] = {"budget": budget}
         for how in ("uniform", "per budget", "any budget"):
-            mine = [r for r in rows if (r["how"], r["budget"]) == (how, budget)]
+            mine = [r for r in rows if is_of(r, options, how) and r["budget"] == budget]
             if mine:
                 row[how] = {
                     "top1": interval([r["top1"] for r in mine]),
@@ -100,17 +127,20 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     print("| MACs | uniform | per budget | any budget | difference |\n|---|---|---|---|---|")
     differences = []
     for row in table:
-        scores = [row.get(how, {}).get("top1", {}).get("iqm") for how in list(row)[1:]]
+        scores = [
+            row[how]["top1"]["iqm"] if how in row else float("nan")
+            for how in ("uniform", "per budget", "any budget")
+        ]
         if "per budget" in row and "any budget" in row:
             differences.append(row["any budget"]["top1"]["iqm"] - row["per budget"]["top1"]["iqm"])
             scores.append(differences[-1])
         print(f"| {row['budget']:.0%} | " + " | ".join(f"{s:.2f}" for s in scores) + " |")
     mean = round(float(np.mean(differences)), 3) if differences else None
     print(f"mean difference {mean}")
-    settings = {k: v for k, v in vars(options).items() if k not in ("network", "budgets", "seeds")}
+    given = {k: v for k, v in vars(options).items() if k not in ("network", "budgets", "seeds")}
     write(
         f"any_budget_{options.network}",
-        {"network": options.network, **settings, "mean_difference": mean, "table": table},
+        {"network": options.network, **given, "mean_difference": mean, "table": table},
     )
 
 

@@ -41,7 +41,8 @@ def main() -> None:
     path = RESULTS / "transfer.jsonl"
     grounds: dict[str, Ground] = {}
     for seed in options.seeds:
-        done = {r["network"] for r in lines(path) if r["seed"] == seed}
+        mine = [r for r in lines(path) if is_of(r, options) and r["seed"] == seed]
+        done = {r["network"] for r in mine}
         missing = [name for name in options.targets if name not in done]
         if missing:
             with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +58,17 @@ def main() -> None:
                     print(json.dumps(line), flush=True)
                     with path.open("a") as file:
                         file.write(json.dumps(line) + "\n")
-    report(options, list(lines(path)))
+    report(options, [r for r in lines(path) if is_of(r, options)])
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What decides a line, besides its network and seed."""
+    return {k: v for k, v in vars(options).items() if k not in ("targets", "seeds")}
+
+
+def is_of(row: dict[str, Any], options: argparse.Namespace) -> bool:
+    """Whether a line was measured with these settings."""
+    return settings(options).items() <= row.items()
 
 
 def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) -> dict[str, Any]:
@@ -74,7 +85,7 @@ def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) 
     return {
         "network": ground.network,
         "seed": seed,
-        "budget": options.budget,
+        **settings(options),
         "uniform": {
             "similarity": equal.similarity,
             "top1": ground.repaired_top1(equal.keep, test),
@@ -111,8 +122,7 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         before, after = (row[how]["top1"]["iqm"] for how in ("uniform", "zero_shot"))
         cells = ", ".join(f"{n}: {values}" for n, values in needed.items())
         print(f"| {name} | {before:.2f} | {after:.2f} | {after - before:+.2f} | {cells} |")
-    settings = {k: v for k, v in vars(options).items() if k not in ("targets", "seeds")}
-    write("transfer", {**settings, "table": table})
+    write("transfer", {**settings(options), "table": table})
 
 
 if __name__ == "__main__":
