@@ -13,7 +13,10 @@ follows the critics' gradient. This is DDPG (Lillicrap et al., ICLR 2016), which
 * There is no bootstrapping and there are no target networks: an action is a whole strategy and its
   similarity does not depend on the state, with a horizon above one neither.
 * The critics learn ``-log(1 - similarity)``, since similarities crowd below 1, relative to what is
-  usual on the budget at hand, and standardised.
+  usual on the budget at hand, standardised and cut off far below; by a Huber loss, with weight
+  decay. The actor's gradient is clipped.
+* Inputs are the observation's columns, the same relative to the other groups of this network, and
+  waves of the position. Columns that change within an episode are left out.
 * Four critics with batches of their own, many updates per evaluation, and the actor follows their
   mean. The projection onto the budget is part of the actor: its gradient passes through it.
 * Exploration is Gaussian in logits of keep ratios and anneals. A part of it varies smoothly over
@@ -26,8 +29,9 @@ follows the critics' gradient. This is DDPG (Lillicrap et al., ICLR 2016), which
   the budget in the observation.
 
 What differs from AMC's agent (He et al., ECCV 2018), besides: one action for all layers instead of
-one a layer, no random warm-up episodes, no moving-average baseline, no discount. Against the paper
-of LFGCL, of which only the abstract can be read, all of this is our own.
+one a layer, eight evaluations around the untrained actor instead of a hundred random episodes, no
+moving-average baseline. Against the paper of LFGCL, of which only the abstract can be read, all of
+this is our own.
 """
 
 import os
@@ -126,7 +130,8 @@ class LFGCLAgent:
 
         Args:
             total_timesteps: most steps.
-            callback: called after every step with the local and the global variables.
+            callback: called after every step with the local and the global variables; of
+                Stable-Baselines3's callbacks, the functions.
         """
         observation, _ = self.env.reset(seed=self.seed)
         for _ in range(total_timesteps):
@@ -147,10 +152,14 @@ class LFGCLAgent:
     def predict(self, observation: Observation, **_: Any) -> tuple[Action, None]:
         """Return the best known action for the observation's budget, and no state.
 
+        Observations (n, groups, features) of several environments have actions (n, groups).
+
         It is the actor's, or that of the best strategy so far moved to this budget, whichever the
         critics value more; before the first evaluation (of an agent that was loaded, too) the
         actor's.
         """
+        if np.ndim(observation) == 3:
+            return np.stack([self.predict(one)[0] for one in observation]), None
         layers = Layers(observation)
         logits = self.actor(layers)
         if len(self.replay):

@@ -165,6 +165,10 @@ def _add_validate(verbs: Any) -> None:
         "that do not hold. The file's form is described in lfgcl_env.leaderboard.",
     )
     command.add_argument("leaderboard", metavar="FILE", help="JSON Lines, one entry a line")
+    command.add_argument(
+        "--add", action="append", metavar="RUN", help="first add what was kept in a run folder"
+    )
+    command.add_argument("--author", default="anonymous", help="who adds it (anonymous)")
     _add_test(command)
     command.set_defaults(command=validate)
 

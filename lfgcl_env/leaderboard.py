@@ -54,6 +54,13 @@ OPTIONAL: dict[str, type] = {
 """What it may say besides, with the defaults of ``LFGCL-v0``."""
 
 
+WEIGHTS = ("published", "embedded", "random")
+"""Weights that everybody has; a file could hold any network under another one's name."""
+
+IMAGES = (*DATASETS, "embedded", "synthetic", "random")
+"""Images that everybody has, or can have."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One pruned network, and what is claimed of it.
@@ -139,9 +146,11 @@ def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
         entries: to be added.
 
     Raises:
-        ValueError: if the file is no leaderboard.
+        ValueError: if the file is no leaderboard, or an entry could not be read from one; nothing
+            is written then.
         OSError: if it cannot be written.
     """
+    entries = [_entry(json.loads(json.dumps(asdict(entry)))) for entry in entries]
     before = read_entries(path) if Path(path).exists() else []
     by_key = {_key(entry): entry for entry in (*before, *entries)}
     text = "".join(f"{json.dumps(asdict(entry))}\n" for entry in by_key.values())
@@ -218,6 +227,8 @@ def _entry(found: Any) -> Entry:
         _check_type(count, int, f"channels kept of {name!r}")
     _check_problem(found["problem"])
     entry = Entry(**found)
+    if entry.evaluations < 1:
+        raise ValueError(f"a strategy takes at least 1 evaluation, got {entry.evaluations}")
     if (entry.top1 is None) != (entry.test_set is None):
         raise ValueError("top1 and test_set belong together: give both or none")
     if entry.test_set is not None:
@@ -240,6 +251,10 @@ def _check_problem(problem: dict[str, Any]) -> None:
         find_builder(network)
     else:
         check_choice(network, network_names(), "network")
+        if problem.get("input_shape") is not None:
+            raise ValueError(f"{network} is compared on inputs of its own size: no input_shape")
+    check_choice(problem["weights"], WEIGHTS, "weights")
+    check_choice(problem["images"], IMAGES, "images")
     check_choice(problem["criterion"], CRITERIA, "criterion")
     check_choice(problem["repair"], REPAIRS, "repair")
     check_choice(problem["similarity"], SIMILARITIES, "similarity")

@@ -26,9 +26,10 @@ class SearchResult:
 
     Attributes:
         best: the strategy with the highest similarity, of equal ones that with fewer MACs; with a
-            shortlist its winner, which may be the allocation by sensitivities instead. After a
-            search over a range of budgets, that of the front's last point, at the highest budget:
-            similarities on different budgets cannot be compared.
+            shortlist its winner, which may be the allocation by sensitivities instead. With
+            ``rewarded="accuracy"`` that with the highest accuracy, and the only one on its
+            shortlist. After a search over a range of budgets, that of the front's last point, at
+            the highest budget: similarities on different budgets cannot be compared.
         records: of all distinct strategies, in the order in which they were scored.
         steps: of the environment, repeated strategies included.
         ended: why the search ended.
@@ -37,7 +38,9 @@ class SearchResult:
         shortlist: what was repaired sequentially, from the best to the worst.
         network: the winner of the shortlist, repaired; None without a shortlist.
         front: the points of a search over a range of budgets, from the lowest to the highest; empty
-            for one budget. They have networks and shortlists of their own.
+            for one budget. They have networks and shortlists of their own, whatever is rewarded by
+            similarity.
+        rewarded: what the environment rewards: ``"similarity"``, or ``"accuracy"`` on labels.
     """
 
     best: Evaluation
@@ -49,6 +52,7 @@ class SearchResult:
     shortlist: tuple[Shortlisted, ...] = ()
     network: nn.Module | None = None
     front: tuple[Point, ...] = ()
+    rewarded: str = "similarity"
 
 
 def with_shortlist(
@@ -61,6 +65,8 @@ def with_shortlist(
     """Repair the best strategies of a search on one budget, keep one, and write it."""
     if images is not None:
         evaluations = [record.evaluation for record in found.records]
+        if found.rewarded == "accuracy":  # similarity has no say in it
+            evaluations, size = [found.best], 1
         network, listed = choose(problem, evaluations, images, size=size, say=say)
         found = replace(found, best=listed[0].searched, shortlist=tuple(listed), network=network)
     if found.folder:
@@ -119,9 +125,16 @@ def _facts(found: SearchResult) -> dict[str, Any]:
     return {"evaluations": len(found.records), "steps": found.steps, "ended": found.ended}
 
 
-def best_of(records: Sequence[Record]) -> Evaluation:
-    """Return the highest similarity's evaluation; of equal ones that with fewer MACs."""
-    return min((r.evaluation for r in records), key=lambda e: (-e.similarity, e.macs))
+def best_of(records: Sequence[Record], rewarded: str) -> Evaluation:
+    """Return the highest similarity's or accuracy's evaluation; of equal ones that with fewer MACs.
+
+    Rewards are similarities only in episodes of one step, and accuracies always.
+    """
+
+    def score(record: Record) -> float:
+        return record.reward if rewarded == "accuracy" else record.evaluation.similarity
+
+    return min(records, key=lambda record: (-score(record), record.evaluation.macs)).evaluation
 
 
 def save_agent(agent: Agent, folder: Path) -> None:

@@ -72,7 +72,8 @@ def search(
             and keyword arguments.
         may_differ: names in ``arguments`` that a resumed search may change.
         shortlist: how many of the best strategies are repaired sequentially and compared before
-            one is kept, see :mod:`lfgcl_env.shortlist`; 0 keeps the best as it was scored.
+            one is kept, see :mod:`lfgcl_env.shortlist`; 0 keeps the best as it was scored. Where
+            accuracy is rewarded the best by accuracy is repaired and kept.
         repair_images: unlabelled images for that, better others than the environment's; float
             (images, channels, height, width), normalised.
         points: how many budgets of a range get a network, at equal distances, both ends included.
@@ -146,13 +147,15 @@ def search(
         raise AgentError("the agent ended its search without scoring a strategy")
     if run:
         save_agent(made, run.path)
+    rewarded = str(getattr(env.unwrapped, "reward", "similarity"))
     result = SearchResult(
-        best_of(records),
+        best_of(records, rewarded),
         tuple(records),
         visits.steps,
         _ended(len(records), visits, evaluations),
         made,
         run.path if run else None,
+        rewarded=rewarded,
     )
     images = repair_images if shortlist else None
     if low < high:

@@ -42,8 +42,11 @@ class Visits(gym.Wrapper[Any, Any, Any, Any]):
         self._say = say
         self._finished = False
         self._begun = time.monotonic()
+        remember = getattr(env.unwrapped, "remember", None)
         for record in recorded:
             self.problem.remember(record.evaluation)
+            if remember:
+                remember(record.evaluation.keep, record.reward)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and keep a record of the strategy, if it is new to this search."""

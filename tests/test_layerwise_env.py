@@ -305,6 +305,27 @@ def test_the_accuracy_of_a_strategy_is_measured_once(monkeypatch):
     assert len(measured) == env.problem.evaluations == 2
 
 
+def test_a_search_keeps_what_was_rewarded_and_looks_it_up_when_it_goes_on(tmp_path, monkeypatch):
+    def made():
+        return tiny(reward="accuracy", labelled=labelled())
+
+    out = tmp_path / "run"
+    more = torch.randn(4, *made().problem.baseline.input_shape)
+    found = search(made(), "random", 8, out=out, shortlist=3, repair_images=more)
+    best = max(found.records, key=lambda r: (r.reward, -r.evaluation.macs))
+    assert found.rewarded == "accuracy"
+    assert found.best.keep == best.evaluation.keep
+    assert [listed.searched.keep for listed in found.shortlist] == [best.evaluation.keep]
+    assert max(r.evaluation.similarity for r in found.records) > found.best.similarity
+
+    def measured(*_, **__):
+        raise AssertionError("an accuracy that was recorded is measured again")
+
+    monkeypatch.setattr(accuracy, "top1", measured)
+    again = search(made(), "random", 8, out=out, resume=True)
+    assert again.records == found.records
+
+
 @pytest.mark.data("CIFAR10", "resnet20")
 def test_held_out_images_are_labelled_training_images_and_no_calibration_images():
     from torchvision.datasets import CIFAR10

@@ -176,6 +176,7 @@ def test_accuracy_is_left_out_where_there_are_no_test_images(entry, tmp_path, ca
     out = capsys.readouterr().out
     assert "top-1 was not measured: CIFAR10 is not in" in out
     assert " %" not in out.splitlines()[1]
+    assert out.endswith("all 1 entries hold, less the top-1 of 1, which was not measured\n")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,7 @@ def test_accuracy_is_left_out_where_there_are_no_test_images(entry, tmp_path, ca
         ({"sequential": {"rows": 512}}, "sequential repair's images must be a whole number"),
         ({"sequential": {"images": 8, "row": 1}}, "Did you mean 'rows'?"),
         ({"problem": {}}, "the problem has no 'network'"),
+        ({"evaluations": 0}, "a strategy takes at least 1 evaluation, got 0"),
         ({"simlarity": 1.0}, "unknown key 'simlarity': known are method,"),
     ],
 )
@@ -206,7 +208,9 @@ def test_a_malformed_entry_is_refused_in_one_sentence(entry, tmp_path, capsys, c
         ({"network": "os:getcwd"}, "network 'os:getcwd' would run code that the file names"),
         ({"criterion": "l3"}, "unknown criterion 'l3'"),
         ({"budget": 1.5}, "a budget is above 0 and at most 1, got 1.5"),
-        ({"budget": 0.001}, r"entry 1 (sloping, resnet20 at 0.001): a budget of 0.001"),
+        ({"weights": "mine.pth"}, "unknown weights 'mine.pth'"),
+        ({"images": "photos/"}, "unknown images 'photos/'"),
+        ({"input_shape": [3, 8, 8]}, "resnet20 is compared on inputs of its own size"),
         ({"horizon": 3}, "the problem has an unknown key 'horizon'"),
     ],
 )
@@ -214,6 +218,24 @@ def test_an_unknown_problem_is_refused_in_one_sentence(entry, tmp_path, capsys, 
     path = written(tmp_path / "board.jsonl", replace(entry, problem=entry.problem | change))
     assert main(["validate", path]) == 2
     assert error in said(capsys)
+
+
+def test_a_problem_that_cannot_be_made_is_a_fault_of_its_entry_alone(
+    entry, tmp_path, at_hand, capsys
+):
+    low = replace(entry, problem=entry.problem | {"budget": 0.001, "seed": 1})
+    absent = replace(entry, problem=entry.problem | {"images": "CIFAR100"})
+    path = written(tmp_path / "board.jsonl", low, entry, absent)
+    assert main(["validate", path, "--data-root", str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert error.endswith(
+        "2 of 3 entries do not hold: entry 1 (sloping, resnet20 at 0.001), "
+        "entry 3 (sloping, resnet20 at 0.5)\n"
+    )
+    lines = out.splitlines()
+    assert "a budget of 0.001" in lines[1]
+    assert lines[2].endswith("holds")
+    assert "CIFAR100 is not in" in lines[3]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +260,34 @@ def test_entries_are_added_and_the_same_methods_replaced(entry, tmp_path):
     better = replace(entry, evaluations=400)
     add_entries(path, [better, replace(entry, method="third")])
     assert read_entries(path) == [better, other, replace(entry, method="third")]
+
+
+def test_what_could_not_be_read_again_is_not_written(entry, tmp_path):
+    path = tmp_path / "board.jsonl"
+    add_entries(path, [entry])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="would run code"):
+        add_entries(path, [replace(entry, problem=entry.problem | {"network": "my:network"})])
+    assert path.read_bytes() == before
+
+
+def test_a_run_is_added_and_holds(tmp_path, capsys):
+    run, board = str(tmp_path / "run"), str(tmp_path / "board.jsonl")
+    noise = ["--weights", "random", "--images", "random", "--num-images", "4"]
+    search = ["--agent", "random", "--evaluations", "2", "--shortlist", "0"]
+    assert main(["prune", "LFGCL-ResNet20-v0", "--out", run, *noise, *search]) == 0
+    assert main(["validate", board, "--add", run, "--author", "me"]) == 0
+    assert capsys.readouterr().out.endswith("all 1 entries hold\n")
+    (entry,) = read_entries(board)
+    assert (entry.method, entry.author, entry.evaluations, entry.top1) == ("random", "me", 2, None)
+    assert entry.problem["network"] == "resnet20"
+    assert main(["validate", board, "--add", str(tmp_path / "none")]) == 2
+    assert "there is no run" in capsys.readouterr().err
+    ranged = [*noise, *search, "--budget", "0.4:0.6", "--front", "2"]
+    assert main(["prune", "resnet20", "--out", f"{run}s", *ranged]) == 0
+    assert main(["validate", board, "--add", f"{run}s"]) == 2
+    assert "is on a range of budgets" in capsys.readouterr().err
+    assert len(read_entries(board)) == 1
 
 
 def test_the_shipped_leaderboard_can_be_read():

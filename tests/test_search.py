@@ -83,7 +83,7 @@ def stop_after(env, count, error=KeyboardInterrupt):
 def test_the_same_seed_finds_the_same(agent):
     first, second = (search(env, agent, 9, seed=3) for env in (clean_env(), make_env()))
     assert found(first) == found(second)
-    assert first.best == second.best == best_of(first.records)
+    assert first.best == second.best == best_of(first.records, "similarity")
     assert found(search(clean_env(), agent, 9, seed=4)) != found(first)
 
 
@@ -190,7 +190,9 @@ def test_the_best_has_the_highest_similarity_and_of_equal_ones_fewer_macs():
     plain = Evaluation((1,), 0.5, 100, 10, 0.5, 0.5)
     ones = [plain, replace(plain, similarity=0.9), replace(plain, similarity=0.9, macs=90)]
     records = [Record(i, 0.0, 0.0, 0.5, evaluation) for i, evaluation in enumerate(ones, start=1)]
-    assert best_of(records) is ones[2]
+    assert best_of(records, "similarity") is ones[2]
+    rewards = [replace(records[0], reward=0.9), *records[1:]]
+    assert best_of(rewards, "accuracy") is plain
 
 
 def test_records_survive_writing_exactly():

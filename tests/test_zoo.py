@@ -15,6 +15,7 @@ from networks_for_tests import Residual, awaken, images, plain
 
 from lfgcl_env import zoo
 from lfgcl_env.envs import FEATURES
+from lfgcl_env.registration import ANY_IDS, GLOBAL_IDS, LAYERWISE_IDS
 
 ALL = pytest.mark.parametrize("algorithm", zoo.ALGORITHMS)
 NO_RL_ZOO3 = "rl_zoo3 is not installed: run `pip install rl_zoo3`"
@@ -80,6 +81,27 @@ def test_environments_without_settings_of_their_own_have_the_default(algorithm):
     assert zoo.settings(algorithm, "LFGCL-ResNet56-v0") == default
     default["policy"] = "changed"
     assert zoo.settings(algorithm)["policy"] == "MlpPolicy"
+
+
+@ALL
+@pytest.mark.parametrize("env_id", [*GLOBAL_IDS, *LAYERWISE_IDS, *ANY_IDS])
+def test_every_registered_environment_has_settings_that_fit(algorithm, env_id):
+    chosen = zoo.settings(algorithm, env_id)
+    assert ("LayerwiseExtractor" in chosen.get("policy_kwargs", "")) == (
+        algorithm == "ddpg" and env_id.startswith("LFGCL-")
+    )
+
+
+@ALL
+def test_the_agent_searches_layerwise_too(algorithm):
+    pytest.importorskip("sb3_contrib")
+    env = gym.make(
+        "AMC-ResNet20-v0", weights="random", images="random", num_images=4, reward="similarity"
+    )
+    agent = zoo.make(algorithm, env, 0, **few(algorithm))
+    agent.learn(12)
+    assert agent.env.observation_space.shape == (11,)
+    assert env.unwrapped.problem.evaluations
 
 
 @ALL

@@ -182,8 +182,8 @@ def _test(
 def _single(result: SearchResult, problem: PruningProblem) -> list[str]:
     best, whole = result.best, problem.baseline_cost
     return [
-        f"{result.ended}; the best has {problem.similarity} similarity {best.similarity:.4f}"
-        + _of_shortlist(result),
+        f"{result.ended}; the best {_by_accuracy(result)}has {problem.similarity} similarity "
+        f"{best.similarity:.4f}" + _of_shortlist(result),
         f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
         f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
     ]
@@ -212,6 +212,14 @@ def _front(result: SearchResult, problem: PruningProblem) -> list[str]:
         f"{result.front[-1].budget:g}, and {more} more for the front of {len(result.front)}",
         *columns(cells),
     ]
+
+
+def _by_accuracy(result: SearchResult) -> str:
+    """What the best was rewarded with, if that was not its similarity."""
+    if result.rewarded != "accuracy":
+        return ""
+    rewards = {record.evaluation.keep: record.reward for record in result.records}
+    return f"(accuracy {rewards[result.best.keep]:.2%} on held-out labelled images) "
 
 
 def _of_shortlist(result: SearchResult) -> str:

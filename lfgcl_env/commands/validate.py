@@ -13,19 +13,23 @@ from lfgcl_env.commands.targets import check_device
 from lfgcl_env.commands.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.leaderboard import Entry, Replay, read_entries, replay
+from lfgcl_env.leaderboard import Entry, Replay, add_entries, read_entries, replay
+from lfgcl_env.leaderboard_runs import entry_of_run
 from lfgcl_env.networks import Baseline, Normalization
 
 
 def validate(arguments: dict[str, Any]) -> None:
-    """``lfgcl validate``: measure anew what every entry claims.
+    """``lfgcl validate``: measure anew what every entry claims; before that, add a run's.
 
     Args:
         arguments: those that were given.
 
     Raises:
         ValueError: if the file is no leaderboard, or entries do not hold; the message names them.
+        OSError: if a run to be added is not there, or the file cannot be written.
     """
+    for run in arguments["add"] or ():
+        add_entries(arguments["leaderboard"], [entry_of_run(run, arguments["author"])])
     entries = read_entries(arguments["leaderboard"])
     check_device(arguments["device"])
     places = {name: arguments[name] for name in ("data_root", "download")}
@@ -36,8 +40,8 @@ def validate(arguments: dict[str, Any]) -> None:
     for index in tqdm(order, unit="entry", disable=None, file=sys.stderr):
         try:
             found[index] = measure(entries[index])
-        except ValueError as error:
-            raise ValueError(f"{_name(index, entries[index])}: {error}") from error
+        except (ValueError, OSError, ImportError) as error:
+            found[index] = Replay(entries[index], None, None, None, (str(error),))
     replays = [found[index] for index in range(len(entries))]
     _show(replays)
     for note in measure.notes:
@@ -45,7 +49,9 @@ def validate(arguments: dict[str, Any]) -> None:
     wrong = [_name(i, r.entry) for i, r in enumerate(replays) if r.faults]
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(entries)} entries do not hold: {', '.join(wrong)}")
-    print(f"all {len(entries)} entries hold")
+    untested = [r for r in replays if r.entry.top1 is not None and r.top1 is None]
+    less = f", less the top-1 of {len(untested)}, which was not measured" if untested else ""
+    print(f"all {len(entries)} entries hold{less}")
 
 
 class _Measurement:
@@ -110,7 +116,18 @@ def _name(index: int, entry: Entry) -> str:
 
 def _show(replays: list[Replay]) -> None:
     """A line for every entry: what was measured, and what does not hold."""
-    cells = [["", "method", "author", "network", "budget", "MACs", "similarity", "top-1", ""]]
+    heads = [
+        "method",
+        "author",
+        "network",
+        "weights",
+        "budget",
+        "MACs",
+        "reward",
+        "similarity",
+        "top-1",
+    ]
+    cells = [["", *heads, ""]]
     for place, found in enumerate(replays, start=1):
         entry = found.entry
         cells.append(
@@ -119,8 +136,10 @@ def _show(replays: list[Replay]) -> None:
                 entry.method,
                 entry.author,
                 entry.problem["network"],
+                entry.problem["weights"],
                 f"{entry.problem['budget']:g}",
                 "-" if found.macs is None else f"{found.macs:,}",
+                entry.problem["similarity"],
                 "-" if found.similarity is None else f"{found.similarity:.5f}",
                 "-" if found.top1 is None else f"{found.top1:.2f} %",
                 "holds" if not found.faults else "; ".join(found.faults),

@@ -1,5 +1,7 @@
 """Accuracy of strategies on labelled images, what AMC rewards."""
 
+from collections.abc import Sequence
+
 from numpy.typing import ArrayLike
 
 from lfgcl_env.images import LabelledImages, top1
@@ -30,3 +32,7 @@ class StrategyAccuracy:
             percent = top1(network, self._labelled, device=self._problem.device)
             self._known[evaluation.keep] = percent / 100
         return self._known[evaluation.keep]
+
+    def remember(self, keep: Sequence[int], accuracy: float) -> None:
+        """Take over what was measured before, in [0, 1]."""
+        self._known[tuple(keep)] = accuracy

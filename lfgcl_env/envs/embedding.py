@@ -22,7 +22,7 @@ FEATURES: tuple[str, ...] = (
     "resolution",  # log2 of the first producer's output positions, 0 to 16
     "macs_share",  # share of the baseline's MACs in layers that the group touches
     "params_share",  # likewise of parameters of convolutions and linear layers
-    "gain",  # fraction of all MACs that removing half of the group's channels alone would save
+    "gain",  # fraction of all MACs (or params) that removing half of the group alone would save
     "weight_spread",  # standard deviation over mean of the filters' L1 norms, 0 to 1
     "weight_lowest",  # smallest over mean L1 norm, 0 to 1
     "weight_highest",  # mean over largest L1 norm, 0 to 1
@@ -97,7 +97,7 @@ class Embedding:
         halved = problem.channels.copy()
         halved[index] = max(1, group.channels // 2)
         macs = problem.baseline_cost.macs
-        saved = 1 - problem.cost(halved).macs / macs
+        saved = 1 - int(problem.costs(halved)) / int(problem.costs(problem.channels))
         weights = sum(_weights(layer) for layer in problem.layers)
         return [
             _scaled(index, 0, last),

@@ -33,7 +33,10 @@ class AMCEnv(PruningEnv):
 
     It follows AMC (He, Lin, Liu, Wang, Li, Han: *AMC: AutoML for Model Compression and Acceleration
     on Mobile Devices*, ECCV 2018) with the same groups, criterion, repair and budget as `LFGCLEnv`,
-    so that what is compared is the layerwise decision and, with `reward="similarity"`, that alone.
+    so that what is compared is the layerwise decision and the labels; with `reward="similarity"`,
+    `max_prune_ratio=1.0` and `spend_budget=True` the layerwise decision alone, which sees AMC's
+    state in place of LFGCL's.
+
     What differs from the paper and from the authors' code (mit-han-lab/amc):
 
     | | AMC | here |
@@ -261,6 +264,16 @@ class AMCEnv(PruningEnv):
         if self.render_mode == "human":
             self.render()
         return self._observation(), reward, terminated, False, info
+
+    def remember(self, keep: Sequence[int], reward: float) -> None:
+        """Take over the reward of a strategy that was scored before, so that it is looked up.
+
+        Args:
+            keep: channels kept in every group.
+            reward: of its last step.
+        """
+        if self._accuracy is not None:
+            self._accuracy.remember(keep, reward)
 
     def _check_budget(self, budget: float) -> float:
         return self._bound.check_budget(budget)
