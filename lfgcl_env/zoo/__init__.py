@@ -1,7 +1,7 @@
 r"""Stable-Baselines3 on these environments: its settings as rl_zoo3 reads them, and its agents.
 
 The settings suit few, expensive, one-step episodes. They are the YAML files in ``hyperparams``,
-each with a word on how it was tuned. They are used by ``lfgcl prune --agent ddpg``, by
+each with a word on how it was chosen. They are used by ``lfgcl prune --agent ddpg``, by
 :func:`make`, and by rl_zoo3 itself (``pip install rl_zoo3``)::
 
     python -m rl_zoo3.train --algo ddpg --env LFGCL-ResNet20-v0 --gym-packages lfgcl_env \
