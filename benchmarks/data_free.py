@@ -1,9 +1,10 @@
 r"""Data-free against label-free: images made from the network alone, or real ones without labels.
 
-Uniform ratios and searched ones, both repaired sequentially, on the same images throughout: for the
-moments, the search and the repair. The 10,000 test images appear in the last column alone. Every
-row is kept in results/data_free_NETWORK.jsonl as soon as it is there, so that the script can be
-stopped and started again; --report only makes the table. Synthetic images wait in the user's cache.
+Uniform ratios and searched ones, both repaired on the same images throughout, for the moments, the
+search and the repair: sequentially, and as ``lfgcl prune`` repairs what it keeps, with
+alternations. The 10,000 test images appear in the last column alone. Every row is kept in
+results/data_free_NETWORK.jsonl as soon as it is there, so that the script can be stopped and
+started again; --report only makes the table. Synthetic images wait in the user's cache.
 
 Networks that do not tell CIFAR-10's classes apart, and random weights, have no top-1. For them the
 last column is how similar the outputs stay on 1,000 of the test images: 1 / (1 + e) with the
@@ -18,7 +19,9 @@ squared error e relative to the outputs' variance [%].
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +41,15 @@ from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning.sequential import SequentialOptions
 from lfgcl_env.pruning.similarity import mse
 from lfgcl_env.search import search
+from lfgcl_env.shortlist import THOROUGH
 from lfgcl_env.visits import problem_of
 
 AGENT = "lfgcl"
-REPAIR = SequentialOptions(one_sided=1)
+REPAIRS = {"sequential": SequentialOptions(one_sided=1), "alternating": THOROUGH}
 KINDS = ("synthetic", "real")
 METHODS = ("uniform", "searched")
 OTHERS = 1000
+OUTPUTS = "similarity_of_outputs"
 IDENTITY = ("budget", "images", "count", "method", "seed")
 GROUND = ("weights", "input_shape", "evaluations")
 """What else rows that are compared have in common; ``evaluations`` is the number asked for."""
@@ -66,7 +71,7 @@ def main() -> None:
     path = RESULTS / f"data_free_{name}.jsonl"
     if not options.report:
         Measurement(options, path).run()
-    report(name, list(lines(path)))
+    report(name, newest(lines(path)))
 
 
 class Measurement:
@@ -78,16 +83,18 @@ class Measurement:
         self._baseline = load_baseline(
             options.network, options.weights, input_shape=(3, size, size) if size else None
         )
-        self._score = self._top1 if self._has_top1() else self._similarity
+        self._score, self._test_of = (
+            ("top1", self._top1) if self._has_top1() else (OUTPUTS, self._similarity)
+        )
         self._ground = {
             "weights": options.weights,
             "input_shape": list(self._baseline.input_shape),
             "evaluations": options.evaluations,
         }
-        rows = list(lines(path))
+        rows = newest(lines(path))
         if any({name: row[name] for name in GROUND} != self._ground for row in rows):
             raise SystemExit(f"{path} has rows that differ in {', '.join(GROUND)}: move it away")
-        self._done = {tuple(row[name] for name in IDENTITY) for row in rows}
+        self._known = {identity(row): row for row in rows}
         self._commit = provenance()["commit"]
 
     def _has_top1(self) -> bool:
@@ -98,20 +105,20 @@ class Measurement:
     def _test(self) -> LabelledImages:
         return load_test_set("CIFAR10", normalization=self._baseline.normalization)
 
-    def _top1(self, network: nn.Module) -> dict[str, float]:
-        return {"top1": round(top1(network, self._test), 2)}
+    def _top1(self, network: nn.Module) -> float:
+        return round(top1(network, self._test), 2)
 
     @cached_property
     def _others(self) -> Tensor:
         pixels = read_dataset("CIFAR10", train=False).pixels[:OTHERS]
         return to_inputs(pixels, self._baseline.normalization, self._baseline.input_shape)
 
-    def _similarity(self, network: nn.Module) -> dict[str, float]:
+    def _similarity(self, network: nn.Module) -> float:
         outputs = []
         for module in (self._baseline.network, network):
             with torch.inference_mode():
                 outputs.append(torch.cat([module.eval()(x) for x in self._others.split(100)]))
-        return {"similarity_of_outputs": round(100 * mse(*outputs), 2)}
+        return round(100 * mse(*outputs), 2)
 
     def run(self) -> None:
         """All of the first seed, then of the others."""
@@ -122,12 +129,15 @@ class Measurement:
                         (budget, method)
                         for budget in self._options.budgets
                         for method in METHODS
-                        if (budget, kind, count, method, seed) not in self._done
+                        if not self._complete((budget, kind, count, method, seed))
                     ]
                     images = self._images(kind, count, seed) if missing else torch.empty(0)
                     for budget, method in missing:
                         row = dict(zip(IDENTITY, (budget, kind, count, method, seed), strict=True))
-                        self._add(row | self._measured(images, budget, method, seed))
+                        self._add(row | self._measured(images, row))
+
+    def _complete(self, asked: tuple[Any, ...]) -> bool:
+        return all(named(self._score, repair) in self._known.get(asked, {}) for repair in REPAIRS)
 
     def _images(self, kind: str, count: int, seed: int) -> Tensor:
         """Images as the network takes them; of more images, fewer are the first."""
@@ -140,26 +150,35 @@ class Measurement:
             seed=seed,
         )
 
-    def _measured(self, images: Tensor, budget: float, method: str, seed: int) -> Row:
+    def _measured(self, images: Tensor, row: Row) -> Row:
+        """What a row lacks; a strategy that is known is not searched again."""
+        budget, method, seed = row["budget"], row["method"], row["seed"]
+        known = self._known.get(identity(row), {})
         env = gym.make(
             "LFGCL-v0", network=self._baseline, images=images, num_images=None, budget=budget
         )
         problem = problem_of(env)
         started = time.time()
-        if method == "searched":
+        if known:
+            keep = np.array(known["keep"])
+        elif method == "searched":
             keep = np.array(search(env, AGENT, self._options.evaluations, seed=seed).best.keep)
         else:
             keep = uniform.strategy(problem, budget)
         searched = time.time()
-        network, evaluation = problem.finish(keep, images, REPAIR)
-        return {
-            "similarity": round(evaluation.similarity, 5),
-            **self._ground,
-            "search_seconds": round(searched - started, 1),
-            "repair_seconds": round(time.time() - searched, 1),
-            "keep": keep.tolist(),
-            **self._score(network),
-        }
+        found = self._ground | {"search_seconds": round(searched - started, 1)} | known
+        found["keep"] = keep.tolist()
+        for repair, options in REPAIRS.items():
+            if named(self._score, repair) in found:
+                continue
+            began = time.time()
+            network, evaluation = problem.finish(keep, images, options)
+            found |= {
+                named("similarity", repair): round(evaluation.similarity, 5),
+                named("repair_seconds", repair): round(time.time() - began, 1),
+                named(self._score, repair): self._test_of(network),
+            }
+        return found
 
     def _add(self, row: Row) -> None:
         print(json.dumps({k: v for k, v in row.items() if k != "keep"}), flush=True)
@@ -168,30 +187,48 @@ class Measurement:
             file.write(json.dumps(row | {"commit": self._commit}) + "\n")
 
 
+def named(what: str, repair: str) -> str:
+    """A row's column; the plain name is that of sequential repair."""
+    return what if repair == "sequential" else f"{what}_{repair}"
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """What tells a row from others."""
+    return tuple(row[name] for name in IDENTITY)
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """Rows as they were written last."""
+    return list({identity(row): row for row in rows}.values())
+
+
 def report(network: str, rows: list[Row]) -> None:
     """Write results/data_free_NETWORK.json and print it as Markdown."""
     table: list[dict[str, Any]] = []
-    for budget, count, method in sorted({(r["budget"], r["count"], r["method"]) for r in rows}):
+    score = "top1" if "top1" in rows[0] else OUTPUTS
+    heads = sorted({(r["budget"], r["count"], r["method"]) for r in rows})
+    for (budget, count, method), repair in product(heads, REPAIRS):
         line: dict[str, Any] = {"budget": budget, "images": count, "method": method}
+        line["repair"] = repair
         for kind in KINDS:
             wanted = (budget, kind, count, method)
             line[kind] = {
-                str(r["seed"]): r.get("top1", r.get("similarity_of_outputs"))
+                str(r["seed"]): r[named(score, repair)]
                 for r in sorted(rows, key=lambda r: r["seed"])
-                if tuple(r[name] for name in IDENTITY[:4]) == wanted
+                if identity(r)[:4] == wanted and named(score, repair) in r
             }
         both = sorted(set(line["synthetic"]) & set(line["real"]))
         if both:  # the same seeds, or the difference would be that of the seeds
             means = [float(np.mean([line[kind][seed] for seed in both])) for kind in KINDS]
             line["difference"] = round(means[0] - means[1], 2)
         table.append(line)
-    print("| MACs kept | images | method | synthetic | real | difference |\n" + "|---" * 6 + "|")
+    print("| MACs kept | images | method | repair | synthetic | real | difference |")
+    print("|---" * 7 + "|")
     for line in table:
         cells = [_cell(line[kind]) for kind in KINDS]
         difference = f"{line['difference']:+.2f}" if "difference" in line else ""
-        head = f"| {line['budget']:.0%} | {line['images']} | {line['method']} | "
+        head = f"| {line['budget']:.0%} | {line['images']} | {line['method']} | {line['repair']} | "
         print(head + " | ".join([*cells, difference]) + " |")
-    score = "similarity_of_outputs" if "top1" not in rows[0] else "top1"
     print(f"({score} [%])")
     write(f"data_free_{network}", {"network": network, "score": score, "table": table})
 
