@@ -316,7 +316,7 @@ class Layers:
         self.gain = (seen[..., GAIN] + 1) / 2  # halving saves at most half of all MACs
         wide = torch.cat([static, (self.errors[..., 1:-1] + 1e-3).log()], dim=-1)
         relative = (wide - wide.mean(-2, keepdim=True)) / (wide.std(-2, keepdim=True) + 0.05)
-        turns = torch.pi * seen[..., :1] * 2.0 ** torch.arange(FREQUENCIES)
+        turns = torch.pi * seen[..., POSITION, None] * 2.0 ** torch.arange(FREQUENCIES)
         budget = _logits(self.budget)[..., None, None].expand(*seen.shape[:-1], 1)
         self.rows = torch.cat(
             [static, relative.clamp(-3, 3), turns.sin(), turns.cos(), budget], dim=-1
@@ -504,7 +504,7 @@ def _action(keep: Tensor) -> Action:
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         found = torch.load(path, weights_only=True)
-        missing = {"arguments", "seed", "actor", "critics", "replay"} - set(found)
+        missing = {"arguments", "seed", "actor", "critics", "replay", "head_start"} - set(found)
     except OSError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ import checkout  # noqa: F401 - baselines are found by it
 from baselines import global_threshold, soft_filter, uniform
 from lfgcl_env.agent import AgentFactory, find_agent
 from lfgcl_env.names import check_choice
+from lfgcl_env.zoo import ALGORITHMS
 
 AGENTS = (
     "lfgcl",
@@ -53,7 +54,7 @@ OWN: dict[str, dict[str, str]] = {
 
 _LAYERWISE_ONLY = ("amc_executed",)
 _GLOBAL_ONLY = (
-    *(name for name in AGENTS if name not in ("td3", "sac", "ppo", "ddpg", "tqc", "crossq")),
+    *(name for name in AGENTS if name not in ALGORITHMS),
     *("legr", "eagleeye", "gnn_rl"),
 )
 

@@ -28,8 +28,9 @@ def validate(arguments: dict[str, Any]) -> None:
         ValueError: if the file is no leaderboard, or entries do not hold; the message names them.
         OSError: if a run to be added is not there, or the file cannot be written.
     """
-    for run in arguments["add"] or ():
-        add_entries(arguments["leaderboard"], [entry_of_run(run, arguments["author"])])
+    if runs := arguments["add"]:
+        author = arguments["author"]
+        add_entries(arguments["leaderboard"], [entry_of_run(run, author) for run in runs])
     entries = read_entries(arguments["leaderboard"])
     check_device(arguments["device"])
     places = {name: arguments[name] for name in ("data_root", "download")}
