@@ -1,17 +1,15 @@
 """Tables and plots of what benchmarks/compare.py has measured, and entries for the leaderboard.
 
-Everything is written to the folder of the results: compare_NETWORK.md, .csv and .json, and the
-plots of benchmarks/plots.py. Numbers are interquartile means over seeds with 95 % bootstrap
-intervals. Rows marked *quoted* are what publications report, most of it after training, on other
-baselines: they stand beside the comparison, not in it.
+Everything is written to the folder of the results: compare_NETWORK.md, .csv and .json, the plots of
+benchmarks/plots.py, and compare.md with all networks in one table. Numbers are interquartile means
+over seeds with 95 % bootstrap intervals. Rows marked *quoted* are what publications report, most of
+it after training, on other baselines: they stand beside the comparison, not in it.
 
     python benchmarks/report.py --network resnet20
     python benchmarks/report.py --network resnet20 --leaderboard benchmarks/leaderboard.jsonl
 """
 
 import argparse
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,7 +20,8 @@ import numpy as np
 import torch
 from plots import draw
 from provenance import RESULTS, provenance
-from rows import BEFORE, SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file
+from rows import SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file
+from tables import comma_separated, markdown, overview
 
 from baselines.quoted import QUOTED
 from lfgcl_env.files import write_text
@@ -30,9 +29,6 @@ from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.shortlist import QUICK, QUICK_IMAGES
-
-EARLY = 100
-"""Evaluations of the smaller of both numbers in the table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.leaderboard:
             add_entries(options.leaderboard, entries(options, network, rows, problem))
             print(options.leaderboard)
+    write_text(options.out / "compare.md", overview(reported(options.out)))
+    print(options.out / "compare.md")
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -104,9 +102,21 @@ def write_tables(
     page = markdown(network, table, quoted, options.evaluations)
     write_text(path.with_suffix(".md"), page)
     write_text(path.with_suffix(".csv"), comma_separated(table, quoted, options.evaluations))
-    found = {"provenance": provenance(), "network": network, "table": table, "quoted": quoted}
+    found = {
+        "provenance": provenance(),
+        "network": network,
+        "evaluations": options.evaluations,
+        "table": table,
+        "quoted": quoted,
+    }
     write_text(path.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
     print(page)
+
+
+def reported(folder: Path) -> list[tuple[str, list[Row], int]]:
+    """The tables of all networks that were ever reported on: name, rows and evaluations."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("compare_*.json"))]
+    return [(one["network"], one["table"], one["evaluations"]) for one in found]
 
 
 def summaries(rows: list[Row], problem: PruningProblem, evaluations: int) -> list[Row]:
@@ -153,98 +163,6 @@ def seconds(row: Row, evaluations: int) -> float:
 
 def _median(rows: list[Row], part: str, whole: str) -> float:
     return round(float(np.median([r[part] / max(r[whole], 1e-9) for r in rows])), 4)
-
-
-def markdown(network: str, table: list[Row], quoted: list[Row], evaluations: int) -> str:
-    """The comparison, what is quoted, and global or layerwise by similarity or accuracy."""
-    last = str(evaluations)
-    heads = [
-        "MACs", "method", "seeds", "evaluations", "MACs kept", "similarity",
-        f"top-1 after {EARLY}", f"top-1 after {last}", "seconds", "agent's s per evaluation",
-    ]  # fmt: skip
-    cells = [
-        [
-            f"{row['budget']:.0%}",
-            _named(row),
-            str(row["seeds"]),
-            str(row["evaluations"]),
-            f"{row['macs_ratio']:.1%}",
-            _cell(row["similarity"].get(last), 4),
-            _cell(row["top1"].get(str(EARLY)), 2),
-            _cell(row["top1"].get(last), 2),
-            f"{row['seconds']:.0f}",
-            f"{row['agent_seconds_per_evaluation']:.3f}",
-        ]
-        for row in table
-    ]
-    for row in quoted:
-        tuned = {True: "fine-tuned", False: "not fine-tuned", None: "fine-tuned?"}[
-            row["fine_tuned"]
-        ]
-        name = f"{row['method']} ({row['paper']}; {tuned}) *quoted*"
-        kept = f"{row['macs_ratio']:.1%}"
-        cells.append(["", name, "", "", kept, "", "", f"{row['top1']:.2f}", "", ""])
-    parts = [f"# {network}", _rows_of([heads, *cells])]
-    if crossed := two_by_two(table, last):
-        parts.append("Who decides and what is rewarded: top-1 after " + last)
-        parts.append(_rows_of(crossed))
-    return "\n\n".join(parts) + "\n"
-
-
-def _named(row: Row) -> str:
-    """A method, with the order of channels where it has its own."""
-    own = row["criterion"] != BEFORE["criterion"]
-    return f"{row['method']}, {row['criterion']} order" if own else str(row["method"])
-
-
-def two_by_two(table: list[Row], last: str) -> list[list[str]]:
-    """Cells of a table of agents that ran on several environments; empty without any."""
-    where = list(dict.fromkeys(row["environment"] for row in table))
-    found = {(r["budget"], r["agent"], r["environment"]): r["top1"][last] for r in table}
-    pairs = dict.fromkeys((row["budget"], row["agent"]) for row in table)
-    cells = [
-        [f"{budget:.0%}", agent, *(_cell(found.get((budget, agent, w)), 2) for w in where)]
-        for budget, agent in pairs
-        if sum((budget, agent, w) in found for w in where) > 1
-    ]
-    return [["MACs", "agent", *where], *cells] if cells else []
-
-
-def _rows_of(cells: list[list[str]]) -> str:
-    head, *body = [f"| {' | '.join(line)} |" for line in cells]
-    return "\n".join([head, "|---" * len(cells[0]) + "|", *body])
-
-
-def _cell(found: dict[str, float] | None, digits: int) -> str:
-    if not found:
-        return ""
-    text = f"{found['iqm']:.{digits}f}"
-    if "low" in found:
-        text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
-    return text
-
-
-def comma_separated(table: list[Row], quoted: list[Row], evaluations: int) -> str:
-    """The same as CSV, intervals in columns of their own."""
-    last = str(evaluations)
-    names = [
-        "source", "budget", "method", "environment", "kind", "criterion", "seeds", "evaluations",
-        "macs_ratio", "similarity", "similarity_low", "similarity_high", "top1", "top1_low",
-        "top1_high", "seconds", "agent_seconds_per_evaluation", "paper", "fine_tuned",
-    ]  # fmt: skip
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in table:
-        flat = {"source": "re-run", **row}
-        for name in ("similarity", "top1"):
-            found = row[name][last]
-            flat |= {name: found["iqm"]}
-            flat |= {f"{name}_{end}": found.get(end) for end in ("low", "high")}
-        writer.writerow(flat)
-    for row in quoted:
-        writer.writerow({"source": "quoted", **row})
-    return text.getvalue()
 
 
 def entries(

@@ -101,11 +101,28 @@ def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
     for name in PLOTS:
         assert (tmp_path / f"{stem}_{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / f"{stem}.md").read_text()
+    overall = (tmp_path / "compare.md").read_text().splitlines()
     assert "| 50% | amc | 1 | 2 |" in page
     assert "| 50% | amc (LFGCL) | 1 | 2 |" in page
     assert "| 50% | amc (AMC-accuracy) | 1 | 2 |" in page
     assert "| 50% | soft_filter, l2 order | 1 | 1 |" in page
-    assert "| MACs | agent | LFGCL | LFGCL-accuracy | AMC | AMC-similarity | AMC-accuracy |" in page
+    crossed = page.split("| MACs | who decides | similarity | accuracy | accuracy, as published |")[
+        1
+    ]
+    decided = [line.split(" | ")[1:] for line in crossed.splitlines()[2:]]
+    filled = {who: [bool(cell.strip(" |")) for cell in cells] for who, *cells in decided}
+    assert filled == {
+        "globally, amc": [True, True, False],
+        "globally, eagleeye": [True, True, False],
+        "globally, random": [True, True, False],
+        "layer by layer, amc": [True, True, True],
+        "layer by layer, amc_executed": [True, True, True],
+    }
+    title = "networks_for_tests:plain, 50%"
+    assert f"| method | evaluations | seeds | {title} | seconds |" in overall
+    for method in ("uniform", "soft_filter, l2 order", "amc (AMC-accuracy)"):
+        assert len([line for line in overall if line.startswith(f"| {method} | ")]) == 1
+    assert all(line.count("|") == 6 for line in overall)
     with (tmp_path / f"{stem}.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(rows)
