@@ -13,7 +13,7 @@ from lfgcl_env import report
 from lfgcl_env.agent import Agent, AgentError, agents_errors
 from lfgcl_env.files import write_beside, write_text
 from lfgcl_env.front import Point, ask, front
-from lfgcl_env.front_files import FrontFiles
+from lfgcl_env.front.files import FrontFiles
 from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.runs import AGENT, PRUNED, Record
 from lfgcl_env.shortlist import Shortlisted, choose

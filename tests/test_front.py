@@ -239,7 +239,7 @@ def test_an_interrupted_front_keeps_its_points_and_ends_as_if_it_never_stopped(
             raise KeyboardInterrupt
         return finish(problem, *arguments, budget=budget, **options)
 
-    monkeypatch.setattr("lfgcl_env.front.choose", interrupted)
+    monkeypatch.setattr("lfgcl_env.front.points.choose", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search_front(make_env(), tmp_path)
     assert sorted(path.name for path in (tmp_path / "front").iterdir()) == [
@@ -252,7 +252,7 @@ def test_an_interrupted_front_keeps_its_points_and_ends_as_if_it_never_stopped(
         chosen.append(budget)
         return finish(problem, *arguments, budget=budget, **options)
 
-    monkeypatch.setattr("lfgcl_env.front.choose", counted)
+    monkeypatch.setattr("lfgcl_env.front.points.choose", counted)
     resumed = search_front(make_env(), tmp_path, resume=True)
     assert chosen == [0.6, 0.8]
     assert files(tmp_path) == files(folder)

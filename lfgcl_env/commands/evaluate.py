@@ -9,7 +9,7 @@ from torch import nn
 from lfgcl_env.commands.targets import check_device
 from lfgcl_env.commands.text import METRIC_NAMES, columns
 from lfgcl_env.front import label
-from lfgcl_env.front_files import network_file, read_front, write_accuracy
+from lfgcl_env.front.files import network_file, read_front, write_accuracy
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import load_pruned

@@ -15,7 +15,7 @@ from lfgcl_env.commands.targets import check_device, default_weights, make_env
 from lfgcl_env.commands.text import METRIC_NAMES, columns, described
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.front import label
-from lfgcl_env.front_files import TABLE, read_front
+from lfgcl_env.front.files import TABLE, read_front
 from lfgcl_env.init_from import find_learnt
 from lfgcl_env.logs import check_wandb
 from lfgcl_env.networks import Baseline

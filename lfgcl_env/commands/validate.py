@@ -13,8 +13,14 @@ from lfgcl_env.commands.targets import check_device
 from lfgcl_env.commands.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.leaderboard import Entry, Replay, add_entries, read_entries, replay
-from lfgcl_env.leaderboard_runs import entry_of_run
+from lfgcl_env.leaderboard import (
+    Entry,
+    Replay,
+    add_entries,
+    entry_of_run,
+    read_entries,
+    replay,
+)
 from lfgcl_env.networks import Baseline, Normalization
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from lfgcl_env import report
 from lfgcl_env.files import write_text
-from lfgcl_env.front import Point, label
-from lfgcl_env.front_picture import draw
+from lfgcl_env.front.picture import draw
+from lfgcl_env.front.points import Point, label
 from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
 from lfgcl_env.shortlist import Shortlisted
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lfgcl_env.leaderboard import OPTIONAL, REQUIRED, Entry
+from lfgcl_env.leaderboard.entry import OPTIONAL, REQUIRED, Entry
 from lfgcl_env.registration import GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.runs import RunFolder
 

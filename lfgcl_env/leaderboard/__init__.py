@@ -1,0 +1,12 @@
+"""A leaderboard that others can add to, whose entries hold what is needed to replay them.
+
+A leaderboard is a file of JSON Lines: one :class:`Entry` a line, added by writing one more line.
+:func:`replay` prunes anew as an entry says and measures what it claims; ``lfgcl validate`` does so
+for a whole file. An entry names its network; it brings no code along.
+"""
+
+from lfgcl_env.leaderboard.entry import Entry, add_entries, read_entries
+from lfgcl_env.leaderboard.from_run import entry_of_run
+from lfgcl_env.leaderboard.replay import Replay, replay
+
+__all__ = ["Entry", "Replay", "add_entries", "entry_of_run", "read_entries", "replay"]
