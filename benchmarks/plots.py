@@ -1,6 +1,8 @@
-"""Plots of a comparison: accuracy against what it costs, learning curves, and what is kept."""
+"""Plots of a comparison: top-1 of everybody, and against what it costs; curves; what is kept."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,144 +18,247 @@ from lfgcl_env.pruning import PruningProblem
 POINTS_BELOW = 15
 """Top-1 so far below the best is cut off: some ways to prune leave nothing."""
 
+COLOURS = 10
+"""As many contestants can be told apart by colour."""
 
-def draw(
-    network: str, rows: list[Row], problem: PruningProblem, evaluations: int, folder: Path
-) -> Iterator[Path]:
-    """Draw all plots.
+HIGHLIGHTED = (
+    "lfgcl", "allocation", "cma_es", "ddpg", "random", "amc (AMC-similarity)", "amc", "legr",
+    "uniform", "l1",
+)  # fmt: skip
+"""Drawn in colour where there are more contestants than colours; the others are grey."""
 
-    Args:
+OTHERS = "others"
+
+Points = list[tuple[float, list[float]]]
+"""x, and the values of all seeds there."""
+
+
+@dataclass(frozen=True)
+class Plots:
+    """All plots of a network's runs.
+
+    Attributes:
         network: its name.
         rows: the runs.
         problem: the network's groups and costs.
         evaluations: of which the accuracy is shown.
-        folder: where the pictures go.
-
-    Yields:
-        The files written.
     """
-    stem = results_file(folder, network).with_suffix("")
-    plots: dict[str, Callable[[], Figure]] = {
-        "macs": lambda: against_macs(network, rows, problem, str(evaluations)),
-        "evaluations": lambda: against_evaluations(network, rows),
-        "seconds": lambda: against_seconds(network, rows, evaluations),
-        "channels": lambda: channels(network, rows, problem, str(evaluations)),
-        "similarity": lambda: curves(network, rows),
-    }
-    for name, plot in plots.items():
-        path = stem.with_name(f"{stem.name}_{name}.png")
-        plot().savefig(path)
-        yield path
 
+    network: str
+    rows: list[Row]
+    problem: PruningProblem
+    evaluations: int
 
-def against_macs(network: str, rows: list[Row], problem: PruningProblem, last: str) -> Figure:
-    """Top-1 against the fraction of MACs kept; quoted results as crosses."""
-    figure, (axes,) = _figure(1)
-    for name, mine in _by(rows):
-        points = []
-        for budget in sorted({r["budget"] for r in mine}):
-            found = [r["tested"][last] for r in mine if r["budget"] == budget]
-            macs = np.mean([problem.cost(f["keep"]).macs for f in found])
-            points.append((macs / problem.baseline_cost.macs, [f["top1"] for f in found]))
-        _line(axes, rows, name, [x for x, _ in points], [y for _, y in points])
-    for quoted in (q for q in QUOTED if q.network == network):
-        axes.plot(quoted.macs_ratio, quoted.top1, "x", color="grey")
-        axes.annotate(
-            f"{quoted.method}, quoted", (quoted.macs_ratio, quoted.top1), fontsize=6, color="grey"
-        )
-    _finish(axes, rows, last, "fraction of MACs kept", f"{network}, {last} evaluations")
-    return _with_legend(figure)
+    def draw(self, folder: Path) -> Iterator[Path]:
+        """Draw all plots to a folder, and yield the files written."""
+        stem = results_file(folder, self.network).with_suffix("")
+        plots: dict[str, Callable[[], Figure]] = {
+            "top1": self.everybody,
+            "macs": self.against_macs,
+            "evaluations": self.against_evaluations,
+            "seconds": self.against_seconds,
+            "similarity": self.curves,
+            "channels": self.channels,
+        }
+        for name, plot in plots.items():
+            path = stem.with_name(f"{stem.name}_{name}.png")
+            plot().savefig(path)
+            yield path
 
+    def everybody(self) -> Figure:
+        """Top-1 of every contestant with its interval, a panel for every budget."""
+        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
+        size = (1.6 + 3.2 * len(budgets), 0.9 + 0.2 * len(self._names))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        panels = figure.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
+        found: dict[tuple[float, str], dict[str, float]] = {
+            (budget, name): interval([r["tested"][self._last]["top1"] for r in mine])
+            for budget in budgets
+            for name, mine in _by(r for r in self.rows if r["budget"] == budget)
+        }
+        means = {
+            budget: np.mean([f["iqm"] for (b, _), f in found.items() if b == budget])
+            for budget in budgets
+        }
 
-def against_evaluations(network: str, rows: list[Row]) -> Figure:
-    """Top-1 of the best strategy after so many evaluations, for every budget."""
+        def place(name: str) -> float:
+            """How far a contestant is above the mean, where it ran."""
+            mine = [found[b, name]["iqm"] - means[b] for b in budgets if (b, name) in found]
+            return float(np.mean(mine))
 
-    def points(mine: list[Row]) -> list[tuple[float, list[float]]]:
-        if all(r["evaluations"] == 1 for r in mine):
-            counts = list(mine[0]["tested"])[-1:]
+        names = sorted(self._names, key=place)
+        for axes, budget in zip(panels, budgets, strict=True):
+            for height, name in enumerate(names):
+                if (budget, name) in found:
+                    value = found[budget, name]
+                    colour = self._colour(name)
+                    ends = value.get("low", value["iqm"]), value.get("high", value["iqm"])
+                    axes.hlines(height, *ends, color=colour, linewidth=3, alpha=0.5)
+                    axes.plot(value["iqm"], height, "o", color=colour, markersize=4)
+            axes.grid(axis="x", linewidth=0.4)
+            axes.set(xlabel="top-1 before any training [%]")
+            axes.set_title(f"{self.network}, {budget:.0%} of MACs", fontsize=10)
+            axes.spines[["top", "right"]].set_visible(False)
+        panels[0].set_yticks(range(len(names)), names, fontsize=8)
+        return figure
+
+    def against_macs(self) -> Figure:
+        """Top-1 against the fraction of MACs kept; quoted results as crosses."""
+        figure, (axes,) = _figure(1)
+        for name, mine in _by(self.rows):
+            points: Points = []
+            for budget in sorted({r["budget"] for r in mine}):
+                found = [r["tested"][self._last] for r in mine if r["budget"] == budget]
+                macs = float(np.mean([self.problem.cost(f["keep"]).macs for f in found]))
+                top1 = [f["top1"] for f in found]
+                points.append((macs / self.problem.baseline_cost.macs, top1))
+            self._line(axes, name, points)
+        for quoted in (q for q in QUOTED if q.network == self.network):
+            place = quoted.macs_ratio, quoted.top1
+            axes.plot(*place, "x", color="grey")
+            axes.annotate(f"{quoted.method}, quoted", place, fontsize=6, color="grey")
+        self._limit(axes, self.rows)
+        axes.set(xlabel="fraction of MACs kept", ylabel="top-1 before any training [%]")
+        axes.set_title(f"{self.network}, {self._last} evaluations", fontsize=10)
+        return _with_legend(figure)
+
+    def against_evaluations(self) -> Figure:
+        """Top-1 of the best strategy after so many evaluations, for every budget."""
+
+        def points(mine: list[Row]) -> Points:
+            if all(r["evaluations"] == 1 for r in mine):
+                counts = list(mine[0]["tested"])[-1:]
+            else:
+                counts = [c for c in mine[0]["tested"] if all(c in r["tested"] for r in mine)]
+            return [
+                (
+                    float(np.median([min(int(c), r["evaluations"]) for r in mine])),
+                    [r["tested"][c]["top1"] for r in mine],
+                )
+                for c in counts
+            ]
+
+        return self._panels(points, "evaluations")
+
+    def against_seconds(self) -> Figure:
+        """Top-1 against the time of the whole search, for every budget."""
+
+        def points(mine: list[Row]) -> Points:
+            each = [r["seconds"] / r["evaluations"] for r in mine]
+            counts = [min(r["evaluations"], self.evaluations) for r in mine]
+            took = [e * count for e, count in zip(each, counts, strict=True)]
+            top1 = [r["tested"][self._last]["top1"] for r in mine]
+            return [(max(float(np.median(took)), 0.05), top1)]
+
+        return self._panels(points, "seconds of search")
+
+    def curves(self) -> Figure:
+        """Best similarity against evaluations, for every budget."""
+        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
+        figure, panels = _figure(len(budgets))
+        for axes, budget in zip(panels, budgets, strict=True):
+            here = [r for r in self.rows if r["budget"] == budget]
+            for name, mine in _by(here):
+                counts = [c for c in mine[0]["best"] if all(c in r["best"] for r in mine)]
+                self._line(axes, name, [(int(c), [r["best"][c] for r in mine]) for c in counts])
+            best = max(max(r["best"].values()) for r in here)
+            axes.set(xscale="log", xlabel="evaluations", ylabel="similarity of the best so far")
+            axes.set_ylim(best - 0.3, best + 0.01)
+            axes.set_title(f"{self.network}, {budget:.0%} of MACs", fontsize=10)
+        return _with_legend(figure)
+
+    def channels(self) -> Figure:
+        """Fraction of channels kept in every group, mean over seeds; the highest top-1 above."""
+        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
+        groups = [group.name for group in self.problem.groups]
+        size = (3 + 0.3 * len(groups) * len(budgets), 2 + 0.22 * len(self._names))
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        panels = figure.subplots(1, len(budgets), squeeze=False)[0]
+        for axes, budget in zip(panels, budgets, strict=True):
+            here = _by(r for r in self.rows if r["budget"] == budget)
+            here.sort(key=lambda pair: -self._top1(pair[1]))
+            kept = [
+                np.mean([r["tested"][self._last]["keep"] for r in mine], axis=0)
+                / self.problem.channels
+                for _, mine in here
+            ]
+            image = axes.imshow(kept, vmin=0, vmax=1, aspect="auto", cmap="viridis")
+            axes.set_yticks(range(len(here)), [name for name, _ in here], fontsize=7)
+            axes.set_xticks(range(len(groups)), groups, rotation=90, fontsize=6)
+            axes.set_title(f"{self.network}, {budget:.0%} of MACs", fontsize=10)
+        figure.colorbar(image, ax=panels, label="fraction of channels kept")
+        return figure
+
+    def _panels(self, points: Callable[[list[Row]], Points], what: str) -> Figure:
+        """Top-1 against something, a panel for every budget."""
+        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
+        figure, panels = _figure(len(budgets))
+        for axes, budget in zip(panels, budgets, strict=True):
+            here = [r for r in self.rows if r["budget"] == budget]
+            for name, mine in _by(here):
+                self._line(axes, name, points(mine))
+            self._limit(axes, here)
+            axes.set(xscale="log", xlabel=what, ylabel="top-1 before any training [%]")
+            axes.set_title(f"{self.network}, {budget:.0%} of MACs", fontsize=10)
+        return _with_legend(figure)
+
+    def _line(self, axes: Any, name: str, points: Points) -> None:
+        """A contestant's line, of one colour in all panels, with the bootstrap interval."""
+        x = [place for place, _ in points]
+        found = [interval(values) for _, values in points]
+        middle = [f["iqm"] for f in found]
+        colour, shown = self._colour(name), name in self._coloured
+        look = {
+            "color": colour,
+            "label": name if shown else OTHERS,
+            "linewidth": 2.4 if name == "lfgcl" else 1.2 if shown else 0.8,
+            "zorder": 2 if shown else 1,
+        }
+        axes.plot(x, middle, marker="o" if len(middle) < 5 else None, markersize=3, **look)
+        if not shown:
+            return
+        low = [f.get("low", f["iqm"]) for f in found]
+        high = [f.get("high", f["iqm"]) for f in found]
+        if len(middle) == 1:
+            axes.vlines(x, low, high, color=colour, linewidth=1.2)
         else:
-            counts = [c for c in mine[0]["tested"] if all(c in r["tested"] for r in mine)]
-        return [
-            (
-                float(np.median([min(int(c), r["evaluations"]) for r in mine])),
-                [r["tested"][c]["top1"] for r in mine],
-            )
-            for c in counts
-        ]
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
-    return _panels(network, rows, points, "evaluations")
+    def _limit(self, axes: Any, rows: list[Row]) -> None:
+        top = [self._top1(mine) for _, mine in _by(rows)]
+        low = max(min(top), max(top) - POINTS_BELOW)
+        axes.set_ylim(low - 1, max(top) + 1.5)
+        axes.spines[["top", "right"]].set_visible(False)
 
+    def _top1(self, rows: list[Row]) -> float:
+        return interval([r["tested"][self._last]["top1"] for r in rows])["iqm"]
 
-def against_seconds(network: str, rows: list[Row], evaluations: int) -> Figure:
-    """Top-1 against the time of the whole search, for every budget."""
+    def _colour(self, name: str) -> Any:
+        colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+        return colours[self._coloured.index(name)] if name in self._coloured else "silver"
 
-    def points(mine: list[Row]) -> list[tuple[float, list[float]]]:
-        each = [r["seconds"] / r["evaluations"] for r in mine]
-        took = [e * min(r["evaluations"], evaluations) for e, r in zip(each, mine, strict=True)]
-        top1 = [r["tested"][str(evaluations)]["top1"] for r in mine]
-        return [(max(float(np.median(took)), 0.05), top1)]
+    @property
+    def _last(self) -> str:
+        return str(self.evaluations)
 
-    return _panels(network, rows, points, "seconds of search")
+    @cached_property
+    def _names(self) -> list[str]:
+        return sorted({label(r) for r in self.rows})
 
-
-def curves(network: str, rows: list[Row]) -> Figure:
-    """Best similarity against evaluations, for every budget."""
-    budgets = sorted({r["budget"] for r in rows}, reverse=True)
-    figure, panels = _figure(len(budgets))
-    for axes, budget in zip(panels, budgets, strict=True):
-        here = [r for r in rows if r["budget"] == budget]
-        for name, mine in _by(here):
-            counts = [c for c in mine[0]["best"] if all(c in r["best"] for r in mine)]
-            values = [[r["best"][c] for r in mine] for c in counts]
-            _line(axes, rows, name, [int(c) for c in counts], values)
-        best = max(max(r["best"].values()) for r in here)
-        axes.set(xscale="log", xlabel="evaluations", ylabel="similarity of the best so far")
-        axes.set_ylim(best - 0.3, best + 0.01)
-        axes.set_title(f"{network}, {budget:.0%} of MACs", fontsize=10)
-    return _with_legend(figure)
+    @cached_property
+    def _coloured(self) -> list[str]:
+        """All, if that many can be told apart."""
+        if len(self._names) <= COLOURS:
+            return self._names
+        return [name for name in HIGHLIGHTED if name in self._names]
 
 
-def channels(network: str, rows: list[Row], problem: PruningProblem, last: str) -> Figure:
-    """Fraction of channels kept in every group, mean over seeds; the highest top-1 above."""
-    budgets = sorted({r["budget"] for r in rows}, reverse=True)
-    methods = len({label(r) for r in rows})
-    size = (3 + 0.3 * len(problem.groups) * len(budgets), 2 + 0.22 * methods)
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(budgets), squeeze=False)[0]
-    for axes, budget in zip(panels, budgets, strict=True):
-        here = _by([r for r in rows if r["budget"] == budget])
-        here.sort(key=lambda pair: -_top1(pair[1], last))
-        kept = [
-            np.mean([r["tested"][last]["keep"] for r in mine], axis=0) / problem.channels
-            for _, mine in here
-        ]
-        image = axes.imshow(kept, vmin=0, vmax=1, aspect="auto", cmap="viridis")
-        axes.set_yticks(range(len(here)), [name for name, _ in here], fontsize=7)
-        names = [group.name for group in problem.groups]
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-        axes.set_title(f"{network}, {budget:.0%} of MACs", fontsize=10)
-    figure.colorbar(image, ax=panels, label="fraction of channels kept")
-    return figure
-
-
-def _panels(
-    network: str,
-    rows: list[Row],
-    points: Callable[[list[Row]], list[tuple[float, list[float]]]],
-    what: str,
-) -> Figure:
-    """Top-1 against something, a panel for every budget."""
-    budgets = sorted({r["budget"] for r in rows}, reverse=True)
-    figure, panels = _figure(len(budgets))
-    for axes, budget in zip(panels, budgets, strict=True):
-        here = [r for r in rows if r["budget"] == budget]
-        for name, mine in _by(here):
-            found = points(mine)
-            _line(axes, rows, name, [x for x, _ in found], [y for _, y in found])
-        axes.set_xscale("log")
-        last = list(here[0]["tested"])[-1]
-        _finish(axes, here, last, what, f"{network}, {budget:.0%} of MACs")
-    return _with_legend(figure)
+def _by(rows: Iterator[Row] | Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Runs by contestant, in the order of the names."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(label(row), []).append(row)
+    return sorted(found.items(), key=lambda item: item[0])
 
 
 def _figure(panels: int) -> tuple[Figure, Any]:
@@ -161,52 +266,11 @@ def _figure(panels: int) -> tuple[Figure, Any]:
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
-def _by(rows: list[Row]) -> list[tuple[str, list[Row]]]:
-    """Runs by contestant, in the order of the names."""
-    names = sorted({label(r) for r in rows})
-    return [(name, [r for r in rows if label(r) == name]) for name in names]
-
-
-def _line(
-    axes: Any, rows: list[Row], name: str, x: Sequence[float], values: Sequence[list[float]]
-) -> None:
-    """A contestant's line, of one colour and style in all panels, with the bootstrap interval."""
-    place = sorted({label(r) for r in rows}).index(name)
-    colours = colormaps["tab20"].colors  # type: ignore[attr-defined]
-    colour, style = colours[place % len(colours)], ("-", "--", ":")[place // len(colours) % 3]
-    found = [interval(v) for v in values]
-    middle = [f["iqm"] for f in found]
-    width = 2.4 if name == "lfgcl" else 1.2
-    marker = "o" if len(middle) < 5 else None
-    axes.plot(
-        x, middle, style, label=name, color=colour, linewidth=width, marker=marker, markersize=3
-    )
-    low = [f.get("low", f["iqm"]) for f in found]
-    high = [f.get("high", f["iqm"]) for f in found]
-    if len(middle) == 1:
-        axes.vlines(x, low, high, color=colour, linewidth=width)
-    else:
-        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-
-
-def _finish(axes: Any, rows: list[Row], last: str, what: str, title: str) -> None:
-    top = [_top1(mine, last) for _, mine in _by(rows)]
-    low = max(min(top), max(top) - POINTS_BELOW)
-    axes.set_ylim(low - 1, max(top) + 1.5)
-    axes.set(xlabel=what, ylabel="top-1 before any training [%]")
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _top1(rows: list[Row], last: str) -> float:
-    return interval([r["tested"][last]["top1"] for r in rows])["iqm"]
-
-
 def _with_legend(figure: Figure) -> Figure:
     """With all that any panel shows."""
     shown = [axes.get_legend_handles_labels() for axes in figure.axes]
     lines = {name: line for lines, names in shown for line, name in zip(lines, names, strict=True)}
-    names = sorted(lines)
+    names = sorted(lines, key=lambda name: (name == OTHERS, name))
     handles = [lines[name] for name in names]
     figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=7)
     return figure

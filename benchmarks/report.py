@@ -18,7 +18,7 @@ from pathlib import Path
 import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
 import torch
-from plots import draw
+from plots import Plots
 from provenance import RESULTS, provenance
 from rows import SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file
 from tables import comma_separated, markdown, overview
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = measured(options, network)
         problem = structure(network, options.weights)
         write_tables(options, network, rows, problem)
-        for path in draw(network, rows, problem, options.evaluations, options.out):
+        for path in Plots(network, rows, problem, options.evaluations).draw(options.out):
             print(path)
         if options.leaderboard:
             add_entries(options.leaderboard, entries(options, network, rows, problem))

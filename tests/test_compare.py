@@ -14,7 +14,7 @@ from lfgcl_env.leaderboard import read_entries
 NETWORK = "networks_for_tests:plain"
 TINY = ["--network", NETWORK, "--data", "random", "--images", "8"]
 RUN = [*TINY, "--labelled", "20", "--budgets", "0.5", "--evaluations", "2"]
-PLOTS = ("macs", "evaluations", "seconds", "channels", "similarity")
+PLOTS = ("top1", "macs", "evaluations", "seconds", "similarity", "channels")
 OLD = {
     "agent": "lfgcl",
     "budget": 0.5,
