@@ -166,7 +166,10 @@ def _add_validate(verbs: Any) -> None:
     )
     command.add_argument("leaderboard", metavar="FILE", help="JSON Lines, one entry a line")
     command.add_argument(
-        "--add", action="append", metavar="RUN", help="first add what was kept in a run folder"
+        "--add",
+        action="append",
+        metavar="RUN",
+        help="instead replay what was kept in a run folder, and add it if it holds",
     )
     command.add_argument("--author", default="anonymous", help="who adds it (anonymous)")
     _add_test(command)

@@ -229,13 +229,16 @@ def test_a_problem_that_cannot_be_made_is_a_fault_of_its_entry_alone(
     assert main(["validate", path, "--data-root", str(tmp_path)]) == 2
     out, error = capsys.readouterr()
     assert error.endswith(
-        "2 of 3 entries do not hold: entry 1 (sloping, resnet20 at 0.001), "
-        "entry 3 (sloping, resnet20 at 0.5)\n"
+        "1 of 3 entries do not hold: entry 1 (sloping, resnet20 at 0.001); "
+        "1 of 3 entries could not be measured: entry 3 (sloping, resnet20 at 0.5)\n"
     )
     lines = out.splitlines()
     assert "a budget of 0.001" in lines[1]
     assert lines[2].endswith("holds")
     assert "CIFAR100 is not in" in lines[3]
+    written(path_of := tmp_path / "lacking.jsonl", entry, absent)
+    assert main(["validate", str(path_of), "--data-root", str(tmp_path)]) == 2
+    assert "error: 1 of 2 entries could not be measured: entry 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -277,10 +280,17 @@ def test_a_run_is_added_and_holds(tmp_path, capsys):
     search = ["--agent", "random", "--evaluations", "2", "--shortlist", "0"]
     assert main(["prune", "LFGCL-ResNet20-v0", "--out", run, *noise, *search]) == 0
     assert main(["validate", board, "--add", run, "--author", "me"]) == 0
-    assert capsys.readouterr().out.endswith("all 1 entries hold\n")
+    assert capsys.readouterr().out.endswith(f"all 1 entries hold\n1 added to {board}\n")
     (entry,) = read_entries(board)
     assert (entry.method, entry.author, entry.evaluations, entry.top1) == ("random", "me", 2, None)
     assert entry.problem["network"] == "resnet20"
+    assert main(["validate", board, "--add", run, "--author", "me"]) == 0
+    assert capsys.readouterr().out.endswith("in place of the same method's\n")
+    best = tmp_path / "run" / "best.json"
+    best.write_text(best.read_text().replace('"similarity": 0.', '"similarity": 0.9', 1))
+    assert main(["validate", board, "--add", run, "--author", "a liar"]) == 2
+    assert "do not hold" in capsys.readouterr().err
+    assert read_entries(board) == [entry]
     assert main(["validate", board, "--add", str(tmp_path / "none")]) == 2
     assert "there is no run" in capsys.readouterr().err
     ranged = [*noise, *search, "--budget", "0.4:0.6", "--front", "2"]
@@ -288,6 +298,17 @@ def test_a_run_is_added_and_holds(tmp_path, capsys):
     assert main(["validate", board, "--add", f"{run}s"]) == 2
     assert "is on a range of budgets" in capsys.readouterr().err
     assert len(read_entries(board)) == 1
+
+
+def test_a_layerwise_run_says_so_and_replaces_no_global_one(tmp_path):
+    noise = ["--weights", "random", "--images", "random", "--num-images", "4"]
+    search = ["--agent", "random", "--evaluations", "1", "--shortlist", "0"]
+    board, methods = str(tmp_path / "board.jsonl"), ["random", "random (AMC, similarity)"]
+    for name, reward in (("LFGCL", []), ("AMC", ["--reward", "similarity"])):
+        run = str(tmp_path / name)
+        assert main(["prune", f"{name}-ResNet20-v0", "--out", run, *noise, *search, *reward]) == 0
+        assert main(["validate", board, "--add", run]) == 0
+    assert [entry.method for entry in read_entries(board)] == methods
 
 
 def test_the_shipped_leaderboard_can_be_read():

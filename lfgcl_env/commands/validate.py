@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -25,23 +26,35 @@ from lfgcl_env.networks import Baseline, Normalization
 
 
 def validate(arguments: dict[str, Any]) -> None:
-    """``lfgcl validate``: measure anew what every entry claims; before that, add a run's.
+    """``lfgcl validate``: measure anew what every entry claims, or what runs add that hold.
 
     Args:
         arguments: those that were given.
 
     Raises:
         ValueError: if the file is no leaderboard, or entries do not hold; the message names them.
-        OSError: if a run to be added is not there, or the file cannot be written.
+        FileNotFoundError: if entries could not be measured, for want of data; or there is no such
+            run.
+        OSError: if the file cannot be written.
     """
-    if runs := arguments["add"]:
-        author = arguments["author"]
-        add_entries(arguments["leaderboard"], [entry_of_run(run, author) for run in runs])
-    entries = read_entries(arguments["leaderboard"])
+    path, runs = Path(arguments["leaderboard"]), arguments["add"]
     check_device(arguments["device"])
+    if path.exists() or not runs:
+        there = read_entries(path)
+    entries = [entry_of_run(run, arguments["author"]) for run in runs] if runs else there
+    _measure(entries, arguments)
+    if runs:
+        replaced = add_entries(path, entries)
+        less = f", {replaced} in place of the same method's" if replaced else ""
+        print(f"{len(entries)} added to {path}{less}")
+
+
+def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
+    """Measure entries, and show what was found."""
     places = {name: arguments[name] for name in ("data_root", "download")}
     measure = _Measurement(places | {"device": arguments["device"]})
     found: dict[int, Replay] = {}
+    unmeasured = set()
     # Entries of one network follow each other, so that it is analysed once.
     order = sorted(range(len(entries)), key=lambda index: _ground(entries[index]))
     for index in tqdm(order, unit="entry", disable=None, file=sys.stderr):
@@ -49,13 +62,24 @@ def validate(arguments: dict[str, Any]) -> None:
             found[index] = measure(entries[index])
         except (ValueError, OSError, ImportError) as error:
             found[index] = Replay(entries[index], None, None, None, (str(error),))
+            if isinstance(error, FileNotFoundError):
+                unmeasured.add(index)
     replays = [found[index] for index in range(len(entries))]
     _show(replays)
     for note in measure.notes:
         print(note)
-    wrong = [_name(i, r.entry) for i, r in enumerate(replays) if r.faults]
+    names = [_name(i, r.entry) for i, r in enumerate(replays)]
+    wrong = [names[i] for i, r in enumerate(replays) if r.faults and i not in unmeasured]
+    lacking = f"{len(unmeasured)} of {len(entries)} entries could not be measured: " + ", ".join(
+        names[i] for i in sorted(unmeasured)
+    )
     if wrong:
-        raise ValueError(f"{len(wrong)} of {len(entries)} entries do not hold: {', '.join(wrong)}")
+        more = f"; {lacking}" if unmeasured else ""
+        raise ValueError(
+            f"{len(wrong)} of {len(entries)} entries do not hold: {', '.join(wrong)}{more}"
+        )
+    if unmeasured:
+        raise FileNotFoundError(lacking)
     untested = [r for r in replays if r.entry.top1 is not None and r.top1 is None]
     less = f", less the top-1 of {len(untested)}, which was not measured" if untested else ""
     print(f"all {len(entries)} entries hold{less}")

@@ -106,12 +106,15 @@ def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
     return entries
 
 
-def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
+def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> int:
     """Write entries to a leaderboard, in place of the same method's and author's on a problem.
 
     Args:
         path: the file; it need not exist.
         entries: to be added.
+
+    Returns:
+        How many were replaced.
 
     Raises:
         ValueError: if the file is no leaderboard, or an entry could not be read from one; nothing
@@ -123,6 +126,7 @@ def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> None:
     by_key = {_key(entry): entry for entry in (*before, *entries)}
     text = "".join(f"{json.dumps(asdict(entry))}\n" for entry in by_key.values())
     write_text(Path(path), text)
+    return len(before) + len(entries) - len(by_key)
 
 
 def _entry(found: Any) -> Entry:

@@ -36,7 +36,7 @@ def entry_of_run(path: str | os.PathLike[str], author: str) -> Entry:
         ids = GLOBAL_IDS | LAYERWISE_IDS
         given = asked | best["settings"] | {"network": ids.get(asked["target"], asked["target"])}
         return Entry(
-            method=asked["agent"],
+            method=asked["agent"] + _elsewhere(asked),
             author=author,
             evaluations=best["evaluations_with_shortlist"],
             problem={
@@ -50,3 +50,10 @@ def entry_of_run(path: str | os.PathLike[str], author: str) -> Entry:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged, or of another version ({error!r})") from error
+
+
+def _elsewhere(asked: dict[str, Any]) -> str:
+    """Where an agent ran, and for which reward, if not in the global environment."""
+    if asked["target"] not in LAYERWISE_IDS:
+        return ""
+    return f" (AMC, {asked.get('reward') or 'accuracy'})"
