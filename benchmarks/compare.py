@@ -17,6 +17,7 @@ again: runs that are there are left out.
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import time
 import traceback
@@ -31,7 +32,7 @@ import torch
 from contestants import AGENTS, BASELINES, OWN, STRATEGIES, applies, check_names, factory
 from ground import ENVIRONMENTS, LABELLED, Ground
 from provenance import RESULTS, provenance
-from rows import SIMILARITY, Row, is_done, read_rows, results_file
+from rows import SIMILARITY, TESTED, Row, is_done, read_rows, results_file
 from tqdm import tqdm
 
 from lfgcl_env.pruning import PruningProblem
@@ -39,7 +40,6 @@ from lfgcl_env.search import search
 from lfgcl_env.visits import problem_of
 
 COUNTS = (1, 10, 25, 50, 100, 150, 200, 250, 300, 400, 600, 800)
-TESTED = (100, 400)
 LONGER = {"cma_es": 800}  # evaluations, where --evaluations is 400: it learns from generations
 
 MACHINE = ("python", "torch", "torch-pruning", "gymnasium", "processor", "cores", "device")
@@ -52,6 +52,8 @@ Outcome = tuple[Row, Row | None]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; returns 1 if a run failed."""
     options = parsed(arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for your_module:make
     check_names(options.agents, options.baselines)
     options.out.mkdir(parents=True, exist_ok=True)
     runs = list(missing(options))
@@ -91,13 +93,17 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--similarity", default=SIMILARITY, help="the reward without labels")
     parser.add_argument("--labelled", type=int, default=5000, help="for rewards with accuracy")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.35])
-    parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["LFGCL", "AMC"])
-    parser.add_argument("--agents", nargs="*", default=list(AGENTS))
+    parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["LFGCL"])
+    parser.add_argument("--agents", nargs="*", default=list(AGENTS), help="or your_module:make")
     parser.add_argument("--baselines", nargs="*", default=list(BASELINES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--data-root", help="folder of data sets, as for lfgcl prune")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the data if they are missing"
+    )
     return parser.parse_args(arguments)
 
 
@@ -133,7 +139,14 @@ def missing(options: argparse.Namespace) -> Iterator[Row]:
                     if evaluations == 400:
                         evaluations = LONGER.get(name, evaluations)
                     if not is_done(run, evaluations, rows):
-                        run |= {"evaluations": evaluations, "num_labelled": options.labelled}
+                        run |= {
+                            "evaluations": evaluations,
+                            "num_labelled": options.labelled,
+                            "places": {
+                                "data_root": options.data_root,
+                                "download": options.download,
+                            },
+                        }
                         yield run
 
 
@@ -165,6 +178,8 @@ def _told(result: Callable[[], Row]) -> Row | None:
         return None
 
 
+_NOT_RECORDED = ("network", "evaluations", "num_labelled", "places")
+
 _grounds: dict[tuple[Any, ...], Ground] = {}
 """This process's ground, the last one only."""
 
@@ -173,12 +188,12 @@ def work(run: Row) -> Row:
     """Do a run on this process's ground, and return its record."""
     shared = tuple(run[name] for name in ("network", "images", "budget"))
     further = {name: run[name] for name in ("weights", "data", "similarity")}
-    further["labelled"] = run["num_labelled"]
+    further |= {"labelled": run["num_labelled"], **run["places"]}
     key = (*shared, *further.values())
     if key not in _grounds:
         _grounds.clear()
         _grounds[key] = Ground(*shared, **further)
-    head = {k: v for k, v in run.items() if k not in ("network", "evaluations", "num_labelled")}
+    head = {k: v for k, v in run.items() if k not in _NOT_RECORDED}
     return head | one_run(_grounds[key], run)
 
 
@@ -188,7 +203,7 @@ def one_run(ground: Ground, run: Row) -> Row:
     changes = OWN.get(name, {})
     env = ground.environment(run["environment"], **changes)
     problem = problem_of(env)
-    problem.memory.clear()
+    env.get_wrapper_attr("forget")()
     ground.problem.memory.clear()
     env.seconds = 0.0
     began = time.perf_counter()

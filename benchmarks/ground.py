@@ -47,6 +47,8 @@ class Ground:
         data: ``"CIFAR10"``, ``"CIFAR100"`` or ``NOISE``.
         similarity: that contestants without labels are rewarded with, and all are scored by.
         labelled: held-out training images for those that are rewarded with accuracy.
+        data_root: the folder of data sets; None for where they usually are.
+        download: fetch the data set if it is missing.
 
     Attributes:
         env: the global environment without labels.
@@ -64,6 +66,8 @@ class Ground:
         data: str = "CIFAR10",
         similarity: str = "repairable",
         labelled: int = 5000,
+        data_root: str | None = None,
+        download: bool = False,
     ) -> None:
         assert lfgcl_env  # registers the environments
         self.network, self.budget = network, budget
@@ -75,7 +79,10 @@ class Ground:
             "num_images": images,
             "budget": budget,
             "similarity": similarity,
+            "data_root": data_root,
+            "download": download,
         }
+        self._places: dict[str, Any] = {"root": data_root, "download": download}
         self._made: dict[tuple[Any, ...], Timed] = {}
         self._tested: dict[tuple[Any, ...], float] = {}
         self.env = self.environment("LFGCL")
@@ -124,6 +131,7 @@ class Ground:
             used=self.problem.images,
             shape=baseline.input_shape,
             normalization=baseline.normalization,
+            **self._places,
         )
 
     @cached_property
@@ -131,7 +139,7 @@ class Ground:
         baseline = self.problem.baseline
         if self._data == NOISE:
             return _noise(baseline.input_shape, baseline.num_classes, 100)
-        return load_test_set(self._data, normalization=baseline.normalization)
+        return load_test_set(self._data, normalization=baseline.normalization, **self._places)
 
     def test_set(self) -> LabelledImages:
         """Test images and labels."""
@@ -187,6 +195,11 @@ class AccuracyReward(gym.Wrapper[Any, Any, Any, Any]):
         observation, _, terminated, truncated, info = self.env.step(action)
         accuracy = self._accuracy(info["channels"])
         return observation, accuracy, terminated, truncated, info | {"similarity": accuracy}
+
+    def forget(self) -> None:
+        """Forget all scores, accuracies among them."""
+        self.env.get_wrapper_attr("forget")()
+        self._accuracy.forget()
 
 
 def _noise(shape: Sequence[int], classes: int, count: int) -> LabelledImages:

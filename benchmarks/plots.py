@@ -2,30 +2,32 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
+from contestants import AGENTS, BASELINES
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rows import Row, interval, label, results_file
 
 from baselines.quoted import QUOTED
+from lfgcl_env.files import write_beside
 from lfgcl_env.pruning import PruningProblem
 
-POINTS_BELOW = 15
+POINTS_BELOW = 25
 """Top-1 so far below the best is cut off: some ways to prune leave nothing."""
 
 COLOURS = 10
 """As many contestants can be told apart by colour."""
 
 HIGHLIGHTED = (
-    "lfgcl", "allocation", "cma_es", "ddpg", "random", "amc (AMC-similarity)", "amc", "legr",
-    "uniform", "l1",
+    "lfgcl", "allocation", "random", "uniform", "amc (AMC-similarity)", "amc", "cma_es", "ddpg",
+    "legr", "l1",
 )  # fmt: skip
-"""Drawn in colour where there are more contestants than colours; the others are grey."""
+"""Drawn in colour where there are more contestants than colours, besides people's own agents."""
 
 OTHERS = "others"
 
@@ -62,8 +64,7 @@ class Plots:
         }
         for name, plot in plots.items():
             path = stem.with_name(f"{stem.name}_{name}.png")
-            plot().savefig(path)
-            yield path
+            yield write_beside(path, partial(plot().savefig, format="png"))
 
     def everybody(self) -> Figure:
         """Top-1 of every contestant with its interval, a panel for every budget."""
@@ -116,9 +117,13 @@ class Plots:
         for quoted in (q for q in QUOTED if q.network == self.network):
             place = quoted.macs_ratio, quoted.top1
             axes.plot(*place, "x", color="grey")
-            axes.annotate(f"{quoted.method}, quoted", place, fontsize=6, color="grey")
-        self._limit(axes, self.rows)
-        axes.set(xlabel="fraction of MACs kept", ylabel="top-1 before any training [%]")
+            trained = {True: ", fine-tuned", False: "", None: ", fine-tuned?"}[quoted.fine_tuned]
+            text = f"{quoted.method}, quoted{trained}"
+            axes.annotate(text, place, fontsize=6, color="grey")
+        _limit(axes)
+        axes.set(
+            xlabel="fraction of MACs kept", ylabel="top-1 before any training, unless quoted [%]"
+        )
         axes.set_title(f"{self.network}, {self._last} evaluations", fontsize=10)
         return _with_legend(figure)
 
@@ -197,7 +202,7 @@ class Plots:
             here = [r for r in self.rows if r["budget"] == budget]
             for name, mine in _by(here):
                 self._line(axes, name, points(mine))
-            self._limit(axes, here)
+            _limit(axes)
             axes.set(xscale="log", xlabel=what, ylabel="top-1 before any training [%]")
             axes.set_title(f"{self.network}, {budget:.0%} of MACs", fontsize=10)
         return _with_legend(figure)
@@ -224,12 +229,6 @@ class Plots:
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
-    def _limit(self, axes: Any, rows: list[Row]) -> None:
-        top = [self._top1(mine) for _, mine in _by(rows)]
-        low = max(min(top), max(top) - POINTS_BELOW)
-        axes.set_ylim(low - 1, max(top) + 1.5)
-        axes.spines[["top", "right"]].set_visible(False)
-
     def _top1(self, rows: list[Row]) -> float:
         return interval([r["tested"][self._last]["top1"] for r in rows])["iqm"]
 
@@ -247,10 +246,20 @@ class Plots:
 
     @cached_property
     def _coloured(self) -> list[str]:
-        """All, if that many can be told apart."""
+        """All, if that many can be told apart; else people's own agents, and those most told of."""
         if len(self._names) <= COLOURS:
             return self._names
-        return [name for name in HIGHLIGHTED if name in self._names]
+        own = {label(r) for r in self.rows if r["agent"] not in (*AGENTS, *BASELINES)}
+        told = [name for name in HIGHLIGHTED if name in self._names]
+        return [*sorted(own), *told][:COLOURS]
+
+
+def _limit(axes: Any) -> None:
+    """Show all that was drawn, down to ``POINTS_BELOW`` the best."""
+    drawn = [float(y) for line in axes.lines for y in line.get_ydata()]
+    low = max(min(drawn), max(drawn) - POINTS_BELOW)
+    axes.set_ylim(low - 1, max(drawn) + 1)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _by(rows: Iterator[Row] | Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -30,6 +30,9 @@ from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.shortlist import QUICK, QUICK_IMAGES
 
+SETTINGS = ("weights", "data", "images", "similarity")
+"""What runs must share to be compared."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Report on every network."""
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.leaderboard:
             add_entries(options.leaderboard, entries(options, network, rows, problem))
             print(options.leaderboard)
-    write_text(options.out / "compare.md", overview(reported(options.out)))
+    write_text(options.out / "compare.md", overview(reported(options)))
     print(options.out / "compare.md")
 
 
@@ -71,7 +74,7 @@ def measured(options: argparse.Namespace, network: str) -> list[Row]:
     """
     path = results_file(options.out, network)
     count = str(options.evaluations)
-    ground = {name: getattr(options, name) for name in ("weights", "data", "images", "similarity")}
+    ground = {name: getattr(options, name) for name in SETTINGS}
     rows = [
         row
         for row in read_rows(path)
@@ -105,6 +108,7 @@ def write_tables(
     found = {
         "provenance": provenance(),
         "network": network,
+        "settings": {name: getattr(options, name) for name in SETTINGS},
         "evaluations": options.evaluations,
         "table": table,
         "quoted": quoted,
@@ -113,10 +117,15 @@ def write_tables(
     print(page)
 
 
-def reported(folder: Path) -> list[tuple[str, list[Row], int]]:
-    """The tables of all networks that were ever reported on: name, rows and evaluations."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("compare_*.json"))]
-    return [(one["network"], one["table"], one["evaluations"]) for one in found]
+def reported(options: argparse.Namespace) -> list[tuple[str, list[Row], int]]:
+    """Tables of all networks reported on so far with these settings: name, rows, evaluations."""
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    found = [json.loads(path.read_text()) for path in sorted(options.out.glob("compare_*.json"))]
+    return [
+        (one["network"], one["table"], one["evaluations"])
+        for one in found
+        if one.get("settings") == settings
+    ]
 
 
 def summaries(rows: list[Row], problem: PruningProblem, evaluations: int) -> list[Row]:

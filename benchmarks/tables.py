@@ -9,6 +9,9 @@ from rows import BEFORE, Row
 EARLY = 100
 """Evaluations of the smaller of both numbers in a network's table."""
 
+SEEDS = 3
+"""Fewest of them that a mean is called the best of."""
+
 LAYERWISE, GLOBAL = "layer by layer", "globally"
 
 CROSSED = {
@@ -22,7 +25,10 @@ CROSSED = {
 
 
 def overview(networks: Sequence[tuple[str, list[Row], int]]) -> str:
-    """All networks and budgets in one table, the highest top-1 at the middle budget first.
+    """All networks and budgets in one table: top-1 / similarity.
+
+    The first network's middle budget decides the order, and is where seconds were measured. The
+    highest numbers of a column are bold, among those of several seeds.
 
     Args:
         networks: names, rows of their tables, and evaluations that these are about.
@@ -32,21 +38,23 @@ def overview(networks: Sequence[tuple[str, list[Row], int]]) -> str:
         for budget in sorted({row["budget"] for row in table}, reverse=True):
             here = {_named(row): row for row in table if row["budget"] == budget}
             columns.append((f"{network}, {budget:.0%}", here, str(evaluations)))
-    middle = max(columns, key=lambda column: len(column[1]))
-    methods = list(dict.fromkeys(name for _, here, _ in (middle, *columns) for name in here))
-    heads = ["method", "evaluations", "seeds", *(title for title, _, _ in columns), "seconds"]
+    own = [column for column in columns if column[0].startswith(f"{networks[0][0]}, ")]
+    where, middle, _ = own[len(own) // 2]
+    methods = dict.fromkeys(name for here in (middle, *(c[1] for c in columns)) for name in here)
+    titles = [title for title, _, _ in columns]
+    heads = ["method", "evaluations", "seeds", *titles, f"seconds ({where})"]
     cells = []
     for method in methods:
         mine = [here[method] for _, here, _ in columns if method in here]
         seeds = sorted({row["seeds"] for row in mine})
-        shown = middle[1].get(method, mine[0])
+        took = f"{middle[method]['seconds']:.0f}" if method in middle else ""
         cells.append(
             [
                 method,
-                str(shown["evaluations"]),
+                str(max(row["evaluations"] for row in mine)),
                 f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
                 *(_pair(here, method, last) for _, here, last in columns),
-                f"{shown['seconds']:.0f}",
+                took,
             ]
         )
     return _rows_of([heads, *cells]) + "\n"
@@ -58,11 +66,17 @@ def _pair(here: dict[str, Row], method: str, last: str) -> str:
         return ""
 
     def text(name: str, digits: int) -> str:
-        best = max(row[name][last]["iqm"] for row in here.values())
+        best = max((row[name][last]["iqm"] for row in here.values() if _counts(row)), default=None)
         value = here[method][name][last]["iqm"]
-        return f"**{value:.{digits}f}**" if value == best else f"{value:.{digits}f}"
+        bold = value == best and _counts(here[method])
+        return f"**{value:.{digits}f}**" if bold else f"{value:.{digits}f}"
 
     return f"{text('top1', 2)} / {text('similarity', 3)}"
+
+
+def _counts(row: Row) -> bool:
+    """Whether a row is of seeds enough to be called best; what searches nothing needs one."""
+    return bool(row["seeds"] >= SEEDS or row["evaluations"] == 1)
 
 
 def markdown(network: str, table: list[Row], quoted: list[Row], evaluations: int) -> str:
@@ -95,6 +109,8 @@ def markdown(network: str, table: list[Row], quoted: list[Row], evaluations: int
         kept = f"{row['macs_ratio']:.1%}"
         cells.append(["", name, "", "", kept, "", "", f"{row['top1']:.2f}", "", ""])
     parts = [f"# {network}", _rows_of([heads, *cells])]
+    if quoted:
+        parts.append("*quoted*: as published, on other baselines; the CSV says where it was read.")
     if crossed := two_by_two(table, last):
         parts.append("Who decides and what is rewarded: top-1 after " + last)
         parts.append(_rows_of(crossed))
@@ -148,6 +164,7 @@ def comma_separated(table: list[Row], quoted: list[Row], evaluations: int) -> st
         "source", "budget", "method", "environment", "kind", "criterion", "seeds", "evaluations",
         "macs_ratio", "similarity", "similarity_low", "similarity_high", "top1", "top1_low",
         "top1_high", "seconds", "agent_seconds_per_evaluation", "paper", "fine_tuned",
+        "baseline_top1", "training", "read_in",
     ]  # fmt: skip
     text = io.StringIO()
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")

@@ -62,7 +62,10 @@ def budget(text: str) -> float | list[float]:
 
 
 SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
-    "agent": (str, "ddpg, td3, sac, ppo, an agent in agents/ such as random, or module:factory"),
+    "agent": (
+        str,
+        "ddpg, td3, sac, tqc, crossq, ppo, an agent in agents/ such as random, or module:factory",
+    ),
     "evaluations": (positive, "distinct strategies to score"),
     "seed": (natural, "of the agent, the choice of images, and random weights"),
     "shortlist": (natural, "best strategies to repair sequentially and compare; 0: none"),

@@ -5,8 +5,10 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rows import BEFORE
 
 from baselines.quoted import QUOTED
 from lfgcl_env.leaderboard import read_entries
@@ -119,7 +121,7 @@ def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
         "layer by layer, amc_executed": [True, True, True],
     }
     title = "networks_for_tests:plain, 50%"
-    assert f"| method | evaluations | seeds | {title} | seconds |" in overall
+    assert f"| method | evaluations | seeds | {title} | seconds ({title}) |" in overall
     for method in ("uniform", "soft_filter, l2 order", "amc (AMC-accuracy)"):
         assert len([line for line in overall if line.startswith(f"| {method} | ")]) == 1
     assert all(line.count("|") == 6 for line in overall)
@@ -137,8 +139,10 @@ def test_what_is_there_is_not_run_again(compare, tmp_path):
     rows = lines(tmp_path)
     assert rows[: len(first)] == first
     assert keys(rows[len(first) :]) == [("LFGCL", "random", 1)]  # uniform takes no seeds
-    assert compare([*run, "--seeds", "0", "1", "--evaluations", "1"]) == 0
-    assert lines(tmp_path) == rows  # more evaluations than asked for are there
+    assert compare([*run, "--seeds", "0", "--evaluations", "1"]) == 0
+    fewer = lines(tmp_path)[len(rows) :]  # what one evaluation is worth was not tested
+    assert [list(row["tested"]) for row in fewer] == [["1"], ["1"]]
+    rows += fewer
     assert compare([*run, "--seeds", "0", "--evaluations", "3"]) == 0
     assert [row["agent"] for row in lines(tmp_path)[len(rows) :]] == ["random", "uniform"]
 
@@ -208,10 +212,77 @@ def test_quoted_rows_stand_beside_and_are_marked(report, tmp_path):
     report(["--network", "resnet32", "--similarity", "mse", "--out", str(tmp_path)])
     page = (tmp_path / "compare_resnet32.md").read_text()
     quoted = [row for row in QUOTED if row.network == "resnet32"]
-    assert page.count("*quoted*") == len(quoted) > 0
+    assert page.count("*quoted* |") == len(quoted) > 0
     with (tmp_path / "compare_resnet32.csv").open() as file:
         sources = [row["source"] for row in csv.DictReader(file)]
     assert sources == ["re-run"] + ["quoted"] * len(quoted)
+
+
+def test_the_plot_against_macs_shows_all_that_is_quoted_and_measured(script):
+    keep = {0.65: [12] * 27, 0.35: [6] * 27}
+    rows = [
+        BEFORE
+        | OLD
+        | {
+            "budget": budget,
+            "similarity": "repairable",
+            "tested": {"400": {"top1": top1, "keep": keep[budget]}},
+        }
+        for budget, top1 in ((0.65, 92.0), (0.35, 78.0))
+    ]
+    problem = script("report").structure("resnet56", "published")
+    figure = script("plots").Plots("resnet56", rows, problem, 400).against_macs()
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    drawn = [y for line in axes.lines for y in line.get_ydata()]
+    assert {92.0, 78.0} < set(drawn)
+    assert low < min(drawn) <= max(drawn) < high
+    notes = [text.get_text() for text in axes.texts]
+    assert "GAL-0.6, quoted" in notes
+    assert "GAL-0.6, quoted, fine-tuned" in notes
+
+
+def test_only_several_seeds_are_called_best(script):
+    def row(method, seeds, top1, evaluations=400):
+        found = {"400": {"iqm": top1}}
+        return {
+            "budget": 0.5,
+            "method": method,
+            "seeds": seeds,
+            "evaluations": evaluations,
+            "criterion": "obs",
+            "top1": found,
+            "similarity": found,
+            "seconds": 1.0,
+        }
+
+    table = [row("lucky", 1, 90.0), row("steady", 3, 89.0), row("plain", 1, 88.0, 1)]
+    page = script("tables").overview([("net", table, 400)])
+    assert "| lucky | 400 | 1 | 90.00 / 90.000 | 1 |" in page
+    assert "| steady | 400 | 3 | **89.00** / **89.000** | 1 |" in page
+    page = script("tables").overview([("net", [table[0], table[2]], 400)])
+    assert "| plain | 1 | 1 | **88.00** / **88.000** | 1 |" in page
+
+
+def test_accuracies_are_measured_anew_for_every_run(script, monkeypatch):
+    ground = script("ground").Ground(NETWORK, 8, 0.5, data="random", labelled=20)
+    measured = []
+
+    def counted(network, labelled, device):
+        measured.append(network)
+        return 50.0
+
+    monkeypatch.setattr("lfgcl_env.envs.accuracy.top1", counted)
+    for name in ("AMC", "LFGCL-accuracy"):
+        env = ground.environment(name)
+        for times in (1, 2, 2):
+            env.reset(seed=0)
+            for _ in range(getattr(env.unwrapped, "steps_per_strategy", 1)):
+                env.step(np.full(env.action_space.shape, 0.5, np.float32))
+            assert len(measured) == times
+            if len(measured) == 1:
+                env.get_wrapper_attr("forget")()
+        measured.clear()
 
 
 def test_a_report_on_nothing_says_so(report, tmp_path):

@@ -33,6 +33,10 @@ class StrategyAccuracy:
             self._known[evaluation.keep] = percent / 100
         return self._known[evaluation.keep]
 
+    def forget(self) -> None:
+        """Measure all anew."""
+        self._known.clear()
+
     def remember(self, keep: Sequence[int], accuracy: float) -> None:
         """Take over what was measured before, in [0, 1]."""
         self._known[tuple(keep)] = accuracy

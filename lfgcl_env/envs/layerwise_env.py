@@ -275,6 +275,12 @@ class AMCEnv(PruningEnv):
         if self._accuracy is not None:
             self._accuracy.remember(keep, reward)
 
+    def forget(self) -> None:
+        """Forget all scores, accuracies among them."""
+        super().forget()
+        if self._accuracy is not None:
+            self._accuracy.forget()
+
     def _check_budget(self, budget: float) -> float:
         return self._bound.check_budget(budget)
 

@@ -164,6 +164,10 @@ class PruningEnv(gym.Env[Observation, Action]):
         images = self._load(None)
         return images[choose(len(images), len(images), self._seed, self.images)]
 
+    def forget(self) -> None:
+        """Forget all scores, so that every strategy is an evaluation again, for the next search."""
+        self.problem.memory.clear()
+
     def render(self) -> Any:
         """Show the strategy at hand: a table, an RGB array, or a window.
 
