@@ -67,7 +67,7 @@ class Plots:
             yield write_beside(path, partial(plot().savefig, format="png"))
 
     def everybody(self) -> Figure:
-        """Top-1 of every contestant with its interval, a panel for every budget."""
+        """Top-1 of every contestant with its interval, in the order of the middle budget's."""
         budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
         size = (1.6 + 3.2 * len(budgets), 0.9 + 0.2 * len(self._names))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
@@ -77,17 +77,8 @@ class Plots:
             for budget in budgets
             for name, mine in _by(r for r in self.rows if r["budget"] == budget)
         }
-        means = {
-            budget: np.mean([f["iqm"] for (b, _), f in found.items() if b == budget])
-            for budget in budgets
-        }
-
-        def place(name: str) -> float:
-            """How far a contestant is above the mean, where it ran."""
-            mine = [found[b, name]["iqm"] - means[b] for b in budgets if (b, name) in found]
-            return float(np.mean(mine))
-
-        names = sorted(self._names, key=place)
+        middle = budgets[len(budgets) // 2]
+        names = sorted(self._names, key=lambda n: found.get((middle, n), {"iqm": 0.0})["iqm"])
         for axes, budget in zip(panels, budgets, strict=True):
             for height, name in enumerate(names):
                 if (budget, name) in found:
@@ -119,7 +110,7 @@ class Plots:
             axes.plot(*place, "x", color="grey")
             trained = {True: ", fine-tuned", False: "", None: ", fine-tuned?"}[quoted.fine_tuned]
             text = f"{quoted.method}, quoted{trained}"
-            axes.annotate(text, place, fontsize=6, color="grey")
+            axes.annotate(text, place, (4, 2), textcoords="offset points", fontsize=6, color="grey")
         _limit(axes)
         axes.set(
             xlabel="fraction of MACs kept", ylabel="top-1 before any training, unless quoted [%]"
