@@ -288,3 +288,11 @@ def test_accuracies_are_measured_anew_for_every_run(script, monkeypatch):
 def test_a_report_on_nothing_says_so(report, tmp_path):
     with pytest.raises(SystemExit, match="has no runs with"):
         report(["--out", str(tmp_path)])
+
+
+def test_the_readme_shows_the_tables_as_they_were_measured():
+    checkout = Path(__file__).parents[1]
+    readme = (checkout / "README.md").read_text()
+    assert (checkout / "benchmarks/results/compare.md").read_text() in readme
+    page = (checkout / "benchmarks/results/compare_resnet20.md").read_text()
+    assert page.split("Who decides and what is rewarded: top-1 after 400\n\n")[1] in readme
