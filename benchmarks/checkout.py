@@ -1,9 +1,12 @@
-"""Importing this makes ``baselines`` importable: a script sees its own folder only."""
+"""Importing this makes ``baselines`` and the current folder's modules importable.
 
+A script sees its own folder only.
+"""
+
+import os
 import sys
 from pathlib import Path
 
-CHECKOUT = str(Path(__file__).parents[1])
-
-if CHECKOUT not in sys.path:
-    sys.path.append(CHECKOUT)
+for folder in (str(Path(__file__).parents[1]), os.getcwd()):
+    if folder not in sys.path:
+        sys.path.append(folder)

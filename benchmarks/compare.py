@@ -17,7 +17,6 @@ again: runs that are there are left out.
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 import time
 import traceback
@@ -52,8 +51,6 @@ Outcome = tuple[Row, Row | None]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; returns 1 if a run failed."""
     options = parsed(arguments)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for your_module:make
     check_names(options.agents, options.baselines)
     options.out.mkdir(parents=True, exist_ok=True)
     runs = list(missing(options))
@@ -109,6 +106,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def missing(options: argparse.Namespace) -> Iterator[Row]:
     """Runs that there are no lines of: all contestants' first seeds first."""
+    places = {"data_root": options.data_root, "download": options.download}
+    further = {"num_labelled": options.labelled, "places": places}
     names = [*options.agents, *(b for b in options.baselines if b not in options.agents)]
     pairs = [(e, n) for e in options.environments for n in names]
     if out := [f"{name} on {where}" for where, name in pairs if not applies(name, where)]:
@@ -139,15 +138,7 @@ def missing(options: argparse.Namespace) -> Iterator[Row]:
                     if evaluations == 400:
                         evaluations = LONGER.get(name, evaluations)
                     if not is_done(run, evaluations, rows):
-                        run |= {
-                            "evaluations": evaluations,
-                            "num_labelled": options.labelled,
-                            "places": {
-                                "data_root": options.data_root,
-                                "download": options.download,
-                            },
-                        }
-                        yield run
+                        yield run | {"evaluations": evaluations} | further
 
 
 def outcomes(runs: Sequence[Row], processes: int) -> Iterator[Outcome]:

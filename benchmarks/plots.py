@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 from contestants import AGENTS, BASELINES
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from rows import Row, interval, label, results_file
+from rows import Row, interval, label, results_file, seconds
 
 from baselines.quoted import QUOTED
-from lfgcl_env.files import write_beside
+from lfgcl_env.files import write_png
 from lfgcl_env.pruning import PruningProblem
 
 POINTS_BELOW = 25
@@ -64,18 +64,18 @@ class Plots:
         }
         for name, plot in plots.items():
             path = stem.with_name(f"{stem.name}_{name}.png")
-            yield write_beside(path, partial(plot().savefig, format="png"))
+            yield write_png(path, plot())
 
     def everybody(self) -> Figure:
         """Top-1 of every contestant with its interval, in the order of the middle budget's."""
-        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
+        budgets = list(self._by_budget)
         size = (1.6 + 3.2 * len(budgets), 0.9 + 0.2 * len(self._names))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
         panels = figure.subplots(1, len(budgets), squeeze=False, sharey=True)[0]
         found: dict[tuple[float, str], dict[str, float]] = {
-            (budget, name): interval([r["tested"][self._last]["top1"] for r in mine])
-            for budget in budgets
-            for name, mine in _by(r for r in self.rows if r["budget"] == budget)
+            (budget, name): self._top1(mine)
+            for budget, here in self._by_budget.items()
+            for name, mine in _by(here)
         }
         middle = budgets[len(budgets) // 2]
         names = sorted(self._names, key=lambda n: found.get((middle, n), {"iqm": 0.0})["iqm"])
@@ -140,20 +140,15 @@ class Plots:
         """Top-1 against the time of the whole search, for every budget."""
 
         def points(mine: list[Row]) -> Points:
-            each = [r["seconds"] / r["evaluations"] for r in mine]
-            counts = [min(r["evaluations"], self.evaluations) for r in mine]
-            took = [e * count for e, count in zip(each, counts, strict=True)]
-            top1 = [r["tested"][self._last]["top1"] for r in mine]
-            return [(max(float(np.median(took)), 0.05), top1)]
+            took = float(np.median([seconds(r, self.evaluations) for r in mine]))
+            return [(max(took, 0.05), [r["tested"][self._last]["top1"] for r in mine])]
 
         return self._panels(points, "seconds of search")
 
     def curves(self) -> Figure:
         """Best similarity against evaluations, for every budget."""
-        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
-        figure, panels = _figure(len(budgets))
-        for axes, budget in zip(panels, budgets, strict=True):
-            here = [r for r in self.rows if r["budget"] == budget]
+        figure, panels = _figure(len(self._by_budget))
+        for axes, (budget, here) in zip(panels, self._by_budget.items(), strict=True):
             for name, mine in _by(here):
                 counts = [c for c in mine[0]["best"] if all(c in r["best"] for r in mine)]
                 self._line(axes, name, [(int(c), [r["best"][c] for r in mine]) for c in counts])
@@ -165,14 +160,12 @@ class Plots:
 
     def channels(self) -> Figure:
         """Fraction of channels kept in every group, mean over seeds; the highest top-1 above."""
-        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
         groups = [group.name for group in self.problem.groups]
-        size = (3 + 0.3 * len(groups) * len(budgets), 2 + 0.22 * len(self._names))
+        size = (3 + 0.3 * len(groups) * len(self._by_budget), 2 + 0.22 * len(self._names))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
-        panels = figure.subplots(1, len(budgets), squeeze=False)[0]
-        for axes, budget in zip(panels, budgets, strict=True):
-            here = _by(r for r in self.rows if r["budget"] == budget)
-            here.sort(key=lambda pair: -self._top1(pair[1]))
+        panels = figure.subplots(1, len(self._by_budget), squeeze=False)[0]
+        for axes, (budget, rows) in zip(panels, self._by_budget.items(), strict=True):
+            here = sorted(_by(rows), key=lambda pair: -self._top1(pair[1])["iqm"])
             kept = [
                 np.mean([r["tested"][self._last]["keep"] for r in mine], axis=0)
                 / self.problem.channels
@@ -187,10 +180,8 @@ class Plots:
 
     def _panels(self, points: Callable[[list[Row]], Points], what: str) -> Figure:
         """Top-1 against something, a panel for every budget."""
-        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
-        figure, panels = _figure(len(budgets))
-        for axes, budget in zip(panels, budgets, strict=True):
-            here = [r for r in self.rows if r["budget"] == budget]
+        figure, panels = _figure(len(self._by_budget))
+        for axes, (budget, here) in zip(panels, self._by_budget.items(), strict=True):
             for name, mine in _by(here):
                 self._line(axes, name, points(mine))
             _limit(axes)
@@ -220,8 +211,8 @@ class Plots:
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
-    def _top1(self, rows: list[Row]) -> float:
-        return interval([r["tested"][self._last]["top1"] for r in rows])["iqm"]
+    def _top1(self, rows: list[Row]) -> dict[str, float]:
+        return interval([r["tested"][self._last]["top1"] for r in rows])
 
     def _colour(self, name: str) -> Any:
         colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
@@ -230,6 +221,12 @@ class Plots:
     @property
     def _last(self) -> str:
         return str(self.evaluations)
+
+    @cached_property
+    def _by_budget(self) -> dict[float, list[Row]]:
+        """Runs by budget, the highest first: a panel each."""
+        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
+        return {budget: [r for r in self.rows if r["budget"] == budget] for budget in budgets}
 
     @cached_property
     def _names(self) -> list[str]:
@@ -253,7 +250,7 @@ def _limit(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _by(rows: Iterator[Row] | Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _by(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Runs by contestant, in the order of the names."""
     found: dict[str, list[Row]] = {}
     for row in rows:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from plots import Plots
 from provenance import RESULTS, provenance
-from rows import SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file
+from rows import SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file, seconds
 from tables import comma_separated, markdown, overview
 
 from baselines.quoted import QUOTED
@@ -29,9 +29,6 @@ from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.shortlist import QUICK, QUICK_IMAGES
-
-SETTINGS = ("weights", "data", "images", "similarity")
-"""What runs must share to be compared."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,6 +63,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def settings(options: argparse.Namespace) -> Row:
+    """What runs must share to be compared."""
+    return {name: getattr(options, name) for name in ("weights", "data", "images", "similarity")}
+
+
 def measured(options: argparse.Namespace, network: str) -> list[Row]:
     """The runs that can be compared: on the same ground, with as many evaluations.
 
@@ -74,7 +76,7 @@ def measured(options: argparse.Namespace, network: str) -> list[Row]:
     """
     path = results_file(options.out, network)
     count = str(options.evaluations)
-    ground = {name: getattr(options, name) for name in SETTINGS}
+    ground = settings(options)
     rows = [
         row
         for row in read_rows(path)
@@ -108,7 +110,7 @@ def write_tables(
     found = {
         "provenance": provenance(),
         "network": network,
-        "settings": {name: getattr(options, name) for name in SETTINGS},
+        "settings": settings(options),
         "evaluations": options.evaluations,
         "table": table,
         "quoted": quoted,
@@ -119,12 +121,12 @@ def write_tables(
 
 def reported(options: argparse.Namespace) -> list[tuple[str, list[Row], int]]:
     """Tables of all networks reported on so far with these settings: name, rows, evaluations."""
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    asked = settings(options)
     found = [json.loads(path.read_text()) for path in sorted(options.out.glob("compare_*.json"))]
     return [
         (one["network"], one["table"], one["evaluations"])
         for one in found
-        if one.get("settings") == settings
+        if one.get("settings") == asked
     ]
 
 
@@ -163,11 +165,6 @@ def summary(
         "agent_share": _median(rows, "agent_seconds", "seconds"),
         "steps_per_evaluation": _median(rows, "steps", "evaluations"),
     }
-
-
-def seconds(row: Row, evaluations: int) -> float:
-    """What a run took for so many of its evaluations [s]."""
-    return float(row["seconds"] * min(row["evaluations"], evaluations) / row["evaluations"])
 
 
 def _median(rows: list[Row], part: str, whole: str) -> float:

@@ -80,6 +80,11 @@ def label(row: Row) -> str:
     return f"{row['agent']} ({', '.join(unusual)})" if unusual else str(row["agent"])
 
 
+def seconds(row: Row, evaluations: int) -> float:
+    """What a run took for so many of its evaluations [s]."""
+    return float(row["seconds"] * min(row["evaluations"], evaluations) / row["evaluations"])
+
+
 def interval(values: Sequence[float]) -> dict[str, float]:
     """The interquartile mean, and its 95 % percentile-bootstrap interval."""
     sample = np.array(values)

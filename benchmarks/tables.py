@@ -38,8 +38,8 @@ def overview(networks: Sequence[tuple[str, list[Row], int]]) -> str:
         for budget in sorted({row["budget"] for row in table}, reverse=True):
             here = {_named(row): row for row in table if row["budget"] == budget}
             columns.append((f"{network}, {budget:.0%}", here, str(evaluations)))
-    own = [column for column in columns if column[0].startswith(f"{networks[0][0]}, ")]
-    where, middle, _ = own[len(own) // 2]
+    budgets = {row["budget"] for row in networks[0][1]}
+    where, middle, _ = columns[len(budgets) // 2]
     methods = dict.fromkeys(name for here in (middle, *(c[1] for c in columns)) for name in here)
     titles = [title for title, _, _ in columns]
     heads = ["method", "evaluations", "seeds", *titles, f"seconds ({where})"]

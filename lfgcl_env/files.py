@@ -3,6 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
@@ -30,3 +34,8 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a file of text, beside it first and then renamed, see :func:`write_beside`."""
     write_beside(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_png(path: Path, figure: "Figure") -> Path:
+    """Write a figure of matplotlib as a PNG, beside it first, see :func:`write_beside`."""
+    return write_beside(path, lambda partial: figure.savefig(partial, format="png"))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from lfgcl_env.files import write_beside
+from lfgcl_env.files import write_png
 from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.layers import measure_layers
 from lfgcl_env.pruning.moments import LARGEST
@@ -175,7 +175,7 @@ def picture(table: list[Row], path: Path, title: str) -> Path | None:
     above.set_title(title, fontsize=10)
     below.set_xticks(positions, [row.name for row in layers], rotation=90, fontsize=7)
     below.set_xlim(-0.7, len(layers) - 0.3)
-    return write_beside(path, lambda partial: figure.savefig(partial, format="png"))
+    return write_png(path, figure)
 
 
 def _own(network: nn.Module, name: str) -> int:

@@ -14,14 +14,7 @@ from lfgcl_env.commands.targets import check_device
 from lfgcl_env.commands.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.leaderboard import (
-    Entry,
-    Replay,
-    add_entries,
-    entry_of_run,
-    read_entries,
-    replay,
-)
+from lfgcl_env.leaderboard import Entry, Replay, add_entries, entry_of_run, read_entries, replay
 from lfgcl_env.networks import Baseline, Normalization
 
 
@@ -39,11 +32,13 @@ def validate(arguments: dict[str, Any]) -> None:
     """
     path, runs = Path(arguments["leaderboard"]), arguments["add"]
     check_device(arguments["device"])
-    if path.exists() or not runs:
-        there = read_entries(path)
-    entries = [entry_of_run(run, arguments["author"]) for run in runs] if runs else there
-    _measure(entries, arguments)
-    if runs:
+    if not runs:
+        _measure(read_entries(path), arguments)
+    else:
+        if path.exists():
+            read_entries(path)  # refuses what cannot be added to before anything is measured
+        entries = [entry_of_run(run, arguments["author"]) for run in runs]
+        _measure(entries, arguments)
         replaced = add_entries(path, entries)
         less = f", {replaced} in place of the same method's" if replaced else ""
         print(f"{len(entries)} added to {path}{less}")

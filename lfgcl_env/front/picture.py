@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lfgcl_env.files import write_beside
+from lfgcl_env.files import write_png
 
 
 def draw(
@@ -44,4 +44,4 @@ def draw(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
-    return write_beside(path, lambda partial: figure.savefig(partial, format="png"))
+    return write_png(path, figure)
