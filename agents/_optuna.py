@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agents._search import Logits, Search
+from ._ask_tell import AskTell, Logits
 
 try:
     import optuna
@@ -21,11 +21,11 @@ WIDEST = 2.0
 """Logits are searched in [-2, 2]: from 12 to 88 % of channels kept, before the projection."""
 
 
-class OptunaSearch(Search):
+class OptunaSearch(AskTell):
     """Asks a study of optuna, held in memory.
 
     Args:
-        start: see :class:`~agents._search.Search`.
+        start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         draws: likewise.
         sampler: name of a class in ``optuna.samplers``.
         **options: of the sampler, besides its seed.

@@ -10,16 +10,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents._search import Action, SearchAgent
-from agents.cross_entropy import CrossEntropy
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.allocation import sensitivities
+
+from ._ask_tell import Action, AskTellAgent
+from .cross_entropy import CrossEntropy
 
 _SPREAD = 0.35  # of logits around the allocated strategy
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     problem = env.unwrapped.problem  # type: ignore[attr-defined]
     weights = sensitivities(problem)
 
@@ -27,4 +28,4 @@ def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
         ratios = np.clip(allocate(problem, budget, weights) / problem.channels, 0.02, 0.98)
         return CrossEntropy(np.log(ratios / (1.0 - ratios)), draws, _SPREAD)
 
-    return SearchAgent(env, seed, begin)
+    return AskTellAgent(env, seed, begin)

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents._search import LIMIT, Action, Logits, Search, SearchAgent, from_uniform
+from ._ask_tell import LIMIT, Action, AskTell, AskTellAgent, Logits, from_uniform
 
 try:
     import cma
@@ -24,7 +24,7 @@ SPREAD = 0.5  # standard deviation of logits at the start
 LOWEST_SPREAD = 0.02  # below it a run has converged
 
 
-class CMAES(Search):
+class CMAES(AskTell):
     """Asks generation by generation."""
 
     def __init__(self, start: Logits, draws: np.random.Generator) -> None:
@@ -65,6 +65,6 @@ class CMAES(Search):
         self._run = cma.CMAEvolutionStrategy(self._best[1], SPREAD, options)
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return from_uniform(CMAES, env, seed)

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents._search import LIMIT, Action, Logits, Search, SearchAgent, from_uniform
+from ._ask_tell import LIMIT, Action, AskTell, AskTellAgent, Logits, from_uniform
 
 POPULATION = 20
 ELITES = 5
@@ -19,11 +19,11 @@ SPREAD = 1.0  # standard deviation of logits at the start
 LOWEST_SPREAD = 0.02  # added in every update, against premature convergence
 
 
-class CrossEntropy(Search):
+class CrossEntropy(AskTell):
     """Draws generations of strategies around the best of the one before.
 
     Args:
-        start: see :class:`~agents._search.Search`.
+        start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         draws: likewise.
         spread: standard deviation of logits at the start.
     """
@@ -58,6 +58,6 @@ class CrossEntropy(Search):
         self._generation, self._new = [], 0
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return from_uniform(CrossEntropy, env, seed)

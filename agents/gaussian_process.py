@@ -10,15 +10,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents._optuna import OptunaSearch
-from agents._search import Action, Logits, SearchAgent, from_uniform
+from ._ask_tell import Action, AskTellAgent, Logits, from_uniform
+from ._optuna import OptunaSearch
 
 
 def begin(start: Logits, draws: np.random.Generator) -> OptunaSearch:
-    """Make the search, see :class:`~agents._search.Search`."""
+    """Make the search, see :class:`~lfgcl_env.agents._ask_tell.AskTell`."""
     return OptunaSearch(start, draws, "GPSampler")
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return from_uniform(begin, env, seed)

@@ -521,5 +521,5 @@ def _smooth(observation: Observation) -> NDArray[np.float64]:
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> LFGCLAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return LFGCLAgent(env, seed)

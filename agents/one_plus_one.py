@@ -12,12 +12,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from agents._search import LIMIT, Action, Logits, Search, SearchAgent, from_uniform
+from ._ask_tell import LIMIT, Action, AskTell, AskTellAgent, Logits, from_uniform
 
 STEP = 0.5  # standard deviation of logits at the start
 
 
-class OnePlusOne(Search):
+class OnePlusOne(AskTell):
     """Keeps one parent and a step size."""
 
     def __init__(self, start: Logits, draws: np.random.Generator) -> None:
@@ -43,6 +43,6 @@ class OnePlusOne(Search):
             self._step *= float(np.exp(((success or known) - 0.2) / np.sqrt(len(logits) + 1)))
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return from_uniform(OnePlusOne, env, seed)

@@ -59,5 +59,5 @@ class RandomAgent:
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> RandomAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return RandomAgent(env, seed)

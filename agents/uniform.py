@@ -7,10 +7,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from agents._search import Action, Logits, Search, SearchAgent, from_uniform
+from ._ask_tell import Action, AskTell, AskTellAgent, Logits, from_uniform
 
 
-class Uniform(Search):
+class Uniform(AskTell):
     """Asks for its start, once."""
 
     _asked = False
@@ -24,6 +24,6 @@ class Uniform(Search):
         """Do nothing."""
 
 
-def make(env: gym.Env[Any, Action], seed: int) -> SearchAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return from_uniform(Uniform, env, seed)

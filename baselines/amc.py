@@ -8,7 +8,7 @@ truncated normal distribution around the actor's answer, whose standard deviatio
 networks are updated once for each of them. From the rewards of a batch a moving average is taken
 off; the discount is 1. Run it with::
 
-    lfgcl prune AMC-ResNet20-v0 --agent baselines.amc:make --out runs/amc
+    lfgcl prune AMC-ResNet20-v0 --agent lfgcl_env.baselines.amc:make --out runs/amc
 
 Where the paper and the code differ, it follows the code:
 
@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lfgcl_env.names import check_choice
+from lfgcl_env.edge.choices import check_choice
 
 Action = NDArray[np.float32]
 State = NDArray[np.float32]
@@ -325,7 +325,7 @@ def _flat(observation: Any) -> State:
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> AMCAgent:
-    """Make the agent as published, see ``lfgcl_env.agent.AgentFactory``."""
+    """Make the agent as published, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return AMCAgent(env, seed)
 
 

@@ -23,9 +23,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines import uniform
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.visits import problem_of
+from lfgcl_env.search.record_evaluations import problem_of
+
+from . import uniform
 
 Action = NDArray[np.float32]
 
@@ -108,7 +109,7 @@ class EagleEyeAgent:
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> EagleEyeAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``.
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``.
 
     Raises:
         ValueError: if the environment has another repair.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.budget.tolerance import allowed_cost
 
 Strategy = NDArray[np.int64]
 Scores = NDArray[np.float64]
@@ -109,7 +110,7 @@ def keep_highest(
         ValueError: if the budget cannot be reached.
     """
     budget = problem.budget if budget is None else problem.check_budget(budget)
-    allowed = budget * (1 + 1e-12) * int(problem.costs(problem.channels))
+    allowed = allowed_cost(budget, int(problem.costs(problem.channels)))
     groups, rank = _lowest_first(scores, np.maximum(1, np.ceil(fewest * problem.channels - 1e-9)))
 
     def left(gone: int) -> Strategy:

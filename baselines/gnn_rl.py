@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.envs.embedding import Embedding
-from lfgcl_env.visits import problem_of
+from lfgcl_env.search.record_evaluations import problem_of
 
 try:
     from stable_baselines3 import PPO
@@ -128,7 +128,7 @@ class GraphEncoder(BaseFeaturesExtractor):
 
 
 def make(env: gym.Env[Any, Any], seed: int, **changes: Any) -> PPO:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``.
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``.
 
     Args:
         env: an environment whose actions are prune ratios, all of them at once.

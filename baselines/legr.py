@@ -29,10 +29,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.global_threshold import Scores, keep_highest
 from lfgcl_env.envs.embedding import observed_budget
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.visits import problem_of
+from lfgcl_env.search.record_evaluations import problem_of
+
+from .global_threshold import Scores, keep_highest
 
 Action = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -184,5 +185,5 @@ class LeGRAgent:
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> LeGRAgent:
-    """Make the agent, see ``lfgcl_env.agent.AgentFactory``."""
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     return LeGRAgent(env, seed)

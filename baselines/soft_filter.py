@@ -8,8 +8,9 @@ the trained network's norms decide once. The rate follows from the budget.
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines import uniform
 from lfgcl_env.pruning import PruningProblem
+
+from . import uniform
 
 CRITERION = "l2"
 """The criterion that the problem must have been made with."""

@@ -18,25 +18,25 @@ import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
+from lfgcl_env.baselines import uniform
 from provenance import RESULTS, write
 from rows import lines
 
-from baselines import uniform
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.sequential import SequentialOptions
-from lfgcl_env.search import search
-from lfgcl_env.shortlist import THOROUGH, choose
+from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.search.run_search import run_search
+from lfgcl_env.search.shortlist import THOROUGH, choose
 
-REWARD = "repairable"
+REWARD = "discounted_mse"
 SEARCH_IMAGES = 256
 REPAIR_IMAGES = 1024
 SHORTLISTED = (
     "lfgcl",
     "cross_entropy",
 )  # by the agents' similarities; the repair of eight takes minutes
-SEQUENTIAL = SequentialOptions(one_sided=1)
+SEQUENTIAL = SequentialOptions(relu_aware=1)
 CONTROLS = (
     ("uniform, L1, no repair", "l1", "none"),
     ("uniform, L1, BatchNorm re-estimated", "l1", "batchnorm"),
@@ -141,7 +141,7 @@ class Measurement:
         )
         problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
         started = time.time()
-        found = search(env, agent, self._options.evaluations, seed=seed)
+        found = run_search(env, agent, self._options.evaluations, seed=seed)
         facts = {"seconds": time.time() - started, "evaluations": len(found.records)}
         keep = np.array(found.best.keep)
         network = problem.compress(keep)

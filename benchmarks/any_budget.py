@@ -18,13 +18,13 @@ import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
 import torch
 from ground import Ground
+from lfgcl_env.baselines import uniform
 from provenance import RESULTS, write
 from rows import interval, lines
 
-from baselines import uniform
-from lfgcl_env.front import ask
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.search import search
+from lfgcl_env.search.budget_sweep import ask
+from lfgcl_env.search.run_search import run_search
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> None:
 
     if left := missing("any budget"):
         wide = Ground(options.network, options.images, tuple(options.range))
-        found = search(wide.env, options.agent, options.evaluations, seed=seed, points=2)
+        found = run_search(wide.env, options.agent, options.evaluations, seed=seed, points=2)
         for budget, evaluation in zip(left, ask(wide.env, found.agent, left), strict=True):
             keep("any budget", budget, evaluation, wide)
     equal = missing("uniform") if seed == options.seeds[0] else []
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> None:
             keep("uniform", budget, ground.problem.evaluate(strategy), ground)
             ground.problem.memory.clear()
         if budget in searched:
-            found = search(ground.env, options.agent, options.each, seed=seed)
+            found = run_search(ground.env, options.agent, options.each, seed=seed)
             keep("per budget", budget, found.best, ground)
 
 

@@ -35,8 +35,8 @@ from rows import SIMILARITY, TESTED, Row, is_done, read_rows, results_file
 from tqdm import tqdm
 
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.search import search
-from lfgcl_env.visits import problem_of
+from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.run_search import run_search
 
 COUNTS = (1, 10, 25, 50, 100, 150, 200, 250, 300, 400, 600, 800)
 LONGER = {"cma_es": 800}  # evaluations, where --evaluations is 400: it learns from generations
@@ -205,7 +205,7 @@ def one_run(ground: Ground, run: Row) -> Row:
         rewards, steps = np.ones(1), 1
         spent = time.perf_counter() - began
     else:
-        found = search(env, factory(name), evaluations, seed=run["seed"], say=lambda text: None)
+        found = run_search(env, factory(name), evaluations, seed=run["seed"], say=lambda text: None)
         spent = time.perf_counter() - began
         found_in = spent - env.seconds
         visited = [record.evaluation.keep for record in found.records]

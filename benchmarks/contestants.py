@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import checkout  # noqa: F401 - baselines are found by it
+from lfgcl_env.baselines import global_threshold, soft_filter, uniform
 
-from baselines import global_threshold, soft_filter, uniform
-from lfgcl_env.agent import AgentFactory, find_agent
-from lfgcl_env.names import check_choice
+from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.search.protocol import AgentFactory, find_agent
 from lfgcl_env.zoo import ALGORITHMS
 
 AGENTS = (
@@ -36,11 +36,11 @@ STRATEGIES: dict[str, Callable[..., Any]] = {
 """Baselines that take no search: from a problem to a strategy. One seed is enough for them."""
 
 SEARCHES = {
-    "legr": "baselines.legr:make",
-    "eagleeye": "baselines.eagleeye:make",
-    "gnn_rl": "baselines.gnn_rl:make",
-    "amc": "baselines.amc:make",
-    "amc_executed": "baselines.amc:make_executed",
+    "legr": "lfgcl_env.baselines.legr:make",
+    "eagleeye": "lfgcl_env.baselines.eagleeye:make",
+    "gnn_rl": "lfgcl_env.baselines.gnn_rl:make",
+    "amc": "lfgcl_env.baselines.amc:make",
+    "amc_executed": "lfgcl_env.baselines.amc:make_executed",
 }
 """Baselines that search, as agents."""
 

@@ -2,7 +2,7 @@ r"""Data-free against label-free: images made from the network alone, or real on
 
 Uniform ratios and searched ones, both repaired on the same images throughout, for the moments, the
 search and the repair: sequentially, and as ``lfgcl prune`` repairs what it keeps, with
-alternations. The 10,000 test images appear in the last column alone. Every row is kept in
+gauss_newton. The 10,000 test images appear in the last column alone. Every row is kept in
 results/data_free_NETWORK.jsonl as soon as it is there, so that the script can be stopped and
 started again; --report only makes the table. Synthetic images wait in the user's cache.
 
@@ -29,23 +29,23 @@ import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
+from lfgcl_env.baselines import uniform
 from provenance import RESULTS, provenance, write
 from rows import Row, lines
 from torch import Tensor, nn
 
-from baselines import uniform
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, synthetic_pixels, top1
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import to_inputs
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.pruning.sequential import SequentialOptions
-from lfgcl_env.pruning.similarity import mse
-from lfgcl_env.search import search
-from lfgcl_env.shortlist import THOROUGH
-from lfgcl_env.visits import problem_of
+from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.score.similarities import mse
+from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.run_search import run_search
+from lfgcl_env.search.shortlist import THOROUGH
 
 AGENT = "lfgcl"
-REPAIRS = {"sequential": SequentialOptions(one_sided=1), "alternating": THOROUGH}
+REPAIRS = {"sequential": SequentialOptions(relu_aware=1), "alternating": THOROUGH}
 KINDS = ("synthetic", "real")
 METHODS = ("uniform", "searched")
 OTHERS = 1000
@@ -162,7 +162,7 @@ class Measurement:
         if known:
             keep = np.array(known["keep"])
         elif method == "searched":
-            keep = np.array(search(env, AGENT, self._options.evaluations, seed=seed).best.keep)
+            keep = np.array(run_search(env, AGENT, self._options.evaluations, seed=seed).best.keep)
         else:
             keep = uniform.strategy(problem, budget)
         searched = time.time()

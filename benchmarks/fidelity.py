@@ -27,11 +27,11 @@ from tqdm import tqdm
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.sequential import SequentialOptions
-from lfgcl_env.pruning.similarity import OF_OUTPUTS, SIMILARITIES
+from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.score.similarities import OF_OUTPUTS, SIMILARITIES
 
 REPAIRS = ("none", "batchnorm", "least_squares")
-REPAIR_OPTIONS = SequentialOptions(rows=16384, one_sided=1)
+REPAIR_OPTIONS = SequentialOptions(rows=16384, relu_aware=1)
 
 
 def main() -> None:
@@ -88,13 +88,13 @@ def measure(options: argparse.Namespace, path: Path) -> None:
                 pair = (classifier(targets[repair, count]), classifier(features))
                 for name, value in compare(targets[repair, count], features, *pair).items():
                     signals[f"{repair} {name} {count}"] = value
-                signals[f"{repair} repairable {count}"] = problem.evaluate(keep).similarity
+                signals[f"{repair} discounted_mse {count}"] = problem.evaluate(keep).similarity
             network, _ = finisher.finish(keep, images[-options.repair_images :], REPAIR_OPTIONS)
             features, target = finisher.features(keep, network)[0], targets["least_squares", 256]
             pair = (classifier(target), network.linear(features))
             for name, value in compare(target, features, *pair).items():
                 signals[f"sequential {name} 256"] = value
-            signals["sequential repairable 256"] = finisher.score_network(network, keep)
+            signals["sequential discounted_mse 256"] = finisher.score_network(network, keep)
             line = {
                 "budget": budget,
                 "keep": keep.tolist(),
@@ -112,7 +112,7 @@ def compare(
     return {
         name: function(target_logits, logits) if name in OF_OUTPUTS else function(target, features)
         for name, function in SIMILARITIES.items()
-        if name != "repairable"
+        if name != "discounted_mse"
     }
 
 

@@ -17,8 +17,8 @@ import lfgcl_env
 from lfgcl_env.envs.accuracy import StrategyAccuracy
 from lfgcl_env.images import LabelledImages, load_held_out, load_test_set, top1
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.shortlist import QUICK
-from lfgcl_env.visits import problem_of
+from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.shortlist import QUICK
 
 REPAIR_IMAGES = 256
 NOISE = "random"
@@ -64,7 +64,7 @@ class Ground:
         *,
         weights: str = "published",
         data: str = "CIFAR10",
-        similarity: str = "repairable",
+        similarity: str = "discounted_mse",
         labelled: int = 5000,
         data_root: str | None = None,
         download: bool = False,
@@ -193,7 +193,7 @@ class AccuracyReward(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         """Step, and exchange the reward."""
         observation, _, terminated, truncated, info = self.env.step(action)
-        accuracy = self._accuracy(info["channels"])
+        accuracy = self._accuracy(info["keep"])
         return observation, accuracy, terminated, truncated, info | {"similarity": accuracy}
 
     def forget(self) -> None:

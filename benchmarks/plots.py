@@ -9,12 +9,12 @@ from typing import Any
 import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
 from contestants import AGENTS, BASELINES
+from lfgcl_env.baselines.quoted import QUOTED
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rows import Row, interval, label, results_file, seconds
 
-from baselines.quoted import QUOTED
-from lfgcl_env.files import write_png
+from lfgcl_env.edge.files import write_png
 from lfgcl_env.pruning import PruningProblem
 
 POINTS_BELOW = 25

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lfgcl_env.files import write_text
+from lfgcl_env.edge.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 

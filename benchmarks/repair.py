@@ -24,11 +24,11 @@ from provenance import write
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.sequential import SequentialOptions
 
 SEARCH_IMAGES = 256
-PLAIN = SequentialOptions(one_sided=1)
-REPAIRS = {"sequential": PLAIN, "alternating": replace(PLAIN, alternations=3)}
+PLAIN = SequentialOptions(relu_aware=1)
+REPAIRS = {"sequential": PLAIN, "alternating": replace(PLAIN, gauss_newton=3)}
 AUGMENTED = {
     "none": {},
     "flips": {"flips": True},
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="of the timed repair")
     parser.add_argument("--seed", type=int, default=0, help="of the images")
     parser.add_argument(
-        "--only-sequential", action="store_true", help="augment without alternations"
+        "--only-sequential", action="store_true", help="augment without gauss_newton"
     )
     options = parser.parse_args()
     problem, _ = made(options.network, options.budget, options.seed, max(options.images))

@@ -18,17 +18,17 @@ from pathlib import Path
 import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
 import torch
+from lfgcl_env.baselines.quoted import QUOTED
 from plots import Plots
 from provenance import RESULTS, provenance
 from rows import SIMILARITY, Row, identity, interval, label, lines, read_rows, results_file, seconds
 from tables import comma_separated, markdown, overview
 
-from baselines.quoted import QUOTED
-from lfgcl_env.files import write_text
+from lfgcl_env.edge.files import write_text
 from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.shortlist import QUICK, QUICK_IMAGES
+from lfgcl_env.search.shortlist import QUICK, QUICK_IMAGES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,7 +216,7 @@ def entry(
         similarity=row["best"][str(options.evaluations)],
         top1=found["top1"],
         test_set=row["data"],
-        sequential={"images": QUICK_IMAGES, "rows": QUICK.rows, "one_sided": QUICK.one_sided},
+        sequential={"images": QUICK_IMAGES, "rows": QUICK.rows, "relu_aware": QUICK.relu_aware},
     )
 
 

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 TESTED = (100, 400)
 """After how many evaluations, and in the end, the best strategy is repaired and tested."""
 
-SIMILARITY = "repairable"
+SIMILARITY = "discounted_mse"
 """What contestants without labels are rewarded with, unless a line says otherwise."""
 
 BEFORE: Row = {

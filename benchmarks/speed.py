@@ -12,14 +12,14 @@ import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
+from lfgcl_env.baselines import uniform
 from provenance import write
 
-from baselines import uniform
 from lfgcl_env.images import load_images
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.repair import run_plain
-from lfgcl_env.pruning.surgery import cut
+from lfgcl_env.pruning.repair.batchnorm import run_plain
+from lfgcl_env.pruning.structure.surgery import cut
 
 
 def main() -> None:

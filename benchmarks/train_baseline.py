@@ -27,7 +27,7 @@ from training_export import default_precision, export
 
 from lfgcl_env.images.datasets import DATASETS, Split, read_dataset
 from lfgcl_env.networks import network_names
-from lfgcl_env.networks.embedded import FOLDER
+from lfgcl_env.networks.embedded_weights import FOLDER
 from lfgcl_env.networks.state_dicts import state_sha256
 
 SHOWN = 20  # steps between updates of the loss: a look at it waits for the device

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from training_data import TrainingImages, distillation_loss, normalized
 
-from lfgcl_env.files import write_beside
+from lfgcl_env.edge.files import write_beside
 from lfgcl_env.images.datasets import Split
 from lfgcl_env.networks import PUBLISHED, Normalization, build_network, load_baseline
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 from training import CLASSES, Recipe
 
-from lfgcl_env.files import write_text
+from lfgcl_env.edge.files import write_text
 from lfgcl_env.images import load_test_set, top1
 from lfgcl_env.networks import PUBLISHED, build_network
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict, state_sha256

@@ -18,11 +18,11 @@ from typing import Any
 import checkout  # noqa: F401 - baselines are found by it
 import torch
 from ground import Ground
+from lfgcl_env.baselines import uniform
 from provenance import RESULTS, write
 from rows import interval, lines
 
-from baselines import uniform
-from lfgcl_env.search import search
+from lfgcl_env.search.run_search import run_search
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 learnt = Path(folder) / "source"
                 wide = Ground(options.source, options.images, tuple(options.range))
-                search(
+                run_search(
                     wide.env, options.agent, options.evaluations, seed=seed, out=learnt, points=2
                 )
                 for name in missing:
@@ -77,10 +77,10 @@ def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) 
     problem.memory.clear()
     equal = problem.evaluate(uniform.strategy(problem, options.budget))
     problem.memory.clear()
-    warm = search(ground.env, options.agent, options.reach, seed=seed, init_from=learnt)
+    warm = run_search(ground.env, options.agent, options.reach, seed=seed, init_from=learnt)
     zero = warm.records[0].evaluation
     problem.memory.clear()
-    cold = search(ground.env, options.agent, options.reach, seed=seed)
+    cold = run_search(ground.env, options.agent, options.reach, seed=seed)
     reached = [max(r.evaluation.similarity for r in cold.records[:n]) for n in (50, 100, 150)]
     return {
         "network": ground.network,
@@ -90,7 +90,10 @@ def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) 
             "similarity": equal.similarity,
             "top1": ground.repaired_top1(equal.keep, test),
         },
-        "zero_shot": {"similarity": zero.similarity, "top1": ground.repaired_top1(zero.keep, test)},
+        "zero_shot": {
+            "similarity": zero.similarity,
+            "top1": ground.repaired_top1(zero.keep, test),
+        },
         "scratch": dict(zip(("50", "100", "150"), reached, strict=True)),
         "evaluations_warm": {
             n: evaluations_to(warm.records, level)

@@ -127,7 +127,7 @@ class Distinct(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and add to the curve if the strategy is a new one."""
         result = self.env.step(action)
-        keep = tuple(result[4]["channels"].tolist())
+        keep = tuple(result[4]["keep"].tolist())
         self.is_new = keep not in self._seen
         if self.is_new:
             self._seen.add(keep)

@@ -5,8 +5,8 @@
 True
 """
 
+from lfgcl_env.envs.registration import register_all
 from lfgcl_env.pruning import PruningProblem, load_pruned
-from lfgcl_env.registration import register_all
 
 __version__ = "0.1.0"
 __all__ = ["PruningProblem", "__version__", "load_pruned"]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.layers import BATCH_NORMS
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS
 
 FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
     "resnet20": ("resnet20", {}),

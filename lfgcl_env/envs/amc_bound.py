@@ -10,11 +10,10 @@ Source: He et al., AMC, ECCV 2018, algorithm 1. What differs:
   spend what is allowed. NNI's implementation of AMC has such a bound, the paper has not.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.problem import PruningProblem
 
 
@@ -95,7 +94,7 @@ class ActionBound:
             budget: fraction of the baseline's cost, checked by :meth:`check_budget`.
         """
         counts = self._counts[group]
-        allowed = math.floor(budget * self._whole * (1 + 1e-12))
+        allowed = allowed_cost(budget, self._whole)
         fits = self._costs(keep, group, self._fewest) <= allowed
         highest = counts[fits][-1]
         kept = counts[np.abs(counts - (1 - prune_ratio) * self._problem.channels[group]).argmin()]

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.pruning.layers import Layer
 from lfgcl_env.pruning.problem import PruningProblem
+from lfgcl_env.pruning.structure.layers import Layer
 
 FEATURES: tuple[str, ...] = (
     "index",  # of the group, from 0

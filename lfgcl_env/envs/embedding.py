@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lfgcl_env.pruning.layers import Layer
 from lfgcl_env.pruning.problem import PruningProblem
+from lfgcl_env.pruning.structure.layers import Layer
 
 FEATURES: tuple[str, ...] = (
     "position",  # of the group among all groups, -1 first to 1 last

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.envs.budgets import Budget
+from lfgcl_env.envs.budget_range import Budget
 from lfgcl_env.envs.embedding import Embedding
 from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
 from lfgcl_env.networks import Baseline
@@ -70,10 +70,10 @@ class LFGCLEnv(PruningEnv):
     ## Info
 
     After every step plain numbers and NumPy arrays: `similarity`, `macs`, `macs_ratio`,
-    `params_ratio`, `budget`, `prune_ratios` (float64, (groups,)), `channels` (kept; int64,
+    `params_ratio`, `budget`, `prune_ratios` (float64, (groups,)), `keep` (channels kept; int64,
     (groups,)), `is_success` (whether the budget was met). `reset` returns the same for the unpruned
     network, less `is_success`. `env.unwrapped.problem` counts the distinct strategies scored
-    (`problem.evaluations`), compresses (`problem.compress(info["channels"])`) and saves.
+    (`problem.evaluations`), compresses (`problem.compress(info["keep"])`) and saves.
 
     ## Arguments
 
@@ -98,7 +98,7 @@ class LFGCLEnv(PruningEnv):
     | `budget_metric` | `"macs"` | `"macs"` or `"params"` |
     | `criterion` | `"obs"` | channel order: `obs l1 l2 fpgm bn_scale thinet hrank random` |
     | `repair` | `"least_squares"` | also `"batchnorm"`, `"none"`; before scoring |
-    | `similarity` | `"repairable"` | also `"mse"`, `"cosine"`, `"cka"`, `"kl"`, `"agreement"` |
+    | `similarity` | `"discounted_mse"` | also `"mse"`, `"cosine"`, `"cka"`, `"kl"`, `"agreement"` |
     | `features` | None | modules to compare at; None: the classifier's input |
     | `scope` | `"inner"` | `"all"` also prunes groups coupled by additions |
     | `horizon` | 1 | steps per episode |
@@ -129,7 +129,7 @@ class LFGCLEnv(PruningEnv):
         budget_metric: str = "macs",
         criterion: str = "obs",
         repair: str = "least_squares",
-        similarity: str = "repairable",
+        similarity: str = "discounted_mse",
         features: Sequence[str] | None = None,
         scope: str = "inner",
         horizon: int = 1,

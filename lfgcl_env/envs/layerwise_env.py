@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.envs.accuracy import StrategyAccuracy
 from lfgcl_env.envs.amc_bound import ActionBound
 from lfgcl_env.envs.amc_state import FEATURES, AMCState
-from lfgcl_env.envs.budgets import Budget
+from lfgcl_env.envs.budget_range import Budget
 from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
 from lfgcl_env.images import LabelledImages, load_held_out
 from lfgcl_env.images.datasets import DATASETS
-from lfgcl_env.names import check_choice
 from lfgcl_env.networks import Baseline
-from lfgcl_env.pruning.inputs import checked_ratios
+from lfgcl_env.pruning.checks import checked_ratios
 
 REWARDS = ("accuracy", "similarity")
 
@@ -150,7 +150,7 @@ class AMCEnv(PruningEnv):
         budget_metric: str = "macs",
         criterion: str = "obs",
         repair: str = "least_squares",
-        similarity: str = "repairable",
+        similarity: str = "discounted_mse",
         features: Sequence[str] | None = None,
         scope: str = "inner",
         round_to: int = 1,

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.envs.budgets import Budget, budget_range
-from lfgcl_env.envs.calibration import MADE, default_images, load_calibration
+from lfgcl_env.envs.budget_range import Budget, budget_range
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.images import TooFewImages
 from lfgcl_env.images.arrays import choose
+from lfgcl_env.images.calibration import MADE, default_images, load_calibration
 from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.pruning.budget.tolerance import meets
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
 
@@ -240,12 +241,12 @@ class PruningEnv(gym.Env[Observation, Action]):
             "params_ratio": cost.params / whole.params,
             "budget": self._budget,
             "prune_ratios": self.problem.prune_ratios(self._keep),
-            "channels": self._keep.copy(),
+            "keep": self._keep.copy(),
         }
 
     def _meets_budget(self, info: dict[str, Any]) -> bool:
         spent = info[f"{self.problem.budget_metric}_ratio"]
-        return bool(spent <= self._budget * (1 + 1e-12))
+        return meets(spent, self._budget)
 
 
 def _leave_threads_of_parent() -> None:

@@ -1,109 +1,109 @@
-"""Calibration images: the only data that search and repair see. They have no labels."""
+"""Calibration images as a baseline takes them."""
 
-import operator
-import os
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lfgcl_env.images.arrays import array_inputs, choose
-from lfgcl_env.images.datasets import DATASETS, read_dataset
-from lfgcl_env.images.folder import SUFFIXES, image_files, read_files
-from lfgcl_env.images.image_sheet import SUFFIX, read_sheet
-from lfgcl_env.images.pixels import to_inputs
-from lfgcl_env.names import closest
-from lfgcl_env.networks import Normalization
+from lfgcl_env.edge.choices import closest
+from lfgcl_env.images import embedded_sheet, load_images, synthetic_pixels
+from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.networks import Baseline
+
+OF_BASELINE = ("embedded", "synthetic", "random")
+"""Words for images that depend on the network."""
+
+MADE = ("synthetic", "random")
+"""Words for images that are made when they are asked for, as many as are wanted."""
+
+DEFAULT_COUNT = 256
 
 
-def load_images(
-    source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any],
+def default_images(baseline: Baseline) -> str:
+    """Return what calibration images are taken from for a baseline unless others are asked for.
+
+    Embedded weights come with images made from them, so that nothing has to be downloaded.
+    """
+    return "embedded" if baseline.weights == "embedded" else "CIFAR10"
+
+
+def load_calibration(
+    baseline: Baseline,
+    images: str | Tensor | NDArray[Any],
     count: int | None,
     *,
-    shape: Sequence[int],
-    normalization: Normalization | None,
-    seed: int = 0,
-    root: str | os.PathLike[str] | None = None,
-    download: bool = False,
+    seed: int,
+    root: str | None,
+    download: bool,
+    device: str = "cpu",
 ) -> Tensor:
-    """Load unlabelled images as a network takes them.
+    """Calibration images for a baseline, normalised as it expects.
 
     Args:
-        source: ``"CIFAR10"`` or ``"CIFAR100"`` (training images; labels are dropped), a folder of
-            image files, an image sheet (``.png``) as ``lfgcl synthesize`` writes it, uint8 pixels
-            (images, channels, height, width) or (images, height, width, channels), or
-            floating-point inputs (images, channels, height, width), which must be normalised
-            already.
-        count: images wanted, drawn with ``seed``; None for all of them.
-        shape: (channels, height, width) that the network takes. Images of data sets and folders
-            are resized and centre-cropped to it; tensors and arrays must have it.
-        normalization: what the network was trained with; None leaves pixels in [0, 1].
-        seed: of the draw.
-        root: the folder of the data sets, see :func:`data_root`.
+        baseline: what takes the images.
+        images: ``"embedded"``: the package's own for this network; ``"synthetic"``: made from the
+            baseline alone, once, and kept in the user's cache; ``"random"``: noise; else see
+            :func:`lfgcl_env.images.load_images`.
+        count: images wanted; None for all, and for 256 of those that are made.
+        seed: of what is made or drawn.
+        root: the folder of the data sets.
         download: fetch the data set if it is missing.
-
-    Returns:
-        (count, channels, height, width), float32, normalised; never shares memory with ``source``.
+        device: where synthetic images are made.
 
     Raises:
-        ValueError: if the source is unknown, holds too few images or an unreadable one, does not
-            fit ``shape``, or looks as if it were not normalised.
-        FileNotFoundError: if the data set is missing; the message says how to get it.
-        OSError: if the data set cannot be downloaded.
-
-    >>> normalization = Normalization((0.5,), (0.25,))
-    >>> pixels = np.full((4, 1, 2, 2), 255, dtype=np.uint8)
-    >>> load_images(pixels, 1, shape=(1, 2, 2), normalization=normalization)
-    tensor([[[[2., 2.],
-              [2., 2.]]]])
+        ValueError, FileNotFoundError, OSError: see :func:`lfgcl_env.images.load_images`; also
+            ValueError for embedded images of a network that has none, and synthetic ones of a
+            network without BatchNorm.
     """
-    channels, height, width = (operator.index(size) for size in shape)
-    size = (channels, height, width)
-    if count is not None and (not isinstance(count, int | np.integer) or count < 1):
-        raise ValueError(
-            f"{count!r} images were asked for: give a positive whole number, or None for all"
+    if isinstance(images, str) and images in MADE:
+        wanted = DEFAULT_COUNT if count is None else count
+        if wanted < 2:
+            raise ValueError(f"at least 2 calibration images are needed, got {wanted}")
+        if images == "random":
+            generator = torch.Generator().manual_seed(seed)
+            return torch.randn(wanted, *baseline.input_shape, generator=generator)
+    if baseline.normalization is None and (
+        isinstance(images, str) or images.dtype in (torch.uint8, np.dtype(np.uint8))
+    ):
+        warnings.warn(
+            "how this network's inputs are normalised is not known, so that pixels are only scaled "
+            "to [0, 1]: give normalization=((mean, ...), (std, ...)) unless that is right",
+            stacklevel=2,
         )
-    if isinstance(source, Tensor | np.ndarray):
-        return array_inputs(source, count, shape=size, normalization=normalization, seed=seed)
-    if source in DATASETS:
-        pixels = read_dataset(str(source), train=True, root=root, download=download).pixels
-        pixels = pixels[choose(len(pixels), count, seed, str(source))]
-        return to_inputs(pixels, normalization, size)
-    if _is_sheet(source):
-        pixels, _ = read_sheet(str(source))
-        pixels = pixels[choose(len(pixels), count, seed, f"the image sheet {str(source)!r}")]
-        return to_inputs(pixels, normalization, size)
-    folder = _folder(source)
-    files = image_files(folder)
-    if not files:
-        raise ValueError(
-            f"the folder {str(folder)!r} holds no images: files that end with "
-            f"{', '.join(sorted(SUFFIXES))} are looked for, in all folders below it too"
-        )
-    chosen = choose(len(files), count, seed, f"the folder {str(folder)!r}")
-    return to_inputs(read_files([files[i] for i in chosen.tolist()], size), normalization)
-
-
-def _is_sheet(source: object) -> bool:
-    return (
-        isinstance(source, str | os.PathLike)
-        and Path(source).suffix.lower() == SUFFIX
-        and not Path(source).expanduser().is_dir()
+    source: str | Path | Tensor | NDArray[Any] = images
+    if isinstance(images, str):
+        if images == "synthetic":
+            source, count = synthetic_pixels(baseline, wanted, seed=seed, device=device), None
+        elif images == "embedded":
+            source = embedded_sheet(baseline.name)
+            if baseline.weights != "embedded":
+                warnings.warn(
+                    f"these images were made from the package's own weights of {baseline.name}, "
+                    f"not from the {baseline.weights} ones: images='synthetic' makes some",
+                    stacklevel=2,
+                )
+        else:
+            _check_known(images)
+    return load_images(
+        source,
+        count,
+        shape=baseline.input_shape,
+        normalization=baseline.normalization,
+        seed=seed,
+        root=root,
+        download=download,
     )
 
 
-def _folder(source: object) -> Path:
-    if not isinstance(source, str | os.PathLike):
+def _check_known(images: str) -> None:
+    """Refuse what is no word for images and no path that exists, naming the nearest word."""
+    words = (*DATASETS, *OF_BASELINE)
+    if images not in words and not Path(images).expanduser().exists():
         raise ValueError(
-            f"images of type {type(source).__name__} are not accepted: give {', '.join(DATASETS)}, "
-            "a folder, an image sheet, a torch tensor or a NumPy array"
+            f"unknown images {images!r}: choose one of {', '.join(words)}, an image sheet (.png), "
+            f"or an existing folder of images.{closest(images, words)}"
         )
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise ValueError(
-            f"unknown images {str(source)!r}: choose one of {', '.join(DATASETS)}, an image "
-            f"sheet (.png), or an existing folder of images.{closest(str(source), DATASETS)}"
-        )
-    return folder

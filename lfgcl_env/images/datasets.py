@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.images.data_root import data_root
-from lfgcl_env.names import check_choice
 
 DATASETS = ("CIFAR10", "CIFAR100")
 

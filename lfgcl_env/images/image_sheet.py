@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from lfgcl_env.files import write_beside
+from lfgcl_env.edge.files import write_beside
 
 SUFFIX = ".png"
 _MODES = {1: "L", 3: "RGB"}

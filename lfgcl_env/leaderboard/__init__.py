@@ -7,6 +7,6 @@ for a whole file. An entry names its network; it brings no code along.
 
 from lfgcl_env.leaderboard.entry import Entry, add_entries, read_entries
 from lfgcl_env.leaderboard.from_run import entry_of_run
-from lfgcl_env.leaderboard.measurement import Replay, replay
+from lfgcl_env.leaderboard.replaying import Replay, replay
 
 __all__ = ["Entry", "Replay", "add_entries", "entry_of_run", "read_entries", "replay"]

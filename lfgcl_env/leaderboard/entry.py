@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lfgcl_env.files import write_text
+from lfgcl_env.edge.choices import check_choice, closest
+from lfgcl_env.edge.files import write_text
 from lfgcl_env.images.datasets import DATASETS
-from lfgcl_env.names import check_choice, closest
 from lfgcl_env.networks import network_names
 from lfgcl_env.networks.builders import TORCHVISION, find_builder
 from lfgcl_env.pruning import CRITERIA, REPAIRS, SIMILARITIES
-from lfgcl_env.pruning.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.sequential import SequentialOptions
 
 REQUIRED: dict[str, type] = {
     "network": str,
@@ -65,8 +65,8 @@ class Entry:
         top1: accuracy on the test images before any training, in percent; None if none is claimed.
         test_set: ``"CIFAR10"`` or ``"CIFAR100"``: what ``top1`` was measured on.
         sequential: how the network was repaired before ``top1`` was measured: settings of
-            :class:`~lfgcl_env.pruning.sequential.SequentialOptions`, and ``images``: how many,
-            which are those that follow the calibration images
+            :class:`~lfgcl_env.pruning.repair.sequential.SequentialOptions`, and ``images``: how
+            many, which are those that follow the calibration images
             (``env.unwrapped.other_images(count)``). None: as it was scored.
     """
 

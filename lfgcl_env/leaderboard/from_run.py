@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lfgcl_env.envs.registration import GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.leaderboard.entry import OPTIONAL, REQUIRED, Entry
-from lfgcl_env.registration import GLOBAL_IDS, LAYERWISE_IDS
-from lfgcl_env.runs import RunFolder
+from lfgcl_env.runs.run_folder import RunFolder
 
 
 def entry_of_run(path: str | os.PathLike[str], author: str) -> Entry:

@@ -3,7 +3,7 @@
 from lfgcl_env.networks.baseline import Baseline, load_baseline
 from lfgcl_env.networks.builders import build_network, network_names
 from lfgcl_env.networks.cifar_resnet import CifarResNet
-from lfgcl_env.networks.embedded import embedded_names, load_embedded
+from lfgcl_env.networks.embedded_weights import embedded_names, load_embedded
 from lfgcl_env.networks.mobilenet_v2 import CifarMobileNetV2
 from lfgcl_env.networks.normalization import IMAGENET, Normalization
 from lfgcl_env.networks.published import PUBLISHED, PublishedWeights

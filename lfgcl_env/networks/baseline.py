@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lfgcl_env.names import closest
+from lfgcl_env.edge.choices import closest
 from lfgcl_env.networks.builders import (
     TORCHVISION,
     build_network,
     call_builder,
     find_builder,
 )
-from lfgcl_env.networks.embedded import load_embedded
+from lfgcl_env.networks.embedded_weights import load_embedded
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.published import (
     PUBLISHED,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from lfgcl_env.names import closest
+from lfgcl_env.edge.choices import closest
 from lfgcl_env.networks.cifar_resnet import CifarResNet
 from lfgcl_env.networks.mobilenet_v2 import CifarMobileNetV2
 from lfgcl_env.networks.vgg import CifarVGG16

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lfgcl_env.names import check_choice
+from lfgcl_env.edge.choices import check_choice
 
 
 class ZeroPadShortcut(nn.Module):

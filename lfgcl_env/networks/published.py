@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lfgcl_env.names import check_choice
-from lfgcl_env.networks.embedded import embedded_names
+from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.networks.embedded_weights import embedded_names
 from lfgcl_env.networks.normalization import IMAGENET, Normalization
 from lfgcl_env.networks.state_dicts import unwrap
 

@@ -1,16 +1,16 @@
 """The pruning core: groups, costs, budgets, criteria, repair, similarity, surgery and saving."""
 
 from lfgcl_env.pruning.allocation import allocate
-from lfgcl_env.pruning.cost import Cost
-from lfgcl_env.pruning.criteria import CRITERIA
+from lfgcl_env.pruning.budget.cost import Cost
+from lfgcl_env.pruning.criteria.orders import CRITERIA
 from lfgcl_env.pruning.evaluation import Evaluation
-from lfgcl_env.pruning.groups import Exclusion, Group
-from lfgcl_env.pruning.layers import Layer
 from lfgcl_env.pruning.problem import PruningProblem
-from lfgcl_env.pruning.repair import REPAIRS
-from lfgcl_env.pruning.saving import load_pruned, read_structure, save_pruned
-from lfgcl_env.pruning.scope import SCOPES
-from lfgcl_env.pruning.similarity import SIMILARITIES
+from lfgcl_env.pruning.repair.batchnorm import REPAIRS
+from lfgcl_env.pruning.score.similarities import SIMILARITIES
+from lfgcl_env.pruning.structure.groups import Exclusion, Group
+from lfgcl_env.pruning.structure.layers import Layer
+from lfgcl_env.pruning.structure.saved_form import load_pruned, read_structure, save_pruned
+from lfgcl_env.pruning.structure.scope import SCOPES
 
 __all__ = [
     "CRITERIA",

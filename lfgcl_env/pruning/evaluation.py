@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lfgcl_env.pruning.budget.tolerance import meets
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -22,3 +24,7 @@ class Evaluation:
     params: int
     macs_ratio: float
     params_ratio: float
+
+    def meets(self, budget: float, metric: str) -> bool:
+        """Whether it costs no more than a budget of ``"macs"`` or ``"params"``."""
+        return meets(getattr(self, f"{metric}_ratio"), budget)

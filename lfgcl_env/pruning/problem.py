@@ -12,40 +12,40 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.names import check_choice
+from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning.candidate import Candidate, Statistics, fastest_layout
-from lfgcl_env.pruning.cost import Cost, CostModel
-from lfgcl_env.pruning.criteria import Context, Scores, orders, scores_of
-from lfgcl_env.pruning.evaluation import Evaluation
-from lfgcl_env.pruning.features import OUTPUT, FeatureReader, entrance_of_last_third
-from lfgcl_env.pruning.groups import Exclusion, Group
-from lfgcl_env.pruning.inputs import (
+from lfgcl_env.pruning.budget.cost import Cost, CostModel
+from lfgcl_env.pruning.budget.projection import Projection
+from lfgcl_env.pruning.checks import (
     check_fit,
     checked_images,
     checked_ratios,
     checked_strategy,
     split_images,
 )
-from lfgcl_env.pruning.layers import Layer, count_macs, measure_layers
-from lfgcl_env.pruning.least_squares import LeastSquares
-from lfgcl_env.pruning.moments import Moments, collect_moments, large_layers
-from lfgcl_env.pruning.obs import Elimination, eliminate
-from lfgcl_env.pruning.plan import SlicePlan
-from lfgcl_env.pruning.projection import Projection
-from lfgcl_env.pruning.repair import REPAIRS, Found, run_plain, run_with_batchnorm
-from lfgcl_env.pruning.saving import save_pruned
-from lfgcl_env.pruning.scope import prunable
-from lfgcl_env.pruning.sequential import SequentialOptions, repair_sequentially
-from lfgcl_env.pruning.similarity import (
+from lfgcl_env.pruning.criteria.brain_surgeon import Elimination, eliminate
+from lfgcl_env.pruning.criteria.orders import Context, Scores, orders, scores_of
+from lfgcl_env.pruning.evaluation import Evaluation
+from lfgcl_env.pruning.moments.second_moments import Moments, collect_moments, large_layers
+from lfgcl_env.pruning.repair.batchnorm import REPAIRS, Found, run_plain, run_with_batchnorm
+from lfgcl_env.pruning.repair.least_squares import LeastSquares
+from lfgcl_env.pruning.repair.sequential import SequentialOptions, repair_sequentially
+from lfgcl_env.pruning.score.features import OUTPUT, FeatureReader, entrance_of_last_third
+from lfgcl_env.pruning.score.similarities import (
     OF_OUTPUTS,
     SIMILARITIES,
     WORST,
+    discounted_mse,
     relative_error,
-    repairable,
     variance,
 )
-from lfgcl_env.pruning.surgery import cut
+from lfgcl_env.pruning.structure.candidate import Candidate, Statistics, fastest_layout
+from lfgcl_env.pruning.structure.groups import Exclusion, Group
+from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
+from lfgcl_env.pruning.structure.saved_form import save_pruned
+from lfgcl_env.pruning.structure.scope import prunable
+from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+from lfgcl_env.pruning.structure.surgery import cut
 
 
 class PruningProblem:
@@ -63,11 +63,11 @@ class PruningProblem:
         budget: fraction of the baseline's cost that may remain; :meth:`project` takes others.
         budget_metric: ``"macs"`` or ``"params"``.
         criterion: the order in which a group's channels go, a name in
-            :data:`~lfgcl_env.pruning.criteria.CRITERIA`.
+            :data:`~lfgcl_env.pruning.criteria.orders.CRITERIA`.
         repair: ``"least_squares"`` (consumers refitted in closed form), ``"batchnorm"``
             (statistics re-estimated on the images) or ``"none"``.
-        similarity: ``"repairable"``, ``"mse"``, ``"cosine"``, ``"cka"``, ``"kl"`` or
-            ``"agreement"``. ``"repairable"`` is the same as ``"mse"`` with ``features``, and for
+        similarity: ``"discounted_mse"``, ``"mse"``, ``"cosine"``, ``"cka"``, ``"kl"`` or
+            ``"agreement"``. ``"discounted_mse"`` is ``"mse"`` with ``features``, and for
             networks in which every layer's inputs are pruned (plain ones, or ``scope="all"``).
         scope: ``"inner"`` leaves alone the groups that an addition couples (residual streams);
             ``"all"`` includes them.
@@ -98,7 +98,7 @@ class PruningProblem:
         budget_metric: str = "macs",
         criterion: str = "obs",
         repair: str = "least_squares",
-        similarity: str = "repairable",
+        similarity: str = "discounted_mse",
         scope: str = "inner",
         features: Sequence[str] | None = None,
         round_to: int = 1,
@@ -149,7 +149,7 @@ class PruningProblem:
             self._candidate.followed_by = tracing.followed_by
 
         places = [OUTPUT] if self.similarity in OF_OUTPUTS else features
-        forgiving = self.similarity == "repairable" and features is None
+        forgiving = self.similarity == "discounted_mse" and features is None
         entrance = entrance_of_last_third(self.plan) if forgiving else None
         self._entrances = int(entrance is not None)
         self._reader = FeatureReader(module, self.plan, self.layers, places, entrance)
@@ -266,8 +266,8 @@ class PruningProblem:
         """Score every group's channels under any criterion, the higher the more worth keeping.
 
         Args:
-            criterion: a name in :data:`~lfgcl_env.pruning.criteria.CRITERIA`.
-            relative: see :class:`~lfgcl_env.pruning.criteria.Context`.
+            criterion: a name in :data:`~lfgcl_env.pruning.criteria.orders.CRITERIA`.
+            relative: see :class:`~lfgcl_env.pruning.criteria.orders.Context`.
 
         Returns:
             One array (channels,) per group, float64.
@@ -480,8 +480,8 @@ class PruningProblem:
         with torch.inference_mode():
             pairs = list(zip(self._targets, features, strict=True))
             if self._entrances:
-                inherited = relative_error(*pairs.pop(0), self._entrance_variance)
-                compare = partial(repairable, inherited=inherited)
+                upstream_error = relative_error(*pairs.pop(0), self._entrance_variance)
+                compare = partial(discounted_mse, upstream_error=upstream_error)
             values = [compare(target, mine) for target, mine in pairs]
         similarity = float(np.mean(values))
         return similarity if np.isfinite(similarity) else WORST[self.similarity]

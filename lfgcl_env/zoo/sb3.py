@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from lfgcl_env.names import check_choice
+from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.zoo.settings import ALGORITHMS, CLASSES, settings
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lfgcl_env.names import check_choice
+from lfgcl_env.edge.choices import check_choice
 
 CLASSES = {
     "ddpg": "stable_baselines3.DDPG",

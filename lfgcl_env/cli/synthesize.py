@@ -1,0 +1,61 @@
+"""``lfgcl synthesize``: calibration images from a network alone."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lfgcl_env.cli.targets import check_device, load_network
+from lfgcl_env.images import write_sheet
+from lfgcl_env.images.image_sheet import SUFFIX
+from lfgcl_env.images.synthetic import RECIPE, check_statistics
+from lfgcl_env.images.synthetic_batches import batch_files, provenance, synthetic_pixels
+
+
+def synthesize(arguments: dict[str, Any]) -> None:
+    """Make images and write them as a sheet; finished batches wait beside it until it is there.
+
+    Raises:
+        FileExistsError: if the sheet is there already.
+        KeyboardInterrupt: with a sentence that says how to go on.
+    """
+    out, seed, count = Path(arguments["out"]), arguments["seed"], arguments["count"]
+    if out.suffix != SUFFIX:
+        raise ValueError(f"--out {str(out)!r} is no PNG file: give a name that ends with {SUFFIX}")
+    if out.exists():
+        raise FileExistsError(f"{str(out)!r} exists: delete it, or give another --out")
+    device = check_device(arguments["device"])
+    torch.set_num_threads(arguments["threads"])
+    baseline = load_network(arguments, seed)
+    check_statistics(baseline)
+    recipe = replace(RECIPE, steps=arguments["steps"])
+    folder = out.with_name(f"{out.name}.batches")
+    folder.mkdir(parents=True, exist_ok=True)  # not only after minutes of work
+    batches = batch_files(folder, count, recipe)
+    try:
+        pixels = synthetic_pixels(baseline, count, folder, seed=seed, recipe=recipe, device=device)
+    except KeyboardInterrupt:
+        finished = sum(path.exists() for path in batches)
+        raise KeyboardInterrupt(
+            f"interrupted after {finished} of {len(batches)} batches: the same command goes on"
+        ) from None
+    write_sheet(out, pixels, provenance(baseline, seed, recipe))
+    for path in batches:
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    print(f"{out}  {count} images, {out.stat().st_size:,} bytes")
+    weights = arguments["weights"]
+    given = f" --weights {shlex.quote(weights)}" if weights else ""
+    given += f" --seed {seed}" if weights == "random" else ""
+    if arguments["input_shape"]:
+        given += f" --input-size {','.join(map(str, arguments['input_shape']))}"
+    if arguments["normalization"]:
+        parts = (",".join(map(str, numbers)) for numbers in arguments["normalization"])
+        given += f" --normalization {'/'.join(parts)}"
+    print(
+        f"next: lfgcl prune {shlex.quote(arguments['network'])}{given} "
+        f"--images {shlex.quote(str(out))} --out runs/synthetic"
+    )

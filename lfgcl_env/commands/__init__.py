@@ -1,1 +1,0 @@
-"""What the commands of ``lfgcl`` do, one file each; :mod:`lfgcl_env.cli` reads their arguments."""

@@ -1,0 +1,1 @@
+"""The edge: choosing by name, writing files whole, and checking what people and files give."""

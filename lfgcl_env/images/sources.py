@@ -1,0 +1,109 @@
+"""Calibration images: the only data that search and repair see. They have no labels."""
+
+import operator
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lfgcl_env.edge.choices import closest
+from lfgcl_env.images.arrays import array_inputs, choose
+from lfgcl_env.images.datasets import DATASETS, read_dataset
+from lfgcl_env.images.folder import SUFFIXES, image_files, read_files
+from lfgcl_env.images.image_sheet import SUFFIX, read_sheet
+from lfgcl_env.images.pixels import to_inputs
+from lfgcl_env.networks import Normalization
+
+
+def load_images(
+    source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any],
+    count: int | None,
+    *,
+    shape: Sequence[int],
+    normalization: Normalization | None,
+    seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> Tensor:
+    """Load unlabelled images as a network takes them.
+
+    Args:
+        source: ``"CIFAR10"`` or ``"CIFAR100"`` (training images; labels are dropped), a folder of
+            image files, an image sheet (``.png``) as ``lfgcl synthesize`` writes it, uint8 pixels
+            (images, channels, height, width) or (images, height, width, channels), or
+            floating-point inputs (images, channels, height, width), which must be normalised
+            already.
+        count: images wanted, drawn with ``seed``; None for all of them.
+        shape: (channels, height, width) that the network takes. Images of data sets and folders
+            are resized and centre-cropped to it; tensors and arrays must have it.
+        normalization: what the network was trained with; None leaves pixels in [0, 1].
+        seed: of the draw.
+        root: the folder of the data sets, see :func:`data_root`.
+        download: fetch the data set if it is missing.
+
+    Returns:
+        (count, channels, height, width), float32, normalised; never shares memory with ``source``.
+
+    Raises:
+        ValueError: if the source is unknown, holds too few images or an unreadable one, does not
+            fit ``shape``, or looks as if it were not normalised.
+        FileNotFoundError: if the data set is missing; the message says how to get it.
+        OSError: if the data set cannot be downloaded.
+
+    >>> normalization = Normalization((0.5,), (0.25,))
+    >>> pixels = np.full((4, 1, 2, 2), 255, dtype=np.uint8)
+    >>> load_images(pixels, 1, shape=(1, 2, 2), normalization=normalization)
+    tensor([[[[2., 2.],
+              [2., 2.]]]])
+    """
+    channels, height, width = (operator.index(size) for size in shape)
+    size = (channels, height, width)
+    if count is not None and (not isinstance(count, int | np.integer) or count < 1):
+        raise ValueError(
+            f"{count!r} images were asked for: give a positive whole number, or None for all"
+        )
+    if isinstance(source, Tensor | np.ndarray):
+        return array_inputs(source, count, shape=size, normalization=normalization, seed=seed)
+    if source in DATASETS:
+        pixels = read_dataset(str(source), train=True, root=root, download=download).pixels
+        pixels = pixels[choose(len(pixels), count, seed, str(source))]
+        return to_inputs(pixels, normalization, size)
+    if _is_sheet(source):
+        pixels, _ = read_sheet(str(source))
+        pixels = pixels[choose(len(pixels), count, seed, f"the image sheet {str(source)!r}")]
+        return to_inputs(pixels, normalization, size)
+    folder = _folder(source)
+    files = image_files(folder)
+    if not files:
+        raise ValueError(
+            f"the folder {str(folder)!r} holds no images: files that end with "
+            f"{', '.join(sorted(SUFFIXES))} are looked for, in all folders below it too"
+        )
+    chosen = choose(len(files), count, seed, f"the folder {str(folder)!r}")
+    return to_inputs(read_files([files[i] for i in chosen.tolist()], size), normalization)
+
+
+def _is_sheet(source: object) -> bool:
+    return (
+        isinstance(source, str | os.PathLike)
+        and Path(source).suffix.lower() == SUFFIX
+        and not Path(source).expanduser().is_dir()
+    )
+
+
+def _folder(source: object) -> Path:
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f"images of type {type(source).__name__} are not accepted: give {', '.join(DATASETS)}, "
+            "a folder, an image sheet, a torch tensor or a NumPy array"
+        )
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"unknown images {str(source)!r}: choose one of {', '.join(DATASETS)}, an image "
+            f"sheet (.png), or an existing folder of images.{closest(str(source), DATASETS)}"
+        )
+    return folder

@@ -1,0 +1,1 @@
+"""What strategies cost, and the projection onto a budget."""

@@ -1,0 +1,1 @@
+"""Orders of a group's channels, from most to least worth keeping."""

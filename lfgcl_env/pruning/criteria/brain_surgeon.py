@@ -1,0 +1,170 @@
+"""Optimal Brain Surgeon order: whole channels removed one by one, the cheapest first.
+
+Source: Hassibi and Stork (1993) for weights; Kurtić et al., ZipLM (NeurIPS 2023) for structures,
+both with H the second moments of a layer's inputs. Here a channel is removed from all layers that
+consume it at once, and the cost is the exact increase of their outputs' squared error, each
+relative to the energy of that layer's output.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfgcl_env.pruning.moments.second_moments import Moments, ridge_of
+from lfgcl_env.pruning.structure.groups import Group
+
+_AT_ONCE = 64
+"""Groups with more channels left lose one in so many at a time instead of one."""
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """The result of removing a group's channels one after the other.
+
+    Attributes:
+        order: channels from the last to the first removed; int64, (channels,).
+        errors: entry k is the consumers' summed squared output error with the first k channels of
+            ``order`` kept and all weights refitted, relative to the outputs' energy; float64,
+            (channels + 1,), from about 1 (or more) at k = 0 down to 0.
+    """
+
+    order: NDArray[np.int64]
+    errors: NDArray[np.float64]
+
+
+def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
+    """Order a group's channels by backward elimination over all its consumers together.
+
+    Args:
+        group: the group.
+        moments: of every layer whose inputs follow groups.
+    """
+    consumers: list[_Consumer | _Independent] = []
+    for member in group.members:
+        if member.side == "in" and member.layer in moments:
+            found = moments[member.layer]
+            blocks = _blocks(member.positions, member.channels, group.channels)
+            independent = found.gram is None
+            consumers.append(
+                _Independent(found, blocks) if independent else _Consumer(found, blocks)
+            )
+    left = list(range(group.channels))
+    removed: list[int] = []
+    errors = [0.0]
+    while left:
+        costs = torch.stack([consumer.costs() for consumer in consumers]).sum(dim=0).cpu()
+        count = max(1, len(left) // _AT_ONCE)
+        chosen = torch.sort(costs.argsort()[:count]).values
+        increase = sum(consumer.remove(chosen) for consumer in consumers)
+        # Removed together, the exact increase is shared out by what each would cost alone.
+        alone = costs[chosen].clamp(min=1e-300)
+        for index in alone.argsort().tolist():
+            share = float(alone[index] / alone.sum())
+            removed.append(left[int(chosen[index])])
+            errors.append(errors[-1] + max(increase, 0.0) * share)
+        gone = set(removed)
+        left = [channel for channel in left if channel not in gone]
+    return Elimination(np.array(removed[::-1], dtype=np.int64), np.array(errors[::-1]))
+
+
+def _blocks(
+    positions: NDArray[np.int64], channels: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Positions of each channel: (channels, positions per channel)."""
+    return positions[np.argsort(channels, kind="stable")].reshape(count, -1)
+
+
+class _Consumer:
+    """One layer's part in an elimination: its current weights and inverse moments.
+
+    Only the group's columns can be removed, so only these rows and columns of the inverse are kept;
+    the other inputs of a layer (in concatenations) act through them. What is removed is cut away.
+    """
+
+    def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
+        reader = moments.reader
+        device = moments.weights.device
+        columns = reader.columns(torch.from_numpy(blocks.reshape(-1)).to(device))
+        # Tap by tap as the reader gives them, then one row of columns per channel.
+        columns = columns.reshape(reader.taps, len(blocks), -1).movedim(0, 1).flatten(1)
+        self._width = columns.shape[1]
+        own = columns.flatten()
+        self._energy = max(moments.energy, 1e-300)
+        self._weights = moments.weights[:, own].clone()
+        self._inverse = _inverse(moments, own)
+
+    def costs(self) -> Tensor:
+        """Increase of the relative error for removing each of the channels left; (left,)."""
+        left, width = len(self._inverse) // self._width, self._width
+        blocks = self._inverse.reshape(left, width, left, width).diagonal(dim1=0, dim2=2)
+        weights = self._weights.T.reshape(left, width, -1)
+        solved = torch.linalg.solve(blocks.movedim(-1, 0), weights)
+        return (weights * solved).sum(dim=(1, 2)) / self._energy
+
+    def remove(self, chosen: Tensor) -> float:
+        """Take channels out, refit the rest, and return the increase of the relative error.
+
+        Args:
+            chosen: indices among the channels left, ascending.
+        """
+        taps = torch.arange(self._width)
+        out = (chosen[:, None] * self._width + taps).flatten().to(self._weights.device)
+        stay = torch.ones(len(self._inverse), dtype=torch.bool, device=out.device)
+        stay[out] = False
+        across = self._inverse[out]
+        weights = self._weights[:, out]
+        solved = torch.linalg.solve(across[:, out], weights.T)
+        increase = float((weights.T * solved).sum()) / self._energy
+        across_stay = across[:, stay]
+        self._weights = self._weights[:, stay] - solved.T @ across_stay
+        update = across_stay.T @ torch.linalg.solve(across[:, out], across_stay)
+        self._inverse = self._inverse[stay][:, stay].sub_(update)
+        return increase
+
+
+class _Independent:
+    """The part of a layer with per-channel moments alone: every channel costs its own variance."""
+
+    def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
+        costs = moments.weights.square().sum(dim=0) * moments.variance
+        positions = torch.from_numpy(blocks).to(costs.device)
+        columns = moments.reader.columns(positions.flatten()).reshape(-1, *blocks.shape)
+        self._costs = costs[columns].sum(dim=(0, 2)) / max(moments.energy, 1e-300)
+
+    def costs(self) -> Tensor:
+        return self._costs
+
+    def remove(self, chosen: Tensor) -> float:
+        chosen = chosen.to(self._costs.device)
+        increase = float(self._costs[chosen].sum())
+        stay = torch.ones(len(self._costs), dtype=torch.bool, device=chosen.device)
+        stay[chosen] = False
+        self._costs = self._costs[stay]
+        return increase
+
+
+def _inverse(moments: Moments, own: Tensor) -> Tensor:
+    """The part at ``own`` of the inverse of a layer's moments with their ridge.
+
+    Raises:
+        ValueError: if the moments are not finite.
+    """
+    assert moments.gram is not None
+    if not bool(torch.isfinite(moments.gram).all()):
+        raise ValueError(
+            "the network's activations on these images are not finite, so that its channels cannot "
+            "be ordered: check the weights, and that the images are normalised as it expects"
+        )
+    size = moments.reader.features if moments.intercept else moments.reader.features - 1
+    matrix = moments.gram[:size, :size]
+    ridge = ridge_of(moments.gram, moments.ridge)[:size]
+    factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(ridge))
+    while int(failed):
+        ridge = ridge * 10
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(ridge))
+    identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+    return torch.cholesky_solve(identity, factor)[own][:, own].contiguous()

@@ -1,0 +1,104 @@
+"""Criteria that look at activations on unlabelled images: their second moments or ranks."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lfgcl_env.pruning.moments.second_moments import Moments
+from lfgcl_env.pruning.structure.groups import Group, Member
+from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
+
+_RANK_IMAGES = 64
+
+
+def thinet_scores(group: Group, moments: dict[str, Moments]) -> NDArray[np.float64]:
+    """Greedy removal of the channels whose joint contribution to the next layer is smallest.
+
+    Source: ThiNet (Luo et al., ICCV 2017), algorithm 1. Differs in that the error comes from
+    second moments instead of sampled positions, and is summed over all consumers, each relative to
+    its output's energy.
+
+    Returns:
+        The step at which a channel is removed; (channels,).
+    """
+    overlap = np.zeros((group.channels, group.channels))
+    for member in group.members:
+        if member.side == "in" and member.layer in moments:
+            overlap += _contributions(member, group, moments[member.layer])
+    scores = np.zeros(group.channels)
+    removed = np.zeros(group.channels, dtype=bool)
+    increase = overlap.diagonal().copy()
+    for step in range(group.channels):
+        channel = int(np.argmin(np.where(removed, np.inf, increase)))
+        removed[channel] = True
+        scores[channel] = step
+        increase += 2 * overlap[channel]
+    return scores
+
+
+def _contributions(member: Member, group: Group, moments: Moments) -> NDArray[np.float64]:
+    """E[<w_i a_i, w_j a_j>] for all channels i and j, relative to the output's energy."""
+    reader = moments.reader
+    columns = reader.columns(torch.from_numpy(member.positions).to(moments.weights.device))
+    owners = torch.from_numpy(member.channels).to(columns.device).repeat(reader.taps)
+    weights = moments.weights[:, columns]
+    products = weights.T @ weights
+    if moments.gram is not None:
+        products *= moments.gram[columns][:, columns]
+    else:
+        second = moments.variance + moments.mean.square()
+        products = torch.diag(products.diagonal() * second[columns])
+    total = products.new_zeros(group.channels, group.channels)
+    rows = total.new_zeros(group.channels, len(columns)).index_add_(0, owners, products)
+    total.index_add_(1, owners, rows)
+    result: NDArray[np.float64] = (total / max(moments.energy, 1e-300)).cpu().numpy()
+    return result
+
+
+def hrank_scores(network: nn.Module, group: Group, images: Tensor) -> NDArray[np.float64]:
+    """Mean rank of a channel's feature maps (HRank; Lin et al., CVPR 2020), where it is consumed.
+
+    Args:
+        network: the baseline.
+        group: a group with at least one convolution among its consumers.
+        images: the first 64 are used, as the rank hardly depends on their number (ibid., fig. 2).
+
+    Returns:
+        Ranks; (channels,).
+
+    Raises:
+        ValueError: if no convolution consumes the group, so that there are no feature maps.
+    """
+    member = next(
+        (
+            member
+            for member in group.members
+            if member.side == "in" and isinstance(network.get_submodule(member.layer), CONVOLUTIONS)
+        ),
+        None,
+    )
+    if member is None:
+        raise ValueError(
+            f"criterion 'hrank' needs feature maps, and no convolution consumes {group.name}: "
+            "choose another criterion, such as 'obs'"
+        )
+    ranks: list[Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        maps = inputs[0][:, torch.from_numpy(member.positions).to(inputs[0].device)]
+        maps = maps.flatten(3) if maps.dim() > 4 else maps
+        maps = maps if maps.dim() == 4 else maps[..., None]
+        ranks.append(torch.linalg.matrix_rank(maps.float()).double().sum(dim=0))
+
+    handle = network.get_submodule(member.layer).register_forward_pre_hook(record)
+    try:
+        with torch.inference_mode():
+            for batch in torch.split(images[:_RANK_IMAGES], 16):
+                network(batch)
+    finally:
+        handle.remove()
+    by_position = torch.stack(ranks).sum(dim=0).cpu().numpy() / len(images[:_RANK_IMAGES])
+    scores = np.zeros(group.channels)
+    np.add.at(scores, member.channels, by_position)
+    return scores

@@ -1,0 +1,145 @@
+"""Input patches of convolutions and linear layers as rows of a matrix."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
+
+
+class PatchReader:
+    """Cuts the patches that a layer multiplies with its weights out of its input.
+
+    A row holds a patch's numbers tap by tap (kernel position by kernel position), all input
+    channels of one tap together, and a constant 1 last. :meth:`matrix` lays weights out alike, so
+    that ``matrix(weight, bias) @ row`` is the layer's output at the row's position.
+
+    Args:
+        module: a convolution without groups, or a linear layer.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.kernel: tuple[int, ...] = ()
+        if isinstance(module, nn.Linear):
+            self.channels = module.in_features
+            return
+        assert isinstance(module, CONVOLUTIONS)
+        self.channels, self.kernel = module.in_channels, tuple(module.kernel_size)
+        self._padding = list(module._reversed_padding_repeated_twice)
+        mode = module.padding_mode
+        self._padding_mode = "constant" if mode == "zeros" else mode
+        self._stride, self._dilation = tuple(module.stride), tuple(module.dilation)
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions: 9 for a 3x3 convolution, 1 for a linear layer."""
+        return prod(self.kernel)
+
+    @property
+    def features(self) -> int:
+        """Length of a row: taps times channels, and the constant."""
+        return self.taps * self.channels + 1
+
+    def positions(self, x: Tensor) -> int:
+        """Output positions per input: rows that one input has to give."""
+        if not self.kernel:
+            return int(x[0].numel() // self.channels)
+        return prod(self._output_size(x))
+
+    def rows(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """Patches of a layer's input at chosen output positions.
+
+        Args:
+            x: the layer's input; (images, channels, ...), or (images, ..., features) if linear.
+            chosen: output positions of each image, row-major; int64, (images, positions).
+
+        Returns:
+            (images * positions, features), of the type of ``x``.
+        """
+        images = len(x)
+        if not self.kernel:
+            flat = x.reshape(images, -1, self.channels)
+            picked = flat.gather(1, chosen[..., None].expand(-1, -1, self.channels))
+            return _with_one(picked.reshape(-1, self.channels))
+        padded = F.pad(x, self._padding, mode=self._padding_mode)
+        sizes = padded.shape[2:]
+        flat = padded.movedim(1, -1).reshape(-1, self.channels)
+        steps = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
+        start = torch.arange(images, device=x.device)[:, None] * prod(sizes)
+        rest = chosen
+        for axis, size in reversed(list(enumerate(self._output_size(x)))):
+            start = start + (rest % size) * self._stride[axis] * steps[axis]
+            rest = rest // size
+        offsets = torch.zeros(1, dtype=torch.int64, device=x.device)
+        for axis, size in enumerate(self.kernel):
+            along = torch.arange(size, device=x.device) * self._dilation[axis] * steps[axis]
+            offsets = (offsets[:, None] + along).flatten()
+        index = start.reshape(-1, 1) + offsets
+        picked = flat.index_select(0, index.flatten())
+        return _with_one(picked.reshape(len(index), -1))
+
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Weights (out, in, ...) and bias (out,) as a matrix (out, features)."""
+        rows = weight.flatten(2).movedim(2, 1).flatten(1) if self.kernel else weight
+        last = rows.new_zeros(len(rows), 1) if bias is None else bias[:, None]
+        return torch.cat([rows, last.to(rows)], dim=1)
+
+    def weight(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of :meth:`matrix` for any number of input channels: weight and bias."""
+        body, bias = matrix[:, :-1], matrix[:, -1]
+        if self.kernel:
+            body = body.reshape(len(body), self.taps, -1).movedim(1, 2)
+            body = body.reshape(*body.shape[:2], *self.kernel)
+        return body.contiguous(), bias.contiguous()
+
+    def columns(self, channels: Tensor) -> Tensor:
+        """Columns of a row that belong to some input channels, tap by tap; without the constant."""
+        taps = torch.arange(self.taps, device=channels.device)
+        return (taps[:, None] * self.channels + channels).flatten()
+
+    def _output_size(self, x: Tensor) -> Sequence[int]:
+        padding = self._padding
+        sizes = []
+        for axis, size in enumerate(x.shape[2:]):
+            after = 2 * (len(self.kernel) - 1 - axis)  # padding is listed from the last axis
+            whole = size + padding[after] + padding[after + 1]
+            reach = self._dilation[axis] * (self.kernel[axis] - 1) + 1
+            sizes.append((whole - reach) // self._stride[axis] + 1)
+        return sizes
+
+
+def choose_positions(
+    images: int, available: int, wanted: int, generator: torch.Generator
+) -> Tensor:
+    """Positions for each image: all of them, or ``wanted`` at random without repetition.
+
+    Returns:
+        int64, (images, min(available, wanted)), on the CPU.
+    """
+    if wanted >= available:
+        return torch.arange(available).expand(images, -1)
+    return torch.rand(images, available, generator=generator).topk(wanted, dim=1).indices
+
+
+def gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
+    """Sum of outer products of rows with themselves, or with other rows; float64.
+
+    Products of short pieces are taken in the rows' own type and added up in float64: the error is
+    that of a few thousand float32 additions, at the speed of float32.
+
+    Args:
+        rows: (n, features).
+        other: (n, outputs), or None.
+    """
+    right = rows if other is None else other
+    total = rows.new_zeros(rows.shape[1], right.shape[1], dtype=torch.float64)
+    for piece, partner in zip(torch.split(rows, 4096), torch.split(right, 4096), strict=True):
+        total += piece.T @ partner
+    return total
+
+
+def _with_one(rows: Tensor) -> Tensor:
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)

@@ -1,0 +1,60 @@
+"""Closed-form least-squares repair: looked up or solved per layer, without a pass over data."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfgcl_env.pruning.moments.second_moments import Moments, repaired_weights
+
+_CACHE_BYTES = 256 * 2**20
+
+
+class LeastSquares:
+    """Gives the weights of layers that lost input channels, and remembers them.
+
+    Args:
+        moments: of every discounted_mse layer, by name.
+        dtype: of the weights given.
+    """
+
+    def __init__(self, moments: Mapping[str, Moments], dtype: torch.dtype) -> None:
+        self._moments = moments
+        self._dtype = dtype
+        self._cache: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor]] = OrderedDict()
+        self._bytes = 0
+
+    def __contains__(self, layer: str) -> bool:
+        return layer in self._moments
+
+    def __call__(self, layer: str, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a layer whose inputs at ``kept`` stay.
+
+        Args:
+            layer: its name.
+            kept: positions of its input dimension that stay, ascending.
+
+        Returns:
+            The weight (out, kept, ...) with all outputs, and a bias (out,), zero where it may not
+            change. Least recently used results are dropped beyond 256 MiB.
+        """
+        key = (layer, kept.tobytes())
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        moments = self._moments[layer]
+        positions = torch.from_numpy(kept).to(moments.weights.device)
+        matrix = repaired_weights(moments, positions).to(self._dtype)
+        solved = moments.reader.weight(matrix)
+        self._cache[key] = solved
+        self._bytes += _size(solved)
+        while self._bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._bytes -= _size(self._cache.popitem(last=False)[1])
+        return solved
+
+
+def _size(tensors: tuple[Tensor, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,1 @@
+"""What a strategy is worth: features, where they are compared, and how."""

@@ -1,0 +1,159 @@
+"""Features of baseline and candidates at named places, comparable although channels are gone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lfgcl_env.edge.choices import closest
+from lfgcl_env.pruning.structure.layers import Layer
+from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
+
+OUTPUT = "output"
+"""The place that stands for the network's output."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where features are read.
+
+    Attributes:
+        module: a name; ``""`` for the network.
+        what: ``"output"``, ``"input"``, or ``"pooled"``: the input, averaged over positions.
+        dimension: how groups cut the channels; None where they stay.
+    """
+
+    module: str
+    what: str
+    dimension: Dimension | None
+
+
+class FeatureReader:
+    """Reads features at the classifier's input, at named modules' outputs, or at the output.
+
+    The features of a removed channel count as zero: a candidate's features are put back into the
+    baseline's shape, so that any two can be compared entry by entry.
+
+    Args:
+        network: the baseline.
+        plan: its slice plan.
+        layers: its measured layers; the last one in use is taken for the classifier.
+        places: module names, ``"output"``, or None for the classifier's input (the penultimate
+            features).
+        entrance: a layer whose input is read too, as the first of all places; None for no such.
+
+    Raises:
+        ValueError: for an unknown module name, or one whose channels cannot be told apart.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: SlicePlan,
+        layers: Sequence[Layer],
+        places: Sequence[str] | None,
+        entrance: str | None = None,
+    ) -> None:
+        places = [places] if isinstance(places, str) else places
+        names = [name for name, _ in network.named_modules() if name]
+        if places is not None and not places:
+            raise ValueError("features names no module: give at least one, or None")
+        self._places = []
+        if entrance is not None:
+            self._places.append(_into(plan, entrance, "input"))
+        if places is None:
+            self._places.append(_into(plan, layers[-1].name, "pooled"))
+        for place in places or ():
+            if place != OUTPUT and place not in names:
+                raise ValueError(f"no module {place!r} to take features at.{closest(place, names)}")
+            slices = plan.layers.get(place)
+            name = "" if place == OUTPUT else place
+            self._places.append(_Place(name, "output", slices.out if slices else None))
+
+    @contextmanager
+    def reading(self, network: nn.Module) -> Iterator[list[list[Tensor]]]:
+        """Collect features of every forward pass of ``network`` (baseline or a copy) inside.
+
+        Yields:
+            One list per place, which every pass appends its batch's features to, in this order.
+        """
+        found: list[list[Tensor]] = [[] for _ in self._places]
+        with ExitStack() as stack:
+            for place, into in zip(self._places, found, strict=True):
+                module = network.get_submodule(place.module)
+                stack.callback(_hook(module, place.what, into.append).remove)
+            yield found
+
+    def joined(self, found: list[list[Tensor]], mask: NDArray[np.bool_] | None) -> list[Tensor]:
+        """One matrix (images, features) per place, in the baseline's shape.
+
+        Args:
+            found: what :meth:`reading` collected.
+            mask: see :meth:`SlicePlan.mask`; None for the baseline itself.
+        """
+        result = []
+        for batches, place in zip(found, self._places, strict=True):
+            if not batches:
+                raise ValueError(f"module {place.module!r} is not used: it has no features")
+            features = torch.cat(batches)
+            if place.dimension is not None and mask is not None:
+                size = (features.shape[0], place.dimension.size, *features.shape[2:])
+                kept = torch.from_numpy(place.dimension.kept(mask)).to(features.device)
+                features = features.new_zeros(size).index_copy_(1, kept, features)
+            result.append(features.flatten(1))
+        return result
+
+
+def entrance_of_last_third(plan: SlicePlan) -> str | None:
+    """Return the layer that begins the last third of the groups and sees all of its input.
+
+    It is the first one from there on that produces a group and whose own inputs no group prunes, as
+    in a residual network the first layer of a block; None if there is none, as in plain networks.
+
+    Args:
+        plan: of a network; its groups are in the network's order.
+    """
+    for group in plan.groups[-(len(plan.groups) // 3) :] if len(plan.groups) > 2 else ():
+        if group.name in plan.layers and plan.layers[group.name].into is None:
+            return group.name
+    return None
+
+
+def _into(plan: SlicePlan, layer: str, what: str) -> _Place:
+    slices = plan.layers.get(layer)
+    return _Place(layer, what, slices.into if slices else None)
+
+
+def _hook(module: nn.Module, what: str, keep: Callable[[Tensor], None]) -> RemovableHandle:
+    # Copied, because what follows may work in place, as ReLUs and additions often do.
+    if what == "output":
+        return module.register_forward_hook(
+            lambda module, _, output: keep(_channels_first(module, output).clone())
+        )
+    if what == "input":
+        return module.register_forward_pre_hook(
+            lambda module, inputs: keep(_channels_first(module, inputs[0]).clone())
+        )
+    return module.register_forward_pre_hook(
+        lambda module, inputs: keep(_pooled(_channels_first(module, inputs[0])))
+    )
+
+
+def _channels_first(module: nn.Module, features: object) -> Tensor:
+    """Features as (images, channels, ...); a linear layer has its channels last."""
+    if not isinstance(features, Tensor):
+        raise ValueError(
+            f"a {type(module).__name__} gives a {type(features).__name__}, not one tensor, and so "
+            "has no features to compare: name another module"
+        )
+    return features.movedim(-1, 1) if isinstance(module, nn.Linear) else features
+
+
+def _pooled(inputs: Tensor) -> Tensor:
+    """A classifier's input as (images, channels): positions, where there are any, averaged."""
+    return inputs.flatten(2).mean(dim=2) if inputs.dim() > 2 else inputs

@@ -1,0 +1,1 @@
+"""What a network's channels are: layers, groups, slices, surgery, and the saved form. No images."""

@@ -1,0 +1,231 @@
+"""A candidate: one private copy of the baseline, re-cut for every strategy without a deepcopy."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lfgcl_env.pruning.repair.least_squares import LeastSquares
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
+from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
+
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Mean and biased variance of every BatchNorm's input, by module name."""
+
+
+class Candidate:
+    """A network that becomes the pruned network of any strategy by replacing sliced tensors.
+
+    Args:
+        network: the baseline in evaluation mode; copied, never changed.
+        plan: its slice plan.
+        device: where the copy lives.
+        dtype: floating-point type of the copy; None keeps the baseline's.
+        layout: of the copy's 4-D weights, see :func:`fastest_layout`.
+
+    Attributes:
+        solver: gives repaired weights to layers that lost input channels; None leaves them as
+            they are. To be set before the first strategy is installed.
+        followed_by: the BatchNorms that take over the bias of repaired layers without one.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: SlicePlan,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
+        self.plan = plan
+        self.layout = layout
+        self.network = copy.deepcopy(network).eval().to(device=device, dtype=dtype)
+        self.network.requires_grad_(False)
+        for name, tensor in list(self.network.named_parameters()):
+            if tensor.dim() == 4:
+                parent, _, key = name.rpartition(".")
+                self._replace(self.network.get_submodule(parent), key, tensor)
+        self._norms = {
+            name: module
+            for name, module in self.network.named_modules()
+            if isinstance(module, BATCH_NORMS)
+        }
+        self._modules = {name: self.network.get_submodule(name) for name in plan.layers}
+        # Told apart now: a depthwise convolution cut to one channel looks like any other.
+        self._depthwise = {n for n, module in self._modules.items() if is_depthwise(module)}
+        self._originals = {
+            name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
+            for name, module in self._modules.items()
+        }
+        self._installed: dict[str, tuple[bytes, ...]] = {}
+        self._means = {name: norm.running_mean for name, norm in self._norms.items()}
+        self.solver: LeastSquares | None = None
+        self.followed_by: dict[str, str] = {}
+
+    @torch.inference_mode()
+    def install(self, kept: Sequence[NDArray[np.int64]]) -> None:
+        """Cut every layer for the channels in ``kept``; layers already cut so are left alone.
+
+        Args:
+            kept: for each group, the indices of the channels that stay.
+        """
+        mask = self.plan.mask(kept)
+        marks = [np.sort(channels).tobytes() for channels in kept]
+        changed = set()
+        for name, slices in self.plan.layers.items():
+            signature = tuple(marks[g] for g in slices.groups)
+            if self._installed.get(name) != signature:
+                self._cut(name, slices, mask)
+                self._installed[name] = signature
+                changed.add(name)
+        if self.solver is not None:
+            for name, norm in self.followed_by.items():
+                if name in self.solver and changed & {name, norm}:
+                    self._shift_mean(name, norm, mask)
+
+    def _cut(self, name: str, slices: LayerSlices, mask: NDArray[np.bool_]) -> None:
+        module = self._modules[name]
+        out = slices.out.kept(mask) if slices.out else None
+        into = slices.into.kept(mask) if slices.into else None
+        tensors = self._originals[name]
+        if into is not None and self.solver is not None and name in self.solver:
+            weight, bias = self.solver(name, into)
+            tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
+        elif into is not None:
+            chosen = torch.from_numpy(into)
+            tensors = {
+                key: tensor.index_select(1, chosen.to(tensor.device)) if key == "weight" else tensor
+                for key, tensor in tensors.items()
+            }
+        for key, tensor in tensors.items():
+            if out is not None:
+                tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
+            self._replace(module, key, tensor)
+        resize(
+            module,
+            None if out is None else len(out),
+            None if into is None else len(into),
+            depthwise=name in self._depthwise,
+        )
+
+    def _replace(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+        if tensor.dim() == 4:
+            tensor = tensor.contiguous(memory_format=self.layout)
+        replace_tensor(module, key, tensor)
+
+    def _shift_mean(self, layer: str, norm: str, mask: NDArray[np.bool_]) -> None:
+        """Let a BatchNorm's mean take the repaired bias of a layer that has none."""
+        into = self.plan.layers[layer].into
+        mean = self._means[norm]
+        if into is None or mean is None or self._modules[layer].bias is not None:
+            return
+        assert self.solver is not None
+        _, bias = self.solver(layer, into.kept(mask))
+        shifted = mean - bias
+        slices = self.plan.layers.get(norm)
+        if slices is not None and slices.out is not None:
+            kept = torch.from_numpy(slices.out.kept(mask))
+            shifted = shifted.index_select(0, kept.to(shifted.device))
+        self._norms[norm].running_mean = shifted
+
+    @contextmanager
+    def reestimating(self) -> Iterator[Statistics]:
+        """Let BatchNorms normalise by the statistics of the batch that runs through them.
+
+        Yields:
+            A dictionary that every forward pass inside the block fills with these statistics. The
+            running statistics are neither used nor changed.
+        """
+        statistics: Statistics = {}
+        for name, norm in self._norms.items():
+            norm.forward = partial(_normalise_by_batch, norm, name, statistics)  # type: ignore[assignment]
+        try:
+            yield statistics
+        finally:
+            for norm in self._norms.values():
+                del norm.forward
+
+    @contextmanager
+    def with_statistics(self, statistics: Statistics) -> Iterator[None]:
+        """Let BatchNorms use ``statistics`` instead of their running ones inside the block."""
+        before = {name: (n.running_mean, n.running_var) for name, n in self._norms.items()}
+        try:
+            for name, (mean, variance) in statistics.items():
+                if before[name][0] is not None:  # others always use their batch's own
+                    self._norms[name].running_mean = mean
+                    self._norms[name].running_var = variance
+            yield
+        finally:
+            for name, (mean_before, variance_before) in before.items():
+                self._norms[name].running_mean = mean_before
+                self._norms[name].running_var = variance_before
+
+
+def _normalise_by_batch(norm: nn.Module, name: str, statistics: Statistics, x: Tensor) -> Tensor:
+    assert isinstance(norm, BATCH_NORMS)
+    output, mean, inverse_std = torch.native_batch_norm(
+        x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps
+    )
+    statistics[name] = (mean, inverse_std.pow(-2).sub_(norm.eps).clamp_(min=0))
+    return output
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(recurse=False)
+    yield from module.named_buffers(recurse=False)
+
+
+@torch.inference_mode()
+def fastest_layout(network: nn.Module, example: Tensor) -> torch.memory_format:
+    """channels_last, which CPUs convolve fastest, unless the network cannot be run in it.
+
+    A network that flattens images with ``view`` works in the usual layout only.
+
+    Args:
+        network: in evaluation mode; not changed.
+        example: inputs (images, channels, height, width).
+    """
+    if example.dim() != 4:
+        return torch.contiguous_format
+    copied = Candidate(network, SlicePlan(network, ()))
+    try:
+        copied.network(example.contiguous(memory_format=copied.layout))
+    except RuntimeError:
+        return torch.contiguous_format
+    return copied.layout
+
+
+def replace_tensor(module: nn.Module, key: str, tensor: Tensor) -> None:
+    """Set a parameter or buffer of ``module`` to ``tensor``."""
+    if key in module._buffers:
+        module._buffers[key] = tensor
+    else:
+        module._parameters[key] = nn.Parameter(tensor, requires_grad=False)
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether an uncut module is a depthwise convolution."""
+    return layer_kind(module) == "depthwise"
+
+
+def resize(module: nn.Module, out: int | None, into: int | None, *, depthwise: bool) -> None:
+    """Set the channel attributes of a layer whose tensors were replaced by cut ones."""
+    if depthwise:
+        sizes = {"in_channels": out, "out_channels": out, "groups": out}
+    elif isinstance(module, nn.Linear):
+        sizes = {"in_features": into, "out_features": out}
+    elif layer_kind(module) is not None:
+        sizes = {"in_channels": into, "out_channels": out}
+    elif isinstance(module, nn.PReLU):
+        sizes = {"num_parameters": out}
+    else:
+        sizes = {"num_features": out}
+    for attribute, size in sizes.items():
+        if size is not None:
+            setattr(module, attribute, size)

@@ -1,0 +1,108 @@
+"""The slice plan: which positions of every layer's dimensions follow which group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from lfgcl_env.pruning.structure.groups import Group, Member
+from lfgcl_env.pruning.structure.layers import layer_sizes
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of a layer, such as the input channels of a convolution.
+
+    Attributes:
+        size: its length in the baseline.
+        slots: for each position, the index of its channel in the concatenation of all groups'
+            channels, or the concatenation's length where no group owns it; int64, (size,).
+        shares: positions per kept channel of each group, int64, (groups,).
+        fixed: positions that no group owns.
+    """
+
+    size: int
+    slots: NDArray[np.int64]
+    shares: NDArray[np.int64]
+    fixed: int
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Indices of the groups that own positions here."""
+        return tuple(int(g) for g in np.flatnonzero(self.shares))
+
+    def kept(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Positions that stay under ``mask``, see :meth:`SlicePlan.mask`; ascending."""
+        return np.flatnonzero(mask[self.slots])
+
+
+@dataclass(frozen=True)
+class LayerSlices:
+    """Which dimensions of one layer follow groups; None for one that never changes.
+
+    A layer with one parameter per channel (BatchNorm, depthwise convolution, PReLU) has ``out``
+    alone, and ``through`` set.
+    """
+
+    name: str
+    out: Dimension | None
+    into: Dimension | None
+    through: bool
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Indices of all groups that change this layer."""
+        return tuple(sorted({g for d in (self.out, self.into) if d for g in d.groups}))
+
+
+class SlicePlan:
+    """How a strategy cuts every layer, computed once from the groups.
+
+    Args:
+        network: the baseline.
+        groups: its groups; positions must not overlap.
+    """
+
+    def __init__(self, network: nn.Module, groups: Sequence[Group]) -> None:
+        self.groups = tuple(groups)
+        self._offsets = np.cumsum([0] + [group.channels for group in groups])
+        modules = dict(network.named_modules())
+        by_layer: dict[str, list[tuple[int, Member]]] = {}
+        for index, group in enumerate(groups):
+            for member in group.members:
+                by_layer.setdefault(member.layer, []).append((index, member))
+        self.layers: dict[str, LayerSlices] = {}
+        for name in (n for n in modules if n in by_layer):
+            members = by_layer[name]
+            through = any(m.side == "through" for _, m in members)
+            out = [(g, m) for g, m in members if m.side in ("out", "through")]
+            into = [(g, m) for g, m in members if m.side == "in"]
+            module = modules[name]
+            self.layers[name] = LayerSlices(
+                name,
+                self._dimension(layer_sizes(module)[0], out) if out else None,
+                self._dimension(layer_sizes(module)[1], into) if into else None,
+                through,
+            )
+
+    def _dimension(self, size: int, members: list[tuple[int, Member]]) -> Dimension:
+        slots = np.full(size, self._offsets[-1], dtype=np.int64)
+        shares = np.zeros(len(self.groups), dtype=np.int64)
+        for index, member in members:
+            slots[member.positions] = self._offsets[index] + member.channels
+            shares[index] = len(member.positions) // self.groups[index].channels
+        return Dimension(size, slots, shares, int((slots == self._offsets[-1]).sum()))
+
+    def mask(self, kept: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+        """A flag for every channel of every group in turn, and a last one that is always set.
+
+        Args:
+            kept: for each group, the indices of the channels that stay.
+        """
+        mask = np.zeros(int(self._offsets[-1]) + 1, dtype=np.bool_)
+        mask[-1] = True
+        for offset, channels in zip(self._offsets, kept, strict=False):
+            mask[offset + channels] = True
+        return mask

@@ -1,0 +1,192 @@
+"""What a strategy does to every layer, as text and as a picture."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from lfgcl_env.edge.files import write_png
+from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning.moments.second_moments import LARGEST
+from lfgcl_env.pruning.structure.layers import measure_layers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer before and after pruning; every pair is (before, after).
+
+    Attributes:
+        name: of the layer, ``"(others)"`` for all that are no convolution or linear layer, or
+            ``"total"``.
+        kind: ``"conv"``, ``"depthwise"``, ``"grouped"``, ``"linear"``, or ``""``.
+        inputs: input channels; None where there is no such number.
+        outputs: output channels; None where there is no such number.
+        macs: multiply-accumulates for one input.
+        params: number of parameters, bias included.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, int] | None
+    outputs: tuple[int, int] | None
+    macs: tuple[int, int]
+    params: tuple[int, int]
+
+
+def rows(problem: PruningProblem, strategy: ArrayLike, network: nn.Module) -> list[Row]:
+    """Compare a pruned network with its baseline, layer by layer.
+
+    Args:
+        problem: what was pruned.
+        strategy: channels kept in every group.
+        network: what :meth:`PruningProblem.compress` returned for it.
+
+    Returns:
+        Convolutions and linear layers in order of use, then all others together (BatchNorm's
+        parameters, mostly), then the total, which is that of :meth:`PruningProblem.cost`.
+    """
+    whole = problem.baseline.network
+    example = torch.zeros(1, *problem.baseline.input_shape)
+    before = measure_layers(whole, example)
+    after = {layer.name: layer for layer in measure_layers(network, example)}
+    table = [
+        Row(
+            layer.name,
+            layer.kind,
+            (layer.in_channels, after[layer.name].in_channels),
+            (layer.out_channels, after[layer.name].out_channels),
+            (layer.macs, after[layer.name].macs),
+            (_own(whole, layer.name), _own(network, layer.name)),
+        )
+        for layer in before
+    ]
+    costs = problem.baseline_cost, problem.cost(strategy)
+    macs, params = (costs[0].macs, costs[1].macs), (costs[0].params, costs[1].params)
+    others = [
+        (total[0] - sum(pair[0] for pair in pairs), total[1] - sum(pair[1] for pair in pairs))
+        for total, pairs in (
+            (macs, [row.macs for row in table]),
+            (params, [row.params for row in table]),
+        )
+    ]
+    return [
+        *table,
+        Row("(others)", "", None, None, *others),
+        Row("total", "", None, None, macs, params),
+    ]
+
+
+def text(table: list[Row]) -> str:
+    """A table for reading; MACs and parameters also as the share [%] that is left."""
+    cells = [
+        ["layer", "kind", "inputs", "outputs", "MACs", "left", "params", "left"],
+        *(
+            [
+                row.name,
+                row.kind,
+                _change(row.inputs),
+                _change(row.outputs),
+                _change(row.macs),
+                _left(row.macs),
+                _change(row.params),
+                _left(row.params),
+            ]
+            for row in table
+        ),
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    rule = "-" * max(len(line) for line in lines)
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
+
+
+def remarks(problem: PruningProblem) -> str:
+    """What a reader of the table must know besides: layers too large for a full repair.
+
+    Returns:
+        A paragraph, or nothing where all layers are repaired alike.
+    """
+    if problem.repair != "least_squares" or not problem.large_layers:
+        return ""
+    layers = ", ".join(f"{name} ({n:,})" for name, n in problem.large_layers.items())
+    return (
+        f"repaired by their means alone before scoring, for more than {LARGEST:,} patch features: "
+        f"{layers}\n"
+    )
+
+
+def headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
+    """One line: similarity before and after the sequential repair, if there was one, and costs."""
+    after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
+    return (
+        f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
+        f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's"
+    )
+
+
+def page(problem: PruningProblem, table: list[Row], above: str) -> str:
+    """A line above, the table, and what a reader must know besides."""
+    below = remarks(problem)
+    return f"{above}\n\n{text(table)}" + (f"\n{below}" if below else "")
+
+
+def picture(table: list[Row], path: Path, title: str) -> Path | None:
+    """Draw output channels and MACs of every layer before and after as a PNG.
+
+    Args:
+        table: from :func:`rows`.
+        path: the file to write.
+        title: above the picture.
+
+    Returns:
+        The path, or None if matplotlib is missing.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    if find_spec("matplotlib") is None:
+        return None
+    from matplotlib.figure import Figure
+
+    layers = [row for row in table if row.kind]
+    positions = range(len(layers))
+    figure = Figure(figsize=(max(8.0, 0.22 * len(layers)), 7.5), dpi=120, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    panels: list[tuple[Any, str, list[tuple[float, float]]]] = [
+        (above, "output channels", [row.outputs or (0, 0) for row in layers]),
+        (below, "MACs [M]", [(row.macs[0] / 1e6, row.macs[1] / 1e6) for row in layers]),
+    ]
+    for axes, label, pairs in panels:
+        axes.bar(positions, [pair[0] for pair in pairs], color="#d9dde3", label="baseline")
+        axes.bar(positions, [pair[1] for pair in pairs], color="#2a6fbb", label="pruned")
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    above.legend(loc="upper left", frameon=False)
+    above.set_title(title, fontsize=10)
+    below.set_xticks(positions, [row.name for row in layers], rotation=90, fontsize=7)
+    below.set_xlim(-0.7, len(layers) - 0.3)
+    return write_png(path, figure)
+
+
+def _own(network: nn.Module, name: str) -> int:
+    return sum(p.numel() for p in network.get_submodule(name).parameters(recurse=False))
+
+
+def _change(pair: tuple[int, int] | None) -> str:
+    if pair is None:
+        return ""
+    return f"{pair[0]:,}" if pair[0] == pair[1] else f"{pair[0]:,} -> {pair[1]:,}"
+
+
+def _left(pair: tuple[int, int]) -> str:
+    return f"{100 * pair[1] / pair[0]:.1f} %" if pair[0] else ""

@@ -1,0 +1,147 @@
+"""Costs in closed form against counting the compressed network."""
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import (
+    SCOPED,
+    awaken,
+    images,
+    plain,
+    random_strategy,
+    shared_problem,
+    simple_problem,
+)
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning.structure.layers import count_macs, measure_layers
+from lfgcl_env.pruning.structure.surgery import cut
+
+
+def counted(network: nn.Module) -> tuple[int, int]:
+    """MACs and parameters, by PyTorch."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images(1))
+    return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "params"),
+    [
+        ("resnet20", 40_551_040, 269_722),
+        ("resnet56", 125_485_696, 853_018),
+        ("vgg16_bn", 313_725_952, None),
+        ("mobilenet_v2", 87_976_448, None),
+    ],
+)
+def test_known_costs_of_baselines(name, macs, params):
+    network = load_baseline(name, "random").network
+    assert sum(layer.macs for layer in measure_layers(network, images(1))) == macs
+    assert count_macs(network, images(3)) == macs
+    if params is not None:
+        assert sum(parameter.numel() for parameter in network.parameters()) == params
+
+
+def test_resnet56_costs_what_the_paper_says():
+    problem = simple_problem(load_baseline("resnet56", "random"), images(2), repair="none")
+    assert problem.baseline_cost.macs == 125_485_696
+    assert problem.baseline_cost.params == 853_018
+    assert len(problem.groups) == 27
+
+
+@pytest.mark.parametrize(("family", "scope"), SCOPED)
+def test_closed_form_is_what_pytorch_counts_in_the_pruned_network(family, scope):
+    problem = shared_problem(family, scope)
+    network = problem.baseline.network
+    assert problem.baseline_cost == problem.cost(problem.channels)
+    assert (problem.baseline_cost.macs, problem.baseline_cost.params) == counted(network)
+    for strategy in (random_strategy(problem, 11), np.ones_like(problem.channels)):
+        cost = problem.cost(strategy)
+        kept = problem.kept_channels(strategy)
+        pruned = cut(network, problem.groups, kept, problem._parts)
+        assert (cost.macs, cost.params) == counted(pruned)
+        assert cost.macs < problem.baseline_cost.macs
+
+
+def test_cost_of_a_small_network_by_hand():
+    problem = simple_problem(awaken(plain()), images(), budget=1.0, repair="none")
+    # conv 3->a 3x3 with bias at 32x32, BatchNorm a, conv a->b 3x3 at 16x16, BatchNorm b, b->5
+    for a, b in ((8, 6), (1, 1), (5, 2)):
+        cost = problem.cost([a, b])
+        assert cost.macs == 9 * 3 * a * 32 * 32 + 9 * a * b * 16 * 16 + 5 * b
+        assert cost.params == (27 * a + a) + 2 * a + 9 * a * b + 2 * b + (5 * b + 5)
+
+
+def test_evaluations_carry_the_cost_and_its_ratios():
+    problem = shared_problem("resnet20")
+    strategy = random_strategy(problem, 4)
+    evaluation, cost = problem.evaluate(strategy), problem.cost(strategy)
+    assert evaluation.keep == tuple(strategy)
+    assert (evaluation.macs, evaluation.params) == (cost.macs, cost.params)
+    assert evaluation.macs_ratio == cost.macs / 40_551_040
+    assert evaluation.params_ratio == cost.params / 269_722
+
+
+def test_a_layer_that_is_used_twice_counts_twice_in_macs_and_once_in_params():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 1)
+            self.again = nn.Conv2d(8, 8, 1)
+            self.fc = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.again(self.again(self.first(x)).relu()).mean((2, 3)))
+
+    problem = simple_problem(Twice().eval(), images(), budget=1.0, scope="all", repair="none")
+    for keep in (8, 3):
+        cost = problem.cost([keep])
+        assert cost.macs == 1024 * (3 * keep + 2 * keep * keep) + 5 * keep
+        assert cost.params == 4 * keep + keep * keep + keep + 5 * keep + 5
+        assert (cost.macs, cost.params) == counted(problem.compress([keep]))
+
+
+def test_attention_counts_in_macs_and_stays():
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 8, stride=8)
+            self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.fc = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.patches(x).flatten(2).transpose(1, 2)
+            return self.fc(self.encoder(tokens).mean(1))
+
+    network = Attending().eval()
+    problem = simple_problem(network, images(), budget=1.0, repair="none")
+    assert [group.name for group in problem.groups] == ["encoder.linear1"]
+    assert problem.baseline_cost.macs == count_macs(network, images(1))
+    assert problem.cost([4]).macs == count_macs(problem.compress([4]), images(1))
+    saved = problem.baseline_cost.macs - problem.cost([4]).macs
+    assert saved == 12 * 16 * (8 + 8)  # channels x tokens x (in + out)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        [8],
+        [8, 6, 1],
+        [[8, 6]],
+        [0, 6],
+        [9, 6],
+        [-1, 6],
+        [2.5, 6],
+        [float("nan"), 6],
+        [True, True],
+        ["8", "6"],
+    ],
+)
+def test_what_is_no_strategy_is_refused(strategy):
+    problem = simple_problem(awaken(plain()), images(), budget=1.0, repair="none")
+    for use in (problem.cost, problem.evaluate, problem.compress, problem.prune_ratios):
+        with pytest.raises(ValueError, match=r"channels"):
+            use(strategy)
+    assert problem.evaluations == 0

@@ -1,0 +1,255 @@
+"""What is left alone and why, what is cut right, and the check that tells them apart."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import (
+    Head,
+    Residual,
+    Shuffling,
+    ZeroPadded,
+    awaken,
+    images,
+    plain,
+    random_strategy,
+    shared_problem,
+    simple_problem,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.structure.groups import Exclusion, Member, find_groups
+from lfgcl_env.pruning.structure.layers import count_macs
+from lfgcl_env.pruning.structure.surgery import cut
+from lfgcl_env.pruning.structure.verification import WRONG, without_wrong
+
+
+class Chain(nn.Module):
+    """conv ``a``, something, conv ``b``, conv ``c``, head: a place for whatever may be tricky."""
+
+    def __init__(self, between: nn.Module, into: int = 8) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.between = between
+        self.b = nn.Conv2d(into, 6, 3, padding=1)
+        self.c = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = Head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.b(self.between(self.a(x))))
+        return self.head(F.relu(self.c(x)))
+
+
+class Do(nn.Module):
+    """Any function as a module."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class Scale(nn.Module):
+    """A number for every channel, as a parameter or as a buffer that tracing does not see."""
+
+    def __init__(self, *, trained: bool) -> None:
+        super().__init__()
+        factors = torch.linspace(0.5, 2.0, 8).reshape(1, 8, 1, 1)
+        if trained:
+            self.factors = nn.Parameter(factors)
+        else:
+            self.register_buffer("factors", factors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors
+
+
+class ConvNeXtLike(nn.Module):
+    """LayerNorm over channels, and linear layers on channels-last maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.norm = nn.LayerNorm(8)
+        self.widen = nn.Linear(8, 12)
+        self.narrow = nn.Linear(12, 8)
+        self.head = Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x).permute(0, 2, 3, 1))
+        return self.head(self.narrow(F.relu(self.widen(x))).permute(0, 3, 1, 2))
+
+
+class Reusing(nn.Module):
+    """One convolution that is used twice, on its own output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.again = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 6, 3, padding=1)
+        self.head = Head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.again(F.relu(self.again(F.relu(self.stem(x))))))
+        return self.head(F.relu(self.last(x)))
+
+
+def problem_of(network: nn.Module, scope: str = "all") -> PruningProblem:
+    return simple_problem(awaken(network), images(), budget=1.0, scope=scope, repair="none")
+
+
+def reasons(problem: PruningProblem) -> dict[str, str]:
+    return {exclusion.name: exclusion.reason for exclusion in problem.excluded}
+
+
+@pytest.mark.parametrize(
+    ("network", "groups", "left_out", "reason"),
+    [
+        (Shuffling, ["after", "last"], "before", WRONG),
+        (ZeroPadded, ["inner"], "stem", WRONG),
+        (lambda: Chain(Do(lambda x: x.flip(1))), ["b", "c"], "a", WRONG),
+        (lambda: Chain(Do(lambda x: x.softmax(1))), ["b", "c"], "a", WRONG),
+        (
+            lambda: Chain(Do(lambda x: torch.cat([x, x.mean(1, True)], 1)), 9),
+            ["b", "c"],
+            "a",
+            WRONG,
+        ),
+        (lambda: Chain(nn.GroupNorm(2, 8)), ["b", "c"], "a", "GroupNorm between cannot lose"),
+        (lambda: Chain(nn.GroupNorm(2, 8, affine=False)), ["b", "c"], "a", WRONG),
+        (
+            lambda: Chain(nn.Conv2d(8, 8, 3, padding=1, groups=2)),
+            ["b", "c"],
+            "a",
+            "between is a grouped convolution that is not depthwise",
+        ),
+        (
+            lambda: Chain(nn.Conv2d(8, 16, 3, padding=1, groups=8), 16),
+            ["b", "c"],
+            "between",
+            "between is a grouped convolution that is not depthwise",
+        ),
+        (lambda: Chain(nn.ConvTranspose2d(8, 8, 2, 2)), ["b", "c"], "a", "ConvTranspose2d between"),
+        (lambda: Chain(Scale(trained=True)), ["b", "c"], "a", "a free parameter"),
+        (lambda: Chain(Scale(trained=False)), ["b", "c"], "a", "fails without its channels"),
+        (lambda: Chain(nn.PixelShuffle(2), 2), ["b", "c"], "a", "rearranged on the way to b"),
+        (
+            lambda: Chain(nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))),
+            ["b", "c"],
+            "a",
+            "fails without its channels",
+        ),
+        (ConvNeXtLike, ["widen", "narrow"], "stem", "LayerNorm norm cannot lose channels exactly"),
+    ],
+)
+def test_what_cannot_be_cut_is_excluded_by_name_and_reason_and_the_rest_works(
+    network, groups, left_out, reason
+):
+    torch.manual_seed(0)
+    problem = problem_of(network())
+    assert [group.name for group in problem.groups] == groups
+    assert reason in reasons(problem)[left_out]
+    halves = np.maximum(1, problem.channels // 2)
+    smaller = problem.compress(halves)
+    assert count_macs(smaller, images(1)) == problem.cost(halves).macs
+    assert problem.evaluate(problem.channels).similarity == pytest.approx(1, abs=1e-5)
+    assert problem.evaluate(halves).similarity < 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("network", "groups"),
+    [
+        (lambda: Chain(nn.PReLU()), ["a", "b", "c"]),
+        (lambda: Chain(nn.PReLU(8, init=0.1)), ["a", "b", "c"]),
+        (lambda: Chain(nn.InstanceNorm2d(8)), ["a", "b", "c"]),
+        (lambda: Chain(nn.BatchNorm2d(8)), ["a", "b", "c"]),
+        (lambda: Chain(nn.Conv2d(8, 8, 3, padding=1, groups=8)), ["a", "b", "c"]),
+        (lambda: Chain(Do(lambda x: F.pad(x, (1, 1, 1, 1)))), ["a", "b", "c"]),
+        (
+            lambda: Chain(
+                Do(lambda x: torch.cat([x, x.new_zeros(len(x), 4, *x.shape[2:])], 1)), 12
+            ),
+            ["a", "b", "c"],
+        ),
+        (Reusing, ["stem", "last"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:input's size at dim=1 does not match")
+def test_what_can_be_cut_is_cut_right(network, groups):
+    torch.manual_seed(0)
+    problem = problem_of(network())
+    assert [group.name for group in problem.groups] == groups
+    for seed in range(3):
+        strategy = random_strategy(problem, seed)
+        cut_network = cut(
+            problem.baseline.network,
+            problem.groups,
+            problem.kept_channels(strategy),
+            find_groups(problem.baseline.network, images(2)).parts,
+        )
+        with torch.no_grad():
+            scored = problem.compress(strategy)(images(3, seed=1))
+            assert torch.allclose(cut_network(images(3, seed=1)), scored, atol=1e-5)
+
+
+def test_shufflenet_is_traced_in_parts_and_says_what_was_left_out():
+    problem = shared_problem("shufflenet_v2_x0_5", "all")
+    why = reasons(problem)
+    assert why["ShuffleNetV2"].startswith("Torch-Pruning cannot trace it")
+    assert {f"stage{stage}" for stage in (2, 3, 4)} <= why.keys()
+    assert why["stage2.0.branch1.2"] == "its channels leave stage2.0, which was traced alone"
+    assert len(problem.groups) == 16
+    assert all(group.part for group in problem.groups)
+
+
+@pytest.mark.parametrize(
+    "network", [lambda: nn.Flatten(), lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))]
+)
+def test_a_network_in_which_nothing_can_be_pruned_is_refused(network):
+    with pytest.raises(ValueError, match="no channels of this network can be pruned"):
+        simple_problem(network().eval(), images(), repair="none")
+
+
+def swapped(member: Member) -> Member:
+    return replace(member, channels=member.channels[::-1].copy())
+
+
+@pytest.mark.parametrize("side", ["out", "in", "through"])
+def test_the_check_catches_a_member_whose_channels_are_permuted(side):
+    network = awaken(plain())
+    groups = find_groups(network, images(2)).groups
+    assert without_wrong(network, groups, images(2)) == (list(groups), [])
+    members = [swapped(m) if m.side == side else m for m in groups[0].members]
+    wrong = replace(groups[0], members=tuple(members))
+    right, excluded = without_wrong(network, [wrong, *groups[1:]], images(2))
+    assert right == list(groups[1:])
+    assert excluded == [Exclusion("0", 8, WRONG)]
+
+
+@pytest.mark.parametrize("missing", ["out", "in", "through"])
+def test_the_check_catches_a_group_without_one_of_its_members(missing):
+    network = awaken(plain())
+    groups = find_groups(network, images(2)).groups
+    members = tuple(m for m in groups[0].members if m.side != missing)
+    right, excluded = without_wrong(
+        network, [replace(groups[0], members=members), *groups[1:]], images(2)
+    )
+    assert right == list(groups[1:])
+    assert excluded[0].name == "0"
+
+
+def test_finding_and_checking_groups_change_nothing_in_the_network():
+    network = awaken(Residual())
+    network.stem.weight.requires_grad_(False)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    trained = [parameter.requires_grad for parameter in network.parameters()]
+    without_wrong(network, find_groups(network, images(2)).groups, images(2))
+    assert all(torch.equal(network.state_dict()[key], before[key]) for key in before)
+    assert [parameter.requires_grad for parameter in network.parameters()] == trained
+    assert not any(module.training for module in network.modules())

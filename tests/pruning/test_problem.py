@@ -1,0 +1,336 @@
+"""PruningProblem: scoring is deterministic, remembered and told; bad input is refused at once."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import (
+    Head,
+    awake_baseline,
+    awaken,
+    flattening,
+    images,
+    plain,
+    random_strategy,
+    simple_problem,
+)
+from torch import Tensor, nn
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import REPAIRS, SCOPES, Evaluation, PruningProblem
+from lfgcl_env.pruning.score.similarities import cosine
+
+
+def small(**arguments) -> PruningProblem:
+    arguments = {"budget": 1.0, "repair": "none"} | arguments
+    return simple_problem(awaken(plain()), images(8), **arguments)
+
+
+@torch.no_grad()
+def recorded(network: nn.Module, place: str, inputs: Tensor) -> Tensor:
+    """What a module gives, before anything changes it in place."""
+    found: list[Tensor] = []
+    module = network.get_submodule(place)
+    handle = module.register_forward_hook(lambda _, __, output: found.append(output.clone()))
+    network(inputs)
+    handle.remove()
+    return found[0].flatten(1)
+
+
+def test_a_strategy_is_scored_once_and_remembered(monkeypatch):
+    problem = small()
+    passes = []
+    run = problem._run
+    monkeypatch.setattr(problem, "_run", lambda keep: passes.append(keep) or run(keep))
+    first = problem.evaluate([4, 3])
+    assert problem.evaluate((4, 3)) is first
+    assert problem.evaluate(np.array([4.0, 3.0])) is first
+    assert problem.evaluate(torch.tensor([4, 3])) is first
+    assert (problem.evaluations, len(passes)) == (1, 1)
+    problem.evaluate([3, 4])
+    assert (problem.evaluations, len(passes)) == (2, 2)
+    assert problem.memory.keys() == {(4, 3), (3, 4)}
+
+
+def test_listeners_hear_of_every_new_strategy_once_and_in_order():
+    problem = small()
+    heard: list[Evaluation] = []
+    problem.listeners.append(heard.append)
+    expected = [problem.evaluate(keep) for keep in ([4, 3], [1, 1], [4, 3], [8, 6], [1, 1])]
+    assert heard == [expected[0], expected[1], expected[3]]
+
+
+def test_a_listener_finds_the_evaluation_in_the_memory():
+    problem = small()
+    counts: list[int] = []
+    problem.listeners.append(lambda evaluation: counts.append(problem.evaluations))
+    problem.evaluate([4, 3])
+    problem.evaluate([2, 2])
+    assert counts == [1, 2]
+
+
+def test_remembered_evaluations_are_not_made_again_nor_told():
+    scored = small().evaluate([4, 3])
+    problem = small()
+    problem.listeners.append(lambda evaluation: pytest.fail("told"))
+    kept = replace(scored, similarity=0.123)
+    problem.remember(kept)
+    assert problem.evaluate([4, 3]) is kept
+    assert problem.evaluations == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"macs": 1}, "is not of this problem: the same strategy has"),
+        ({"params": 1}, "is not of this problem: the same strategy has"),
+        ({"keep": (9, 3)}, "group 0 can keep 1 to 8 channels, got 9"),
+        ({"keep": (4,)}, "one count of kept channels for each of the 2 groups"),
+    ],
+)
+def test_evaluations_of_another_problem_are_not_remembered(change, complaint):
+    problem = small()
+    evaluation = replace(small().evaluate([4, 3]), **change)
+    with pytest.raises(ValueError, match=complaint):
+        problem.remember(evaluation)
+    assert problem.evaluations == 0
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_scores_do_not_depend_on_what_was_scored_before(repair):
+    arguments = {"repair": repair, "budget": 1.0}
+    strategies = [random_strategy(small(), seed) for seed in range(6)]
+    one, other = small(**arguments), small(**arguments)
+    forwards = [one.evaluate(keep) for keep in strategies]
+    backwards = [other.evaluate(keep) for keep in reversed(strategies)][::-1]
+    assert forwards == backwards
+    one.compress(strategies[0])
+    one.memory.clear()
+    assert [one.evaluate(keep) for keep in strategies] == forwards
+
+
+def test_scores_do_not_touch_the_global_random_state():
+    network = awaken(plain())
+    torch.manual_seed(3)
+    np_state = np.random.get_state()[1].tolist()  # noqa: NPY002 (the global state is the point)
+    state = torch.random.get_rng_state()
+    problem = simple_problem(network, images(8), repair="least_squares", criterion="random")
+    problem.compress([4, 3])
+    problem.evaluate([4, 3])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert np.random.get_state()[1].tolist() == np_state  # noqa: NPY002
+
+
+def test_the_unpruned_network_is_most_similar_to_itself():
+    problem = small()
+    assert problem.evaluate([8, 6]).similarity == pytest.approx(1.0, abs=1e-6)
+    assert problem.evaluate([1, 1]).similarity < 0.99
+
+
+def test_a_pickled_problem_goes_on_scoring_alike():
+    problem = small(repair="batchnorm", criterion="random", seed=4)
+    problem.evaluate([4, 3])
+    copied = pickle.loads(pickle.dumps(problem))
+    assert copied.evaluations == 1
+    assert copied.evaluate([2, 5]) == problem.evaluate([2, 5])
+    assert copied.evaluate([8, 1]) == problem.evaluate([8, 1])
+
+
+def test_prune_ratios_are_the_share_that_goes():
+    assert small().prune_ratios([8, 3]).tolist() == [0.0, 0.5]
+    assert small().prune_ratios([2, 6]).dtype == np.float64
+
+
+def test_channels_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        small().channels[0] = 1
+
+
+@pytest.mark.parametrize("place", ["0", "1", "3", "4", "6.fc"])
+def test_features_at_named_modules_are_what_they_give_with_zeros_for_removed_channels(place):
+    problem = small(features=[place])
+    keep = [4, 3]
+    whole = recorded(problem.baseline.network, place, images(8))
+    compressed = problem.compress(keep)
+    cut = recorded(compressed, place, images(8))
+    kept = {"0": 0, "1": 0, "3": 1, "4": 1, "6.fc": None}[place]
+    if kept is not None:
+        positions = problem.kept_channels(keep)[kept]
+        back = whole.reshape(8, problem.channels[kept], -1).clone().zero_()
+        back[:, positions] = cut.reshape(8, len(positions), -1)
+        cut = back.flatten(1)
+    assert problem.evaluate(keep).similarity == pytest.approx(cosine(whole, cut), abs=1e-6)
+
+
+def test_several_places_are_averaged():
+    single = [small(features=[place]).evaluate([4, 3]).similarity for place in ("0", "6.fc")]
+    assert small(features=["0", "6.fc"]).evaluate([4, 3]).similarity == pytest.approx(
+        np.mean(single)
+    )
+    assert abs(single[0] - single[1]) > 1e-3
+
+
+def test_output_and_blocks_and_a_single_name_can_be_named():
+    def similarity(features):
+        return (
+            simple_problem(awake_baseline("resnet20"), images(8), repair="none", features=features)
+            .evaluate([5] * 9)
+            .similarity
+        )
+
+    assert similarity(["output"]) == pytest.approx(similarity(["linear"]))
+    assert similarity("layer1") == similarity(["layer1"])
+    assert similarity(["layer1", "layer3.2"]) != similarity(None)
+
+
+def test_the_default_features_are_the_classifiers_input_pooled_over_positions():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    problem = simple_problem(network, images(8), budget=1.0, repair="none")
+    maps = recorded(network, "1", images(8)).reshape(8, 8, -1).mean(2)
+    pruned = torch.zeros_like(maps)
+    kept = problem.kept_channels([3])[0]
+    pruned[:, kept] = maps[:, kept]
+    assert problem.evaluate([3]).similarity == pytest.approx(cosine(maps, pruned), abs=1e-6)
+
+
+def test_a_linear_layer_on_tokens_has_its_channels_last():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 8, stride=8)
+            self.mix = nn.Linear(8, 12)
+            self.fc = nn.Linear(12, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.mix(self.patches(x).flatten(2).transpose(1, 2)).relu()).mean(1)
+
+    arguments = {"budget": 1.0, "repair": "none"}
+    default = simple_problem(Tokens().eval(), images(), **arguments)
+    assert [group.name for group in default.groups] == ["patches", "mix"]
+    assert default.evaluate([8, 12]).similarity == pytest.approx(1)
+    named = simple_problem(Tokens().eval(), images(), features=["mix"], **arguments)
+    assert named.evaluate([8, 12]).similarity == pytest.approx(1)
+    assert named.evaluate([8, 1]).similarity < 0.95
+
+
+class Awkward(nn.Module):
+    """A ReLU in place behind a BatchNorm, a module nobody uses, and one that gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.pair = Pair()
+        self.head = Head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        x.relu_()
+        return self.head(self.pair(x)[0])
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def test_features_are_taken_before_anything_changes_them_in_place():
+    problem = simple_problem(awaken(Awkward()), images(8), budget=1.0, features=["norm"])
+    assert float(problem._targets[0].min()) < -0.1
+
+
+@pytest.mark.parametrize(
+    ("features", "complaint"),
+    [
+        (["unused"], "module 'unused' is not used: it has no features"),
+        (["pair"], "a Pair gives a tuple, not one tensor"),
+        (["nrm"], r"no module 'nrm' to take features at. Did you mean 'norm'\?"),
+        ([], "features names no module"),
+    ],
+)
+def test_places_without_features_are_refused(features, complaint):
+    with pytest.raises(ValueError, match=complaint) as refused:
+        simple_problem(awaken(Awkward()), images(8), budget=1.0, features=features)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["2", "5"])
+def test_places_whose_channels_cannot_be_matched_are_refused(place):
+    with pytest.raises(ValueError, match="name a convolution, linear or BatchNorm layer instead"):
+        small(features=[place])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "complaint"),
+    [
+        (images(8).numpy(), "must be a float tensor .* got ndarray"),
+        (images(8).byte(), r"got torch.uint8 of shape \(8, 3, 32, 32\)"),
+        (torch.zeros(8), r"got torch.float32 of shape \(8,\)"),
+        (images(1), "at least 2 calibration images are needed, got 1"),
+        (images(0), "at least 2 calibration images are needed, got 0"),
+        (images(8).index_fill(0, torch.tensor([3]), float("nan")), "NaN or infinite"),
+        (images(8).index_fill(0, torch.tensor([3]), float("inf")), "NaN or infinite"),
+        (images(8)[:, :1], "does not take inputs of shape|images have shape"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(inputs, complaint):
+    with pytest.raises(ValueError, match=complaint) as refused:
+        simple_problem(awaken(plain()), inputs)
+    assert "\n" not in str(refused.value)
+
+
+def test_images_of_another_size_than_a_baselines_are_refused():
+    with pytest.raises(
+        ValueError, match=r"shape \(3, 16, 16\), and the network takes \(3, 32, 32\)"
+    ):
+        simple_problem(awake_baseline("resnet20"), images(4, 16))
+
+
+def test_images_of_another_precision_serve_alike():
+    one, other = (
+        simple_problem(awaken(plain()), inputs, budget=1.0)
+        for inputs in (images(8), images(8).double())
+    )
+    assert one.evaluate([4, 3]) == other.evaluate([4, 3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"repair": "batch_norm"}, "unknown repair 'batch_norm'.*Did you mean 'batchnorm'"),
+        ({"scope": "outer"}, f"unknown scope 'outer': choose one of {', '.join(SCOPES)}"),
+        (
+            {"similarity": "l2"},
+            "unknown similarity 'l2': choose one of discounted_mse, mse, cosine, cka",
+        ),
+    ],
+)
+def test_unknown_choices_name_the_accepted_ones(arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        small(**arguments)
+
+
+def test_batchnorm_repair_of_a_network_without_batchnorm_names_another():
+    with pytest.raises(ValueError, match=r"'batchnorm' needs BatchNorm layers.*use 'none'"):
+        simple_problem(awaken(flattening()), images(), repair="batchnorm")
+
+
+@pytest.mark.data("CIFAR10", "resnet20")
+def test_repair_recovers_features_of_a_trained_network():
+    from lfgcl_env.images import load_images
+
+    baseline = load_baseline("resnet20")
+    inputs = load_images(
+        "CIFAR10", 128, shape=baseline.input_shape, normalization=baseline.normalization
+    )
+    similar = {}
+    for repair in REPAIRS:
+        problem = simple_problem(baseline, inputs, repair=repair, budget=0.5)
+        similar[repair] = problem.evaluate(problem.project(np.full(9, 0.5))).similarity
+    assert similar["none"] < similar["batchnorm"] < 1
+    assert similar["none"] < similar["least_squares"] < 1

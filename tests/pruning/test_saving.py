@@ -1,0 +1,247 @@
+"""Pruned networks on disk: they come back exactly, and what is no such file says so."""
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import (
+    FAMILIES,
+    awaken,
+    images,
+    plain,
+    random_strategy,
+    shared_problem,
+    simple_problem,
+)
+from safetensors.torch import save_file
+from torch import nn
+
+import lfgcl_env
+from lfgcl_env.networks import build_network, load_baseline
+from lfgcl_env.pruning import load_pruned, read_structure
+from lfgcl_env.pruning.structure.layers import count_macs
+
+INPUTS = images(5, seed=3)
+
+
+def built_elsewhere(width: int = 8) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    with torch.no_grad():
+        return torch.equal(one(INPUTS), other(INPUTS))
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    problem = shared_problem("resnet20")
+    return problem.save(tmp_path / "pruned.safetensors", random_strategy(problem, 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loaded_network_computes_bit_by_bit_what_the_saved_one_does(family, tmp_path):
+    problem = shared_problem(family, "all")
+    strategy = random_strategy(problem, 21)
+    compressed = problem.compress(strategy)
+    path = problem.save(tmp_path / "pruned", strategy, compressed)
+    assert path == tmp_path / "pruned"
+    loaded = load_pruned(path)
+    assert same(loaded, compressed)
+    assert not any(module.training for module in loaded.modules())
+    assert count_macs(loaded, INPUTS) == problem.cost(strategy).macs
+    assert sum(p.numel() for p in loaded.parameters()) == problem.cost(strategy).params
+    for (name, one), (_, other) in zip(
+        loaded.named_modules(), compressed.named_modules(), strict=True
+    ):
+        for size in ("in_channels", "out_channels", "groups", "num_features", "in_features"):
+            assert getattr(one, size, None) == getattr(other, size, None), (name, size)
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "repair"),
+    [
+        (f"{__name__}:built_elsewhere", {"width": 10}, "batchnorm"),
+        ("torchvision:squeezenet1_1", {"num_classes": 7}, "none"),
+        ("torchvision:squeezenet1_1", {}, "least_squares"),
+        ("resnet20", {"num_classes": 7, "shortcut": "B"}, "batchnorm"),
+        ("resnet20", {}, "least_squares"),
+    ],
+)
+def test_networks_are_rebuilt_by_name_and_arguments(network, arguments, repair, tmp_path):
+    baseline = load_baseline(network, "random", input_shape=(3, 32, 32), **arguments)
+    problem = simple_problem(baseline, images(8), budget=1.0, repair=repair)
+    strategy = random_strategy(problem, 1)
+    path = problem.save(tmp_path / "pruned", strategy)
+    structure = read_structure(path)
+    assert (structure["network"], structure["arguments"]) == (network, arguments)
+    loaded = lfgcl_env.load_pruned(os.fspath(path))
+    assert same(loaded, problem.compress(strategy))
+    assert loaded(INPUTS).shape == (5, baseline.num_classes)
+
+
+def test_a_function_comes_back_by_its_importable_name(tmp_path):
+    problem = simple_problem(load_baseline(built_elsewhere), images(8), budget=1.0)
+    path = problem.save(tmp_path / "pruned", [3, 4])
+    assert read_structure(path)["network"] == f"{__name__}:built_elsewhere"
+    assert same(load_pruned(path), problem.compress([3, 4]))
+
+
+@pytest.mark.parametrize("given", [built_elsewhere, built_elsewhere()], ids=["function", "module"])
+def test_a_network_given_as_a_module_needs_its_architecture_again(given, tmp_path):
+    problem = simple_problem(built_elsewhere().eval(), images(8), budget=1.0)
+    path = problem.save(tmp_path / "pruned", [3, 4])
+    with pytest.raises(ValueError, match=r"given as a module, not by name: pass .* network="):
+        load_pruned(path)
+    assert same(load_pruned(path, network=given), problem.compress([3, 4]))
+
+
+def test_arguments_that_json_cannot_hold_do_not_stand_in_the_way(tmp_path):
+    baseline = load_baseline(
+        "torchvision:resnet18", "random", input_shape=(3, 32, 32), norm_layer=nn.BatchNorm2d
+    )
+    problem = simple_problem(baseline, images(), budget=1.0)
+    path = problem.save(tmp_path / "pruned", problem.channels)
+    rebuilt = load_pruned(path, network=build_network("torchvision:resnet18"))
+    assert same(rebuilt, problem.compress(problem.channels))
+
+
+def test_a_loaded_network_can_be_trained_as_far_as_the_saved_one_could(tmp_path):
+    network = awaken(plain())
+    problem = simple_problem(network, images(), budget=1.0)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", [3, 4]), network=plain())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    loaded.train()(INPUTS).sum().backward()
+    assert all(parameter.grad is not None for parameter in loaded.parameters())
+
+
+def test_the_structure_tells_what_was_done(saved):
+    problem = shared_problem("resnet20")
+    strategy = random_strategy(problem, 1)
+    structure = read_structure(saved)
+    assert structure == load_pruned(saved).pruned_structure
+    assert structure["network"] == "resnet20"
+    assert structure["weights"] == "random"
+    assert structure["input_shape"] == [3, 32, 32]
+    assert structure["num_classes"] == 10
+    assert structure["evaluation"]["keep"] == strategy.tolist()
+    assert structure["evaluation"]["macs"] == problem.cost(strategy).macs
+    assert structure["settings"]["criterion"] == "l1"
+    kept = [structure["kept_channels"][group.name] for group in problem.groups]
+    assert kept == [channels.tolist() for channels in problem.kept_channels(strategy)]
+    assert len(structure["normalization"]) == 2
+
+
+def test_the_file_is_plain_safetensors(saved):
+    raw = saved.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    assert json.loads(header["__metadata__"]["lfgcl_env"])["format"] == 1
+    assert "conv1.weight" in header
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-4, 0.01, 0.5, 0.999])
+def test_a_truncated_file_says_so_in_one_sentence(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(
+        ValueError, match="not a pruned network's file, or was cut short"
+    ) as refused:
+        load_pruned(saved)
+    assert str(saved) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def foreign_text(path: Path) -> None:
+    path.write_text("not a network at all, but long enough to hold a header")
+
+
+def foreign_tensors(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+def foreign_pickle(path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, path)
+
+
+def foreign_metadata(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, metadata={"lfgcl_env": "{not json"})
+
+
+@pytest.mark.parametrize("write", [foreign_text, foreign_tensors, foreign_pickle, foreign_metadata])
+def test_a_foreign_file_is_refused(write, tmp_path):
+    write(tmp_path / "foreign")
+    for read in (load_pruned, read_structure):
+        with pytest.raises(ValueError, match="is not a pruned network's file"):
+            read(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize("structure", [{"format": 2}, {}, [], "text", None])
+def test_another_format_is_refused(structure, tmp_path):
+    metadata = {"lfgcl_env": json.dumps(structure)}
+    save_file({"weight": torch.zeros(3)}, tmp_path / "later", metadata=metadata)
+    with pytest.raises(ValueError, match=r"has format .*; this version reads 1"):
+        load_pruned(tmp_path / "later")
+
+
+@pytest.mark.parametrize("name", ["nothing", "."])
+def test_a_missing_file_is_named(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no pruned network at"):
+        load_pruned(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (lambda: build_network("resnet32"), r"does not fit .*: it differs in \['layer1.3"),
+        (lambda: build_network("resnet20", num_classes=11), r"linear.\w+ is .* not cut from \[11"),
+        (lambda: build_network("resnet20", shortcut="B"), "differs in"),
+        (plain, "differs in"),
+    ],
+)
+def test_a_wrong_architecture_is_refused(saved, network, complaint):
+    with pytest.raises(ValueError, match=complaint) as refused:
+        load_pruned(saved, network=network())
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["missing/pruned", "file/pruned"])
+def test_an_unwritable_place_is_an_os_error_and_leaves_nothing(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    problem = shared_problem("resnet20")
+    with pytest.raises(OSError, match="pruned"):
+        problem.save(tmp_path / place, problem.channels)
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_full_disk_or_an_interrupt_leaves_nothing_half_written(saved, error, monkeypatch):
+    """Neither a partial file, nor a damaged one in place of the one before."""
+    before = saved.read_bytes()
+
+    write = Path.write_bytes
+
+    def fail(path, content):
+        write(path, content[: len(content) // 2])
+        raise error
+
+    problem = shared_problem("resnet20")
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    for path in (saved, saved.with_name("new")):
+        with pytest.raises(type(error)):
+            problem.save(path, problem.channels)
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert saved.read_bytes() == before
+
+
+def test_saving_does_not_need_the_strategy_to_be_scored_before(tmp_path):
+    problem = simple_problem(awaken(plain()), images(), budget=1.0)
+    problem.save(tmp_path / "pruned", np.array([2, 3]))
+    assert problem.evaluations == 1

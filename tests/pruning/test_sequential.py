@@ -1,0 +1,255 @@
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import FAMILIES, Head, awaken, images
+from torch import nn
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import PruningProblem, allocate
+from lfgcl_env.pruning.repair import sequential as sequential_module
+from lfgcl_env.pruning.repair.augmentation import augment
+from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.search.shortlist import choose
+
+FEW = SequentialOptions(rows=4096, relu_aware=1)
+
+
+def made(name, budget=0.6, size=32, **arguments):
+    network, more = FAMILIES[name]
+    baseline = load_baseline(network, weights="random", input_shape=(3, size, size), **more)
+    awaken(baseline.network)
+    return PruningProblem(baseline, images(32, size), budget=budget, **arguments)
+
+
+def uniform(problem):
+    return problem.project(np.full(len(problem.groups), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [("resnet20", "inner"), ("resnet20-B", "all"), ("resnet18", "all")],
+)
+def test_sequential_repair_brings_features_nearer_on_the_images_it_saw(name, scope):
+    problem = made(name, scope=scope)
+    keep = uniform(problem)
+    before = problem.evaluate(keep).similarity
+    _, repaired = problem.finish(keep, images(32), FEW)
+    assert repaired.similarity > before
+    assert repaired.keep == tuple(keep)
+
+
+def test_alternation_improves_on_a_single_pass():
+    problem = made("resnet20", budget=0.5)
+    keep = uniform(problem)
+    single = problem.finish(keep, images(32), FEW)[1].similarity
+    options = SequentialOptions(rows=4096, relu_aware=1, gauss_newton=3)
+    assert problem.finish(keep, images(32), options)[1].similarity > single
+
+
+@pytest.mark.parametrize(("kind", "alternated"), [(nn.ReLU, True), (nn.ReLU6, False)])
+def test_pairs_are_alternated_through_relus_but_not_through_capped_ones(kind, alternated):
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), kind(), nn.Conv2d(8, 8, 3, padding=1), kind(), Head(8)
+    )
+    problem = PruningProblem(awaken(network), images(16, 12), budget=0.6)
+    keep = uniform(problem)
+    repaired = [
+        problem.finish(keep, images(16, 12, seed=1), replace(FEW, gauss_newton=count))[0][0].weight
+        for count in (0, 2)
+    ]
+    assert torch.equal(*repaired) is not alternated
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "shufflenet_v2_x0_5"])
+def test_every_family_can_be_repaired_and_stays_finite(name):
+    problem = made(name, budget=0.8)
+    keep = uniform(problem)
+    network, _ = problem.finish(keep, images(8, seed=1), FEW)
+    with torch.no_grad():
+        assert torch.isfinite(network(images(4, seed=2))).all()
+    assert sum(p.numel() for p in network.parameters()) == problem.cost(keep).params
+
+
+@pytest.mark.parametrize("options", [FEW, replace(FEW, crops=4, flips=True, copies=2)])
+def test_nothing_pruned_nothing_changed(options):
+    problem = made("resnet20", budget=1.0)
+    network, evaluation = problem.finish(problem.channels, images(16), options)
+    assert evaluation.similarity == pytest.approx(1.0, abs=1e-9)
+    for key, tensor in problem.baseline.network.state_dict().items():
+        assert torch.equal(network.state_dict()[key], tensor)
+
+
+BLACK = torch.tensor([-2.0, -1.0, 0.5])
+
+
+def augmented(x, **changed):
+    asked = {"crops": 4, "flips": True, "copies": 2, "seed": 0} | changed
+    return augment(x, **asked, border=BLACK)
+
+
+def test_copies_are_seeded_crops_and_mirror_images_with_a_black_border():
+    x = images(6)
+    copies = augmented(x)
+    assert copies.shape == (12, 3, 32, 32)
+    assert torch.equal(copies, augmented(x))
+    assert not torch.equal(copies, augmented(x, seed=1))
+    assert not torch.equal(copies[:6], copies[6:])
+    framed = BLACK[:, None, None].expand(6, 3, 40, 40).clone()
+    framed[:, :, 4:36, 4:36] = x
+    windows = framed.unfold(2, 32, 1).unfold(3, 32, 1).flatten(2, 3)
+    for index, copy_ in enumerate(copies):
+        crops = windows[index % 6].movedim(1, 0)
+        same = (crops == copy_).flatten(1).all(1) | (crops == copy_.flip(2)).flatten(1).all(1)
+        assert same.sum() == 1
+
+
+def test_flips_alone_mirror_about_half_of_the_images():
+    x = images(64)
+    flipped = augmented(x, crops=0, copies=1)
+    mirrored = (flipped == x.flip(3)).flatten(1).all(1)
+    assert 16 < mirrored.sum() < 48
+    assert torch.equal(flipped[~mirrored], x[~mirrored])
+
+
+def test_no_augmentation_gives_the_same_images():
+    x = images(4)
+    assert augmented(x, crops=0, flips=False, copies=1) is x
+
+
+def test_inputs_without_width_are_not_flipped():
+    with pytest.raises(ValueError, match="only images"):
+        augmented(torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("wrong", [{"crops": -1}, {"copies": 0}, {"copies": 2}])
+def test_augmentation_that_cannot_be_drawn_is_refused(wrong):
+    with pytest.raises(ValueError, match="crops"):
+        SequentialOptions(**wrong)
+
+
+def test_repair_sees_augmented_images_padded_with_black_pixels(monkeypatch):
+    problem = made("resnet20", budget=0.8)
+    normalization = problem.baseline.normalization
+    seen = []
+    monkeypatch.setattr(
+        sequential_module,
+        "augment",
+        lambda x, **arguments: seen.append(arguments["border"]) or augment(x, **arguments),
+    )
+    options = replace(FEW, crops=4, flips=True, copies=2)
+    network = problem.finish(uniform(problem), images(8), options)[0]
+    again = problem.finish(uniform(problem), images(8), options)[0]
+    plain = problem.finish(uniform(problem), images(8), FEW)[0]
+    weight = "layer3.0.conv2.weight"
+    assert torch.equal(network.state_dict()[weight], again.state_dict()[weight])
+    assert not torch.equal(network.state_dict()[weight], plain.state_dict()[weight])
+    black = normalization.apply(torch.zeros(3, 1, 1)).flatten()
+    assert all(torch.equal(border, black) for border in seen)
+
+
+def test_repair_is_deterministic_and_leaves_the_baseline_alone():
+    problem = made("resnet20")
+    before = copy.deepcopy(problem.baseline.network.state_dict())
+    first, second = (problem.finish(uniform(problem), images(16), FEW)[0] for _ in range(2))
+    for key, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[key])
+    for key, tensor in before.items():
+        assert torch.equal(tensor, problem.baseline.network.state_dict()[key])
+
+
+def test_dead_channels_and_constant_images_give_finite_weights():
+    problem = made("resnet20")
+    with torch.no_grad():
+        norm = problem.baseline.network.get_submodule("layer1.0.bn2")
+        norm.weight[0] = 0.0
+    network, _ = problem.finish(uniform(problem), torch.zeros(4, 3, 32, 32), FEW)
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+class Branching(nn.Module):
+    """A network whose flow depends on values, which torch.fx cannot trace."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            return x
+        return self.last(torch.relu(self.norm(self.first(x))).mean((2, 3)))
+
+
+def test_untraceable_networks_are_refused_in_one_sentence():
+    problem = PruningProblem(Branching().eval(), images(8), budget=0.7)
+    with pytest.raises(ValueError, match=r"torch\.fx can trace"):
+        problem.finish(uniform(problem), images(8), FEW)
+
+
+class Viewing(nn.Module):
+    """A network that flattens with view, which channels_last images cannot pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8 * 64, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.second(torch.relu(self.norm(self.first(x)))))
+        return self.last(x.view(x.size(0), -1))
+
+
+def test_networks_that_flatten_with_view_can_be_repaired():
+    problem = PruningProblem(Viewing().eval(), images(8, 8), budget=0.6)
+    _, repaired = problem.finish(uniform(problem), images(8, 8, seed=1), FEW)
+    assert np.isfinite(repaired.similarity)
+
+
+def test_shortlist_keeps_the_best_after_repair_and_includes_the_allocation():
+    problem = made("resnet20", budget=0.5)
+    rng = np.random.default_rng(0)
+    evaluations = [problem.evaluate(problem.project(rng.random(9))) for _ in range(6)]
+    said = []
+    network, listed = choose(problem, evaluations, images(16, seed=3), size=3, say=said.append)
+    assert len(listed) == len(said) == 3
+    assert tuple(allocate(problem)) in {s.searched.keep for s in listed}
+    assert [s.repaired.similarity for s in listed[1:]] == sorted(
+        (s.repaired.similarity for s in listed[1:]), reverse=True
+    )
+    shape = network.get_submodule("layer1.0.conv1").weight.shape
+    assert shape[0] == listed[0].searched.keep[0]
+    with pytest.raises(ValueError, match="at least 1"):
+        choose(problem, evaluations, images(16), size=0)
+
+
+@pytest.mark.data("CIFAR10", "resnet20")
+def test_a_halved_resnet20_works_before_any_training():
+    from lfgcl_env.images import load_images, load_test_set, top1
+
+    baseline = load_baseline("resnet20")
+    drawn = load_images(
+        "CIFAR10", 512, shape=baseline.input_shape, normalization=baseline.normalization
+    )
+    test = load_test_set("CIFAR10", normalization=baseline.normalization)
+    test = type(test)(test.images[:1000], test.labels[:1000], test.name)
+    problem = PruningProblem(baseline, drawn[:256])
+    keep = allocate(problem, 0.5)
+    refitted = top1(problem.compress(keep), test)
+    repaired = top1(problem.finish(keep, drawn[256:], FEW)[0], test)
+    assert refitted > 65
+    assert repaired > 80
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("gauss_newton", [0, 2])
+def test_cuda_repairs_to_the_same_similarity(gauss_newton):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    options = replace(FEW, gauss_newton=gauss_newton)
+    here, there = made("resnet20"), made("resnet20", device="cuda")
+    keep = uniform(here)
+    found = [p.finish(keep, images(32, seed=1), options)[1].similarity for p in (here, there)]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
