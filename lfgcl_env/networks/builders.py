@@ -1,15 +1,14 @@
 """Building a network's structure from a name."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 from torch import nn
 
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.networks.cifar_resnet import CifarResNet
 from lfgcl_env.networks.mobilenet_v2 import CifarMobileNetV2
 from lfgcl_env.networks.vgg import CifarVGG16
@@ -96,7 +95,7 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
     if name.startswith(TORCHVISION):
         return _torchvision_builder(name.removeprefix(TORCHVISION))
     if ":" in name:
-        return _imported(name)
+        return import_named(name, "network")
     near = closest(name, BUILDERS)
     if name in torchvision_names():
         near = f" Did you mean {TORCHVISION + name!r}?"
@@ -134,24 +133,3 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
         )
     builder: Callable[..., nn.Module] = models.get_model_builder(name)
     return builder
-
-
-def _imported(name: str) -> Callable[..., nn.Module]:
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"cannot import {module_name!r} of network {name!r} ({error}): give an importable "
-            "'package.module:function'"
-        ) from error
-    try:
-        function = attrgetter(function_name)(module)
-    except AttributeError as error:
-        raise ValueError(
-            f"module {module_name!r} has no {function_name!r}."
-            f"{closest(function_name, vars(module))}"
-        ) from error
-    if not callable(function):
-        raise ValueError(f"{name!r} is not callable: a function that builds a network is needed")
-    return function  # type: ignore[no-any-return]

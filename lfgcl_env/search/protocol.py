@@ -11,6 +11,7 @@ import gymnasium as gym
 
 from lfgcl_env import zoo
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.runs.run_folder import RunWriteError
 
 StepCallback = Callable[[dict[str, Any], dict[str, Any]], bool]
@@ -96,9 +97,9 @@ def find_agent(name: str) -> AgentFactory:
         zoo.check_installed(name)
         return partial(zoo.make, name)
     if ":" in name:
-        return _imported(name)
+        return import_named(name, "agent")
     if name in own_agents():
-        return _imported(f"lfgcl_env.agents.{name}:make")
+        return import_named(f"lfgcl_env.agents.{name}:make", "agent")
     choices = [*zoo.ALGORITHMS, *own_agents()]
     raise ValueError(
         f"unknown agent {name!r}: choose one of {', '.join(choices)}, or 'module:factory'."
@@ -114,19 +115,3 @@ def own_agents() -> list[str]:
     """
     folder = importlib.import_module("lfgcl_env.agents").__path__
     return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
-
-
-def _imported(name: str) -> AgentFactory:
-    module_name, _, factory_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (ModuleNotFoundError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"cannot import {module_name!r} of agent {name!r} ({error}): give an importable "
-            "'module:factory'"
-        ) from error
-    factory: AgentFactory | None = getattr(module, factory_name, None)
-    if not callable(factory):
-        near = closest(factory_name, vars(module))
-        raise ValueError(f"module {module_name!r} has no function {factory_name!r}.{near}")
-    return factory
