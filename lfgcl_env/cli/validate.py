@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from lfgcl_env.cli.targets import check_device
 from lfgcl_env.cli.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.leaderboard import Entry, Replay, add_entries, entry_of_run, read_entries, replay
+from lfgcl_env.leaderboard import (
+    Entry,
+    LineError,
+    Replay,
+    add_entries,
+    entry_of_run,
+    read_entries,
+    read_lines,
+    replay,
+)
 from lfgcl_env.networks import Baseline, Normalization
 
 
@@ -33,7 +43,9 @@ def validate(arguments: dict[str, Any]) -> None:
     path, runs = Path(arguments["leaderboard"]), arguments["add"]
     check_device(arguments["device"])
     if not runs:
-        _measure(read_entries(path), arguments)
+        lines = read_lines(path)
+        damaged = [line for line in lines if isinstance(line, LineError)]
+        _measure([line for line in lines if isinstance(line, Entry)], arguments, damaged)
     else:
         if path.exists():
             read_entries(path)  # refuses what cannot be added to before anything is measured
@@ -44,8 +56,10 @@ def validate(arguments: dict[str, Any]) -> None:
         print(f"{len(entries)} added to {path}{less}")
 
 
-def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
-    """Measure entries, and show what was found."""
+def _measure(
+    entries: list[Entry], arguments: dict[str, Any], damaged: Sequence[LineError] = ()
+) -> None:
+    """Measure entries, and show what was found and which lines are no entries."""
     places = {name: arguments[name] for name in ("data_root", "download")}
     measure = _Measurement(places | {"device": arguments["device"]})
     found: dict[int, Replay] = {}
@@ -61,17 +75,19 @@ def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
                 unmeasured.add(index)
     replays = [found[index] for index in range(len(entries))]
     _show(replays)
-    for note in measure.notes:
+    for note in [*(line.message for line in damaged), *measure.notes]:
         print(note)
     names = [_name(i, r.entry) for i, r in enumerate(replays)]
     wrong = [names[i] for i, r in enumerate(replays) if r.faults and i not in unmeasured]
+    wrong += [f"line {line.line}" for line in damaged]
     lacking = f"{len(unmeasured)} of {len(entries)} entries could not be measured: " + ", ".join(
         names[i] for i in sorted(unmeasured)
     )
     if wrong:
         more = f"; {lacking}" if unmeasured else ""
         raise ValueError(
-            f"{len(wrong)} of {len(entries)} entries do not hold: {', '.join(wrong)}{more}"
+            f"{len(wrong)} of {len(entries) + len(damaged)} entries do not hold: "
+            f"{', '.join(wrong)}{more}"
         )
     if unmeasured:
         raise FileNotFoundError(lacking)
