@@ -46,7 +46,7 @@ def imports(path):
 
 
 def folder_of(name):
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
