@@ -1,50 +1,90 @@
 """``lfgcl evaluate``: accuracy on labelled test images, which the search never saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lfgcl_env.cli.targets import check_device
+from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns
+from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning import load_pruned
+from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 from lfgcl_env.search.sweep_files import network_file, read_sweep, write_accuracy
 
+Build = Callable[..., nn.Module]
+
 
 def evaluate(arguments: dict[str, Any]) -> None:
-    """``lfgcl evaluate``: accuracy of a network, or of a whole sweep.
+    """Print the accuracy of a network, or of a whole sweep.
 
     Args:
-        arguments: those that were given.
+        arguments: all of the command's.
+
+    Raises:
+        ValueError: if a file names code that is not trusted, or the images do not fit.
+        FileNotFoundError: if a network or the data set is missing.
     """
     path = Path(arguments["run"])
-    device = check_device(arguments["device"])
     seed, budgets = 0, []
     if path.is_dir():
         run = RunFolder(path)
-        seed = run.described()["arguments"].get("seed", 0) if run.begun else 0
+        seed = run.asked().get("seed", 0) if run.begun else 0
         budgets = _budgets(run)
-    networks = pruned_networks(path, budgets)
-    baseline = _baseline(networks[0].pruned_structure, seed)  # type: ignore[arg-type]
-    tell_accuracy(path, budgets, networks, baseline, fitting_test_set(arguments, baseline), device)
+    build = _own_network(arguments["network"])
+    networks = pruned_networks(path, budgets, build, trust=arguments["trust"])
+    baseline = _baseline(networks[0].pruned_structure, build, seed)  # type: ignore[arg-type]
+    test_set = fitting_test_set(arguments, baseline)
+    print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
 
 
-def pruned_networks(path: Path, budgets: Sequence[float]) -> list[nn.Module]:
+def pruned_networks(
+    path: Path, budgets: Sequence[float], build: Build | None = None, *, trust: bool = False
+) -> list[nn.Module]:
     """Load the networks of a sweep, or without budgets the one of a run folder or file.
+
+    Args:
+        path: of the run folder, or of the pruned network's file.
+        budgets: of the sweep; empty for a single network.
+        build: the user's own function that builds the unpruned network.
+        trust: whether the files may name such a function.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`~lfgcl_env.pruning.load_pruned`.
     """
     files = [path / network_file(b) for b in budgets] or [path / PRUNED if path.is_dir() else path]
-    return [load_pruned(file) for file in files]
+    return [_pruned_network(file, build, trust=trust) for file in files]
 
 
-def tell_accuracy(
+def _pruned_network(file: Path, build: Build | None, *, trust: bool) -> nn.Module:
+    if build is None:
+        name = read_structure(file)["network"]
+        if name is None:
+            raise ValueError(
+                f"{file} does not name its network: give --network module:function, which builds "
+                "the unpruned one"
+            )
+        how = f"if it is yours, give --network {name}, or --trust"
+        refuse_code(name, str(file), how, trust=trust)
+        build = import_own(name, "network")
+    return load_pruned(file, build)
+
+
+def _own_network(name: str | None) -> Build | None:
+    """Import the function that ``--network`` names."""
+    if name is None:
+        return None
+    build = import_own(name, "network")
+    if build is None:
+        raise ValueError(f"--network {name!r} is not module:function, such as my_module:build")
+    return build
+
+
+def print_accuracy(
     path: Path,
     budgets: Sequence[float],
     networks: Sequence[nn.Module],
@@ -77,7 +117,7 @@ def tell_accuracy(
 
 
 def _budgets(run: RunFolder) -> list[float]:
-    """Budgets of a run's sweep; none for a run on one budget.
+    """Return the budgets of a run's sweep; none for a run on one budget.
 
     Raises:
         FileNotFoundError: if the run has not ended.
@@ -94,9 +134,9 @@ def _budgets(run: RunFolder) -> list[float]:
     return list(sweep["budgets"]) if sweep else []
 
 
-def _baseline(structure: Mapping[str, Any], seed: int) -> Baseline:
+def _baseline(structure: Mapping[str, Any], build: Build | None, seed: int) -> Baseline:
     return load_baseline(
-        structure["network"],
+        build or structure["network"],
         structure["weights"],
         input_shape=structure["input_shape"],
         normalization=structure["normalization"],
@@ -106,14 +146,14 @@ def _baseline(structure: Mapping[str, Any], seed: int) -> Baseline:
 
 
 def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> LabelledImages:
-    """The labelled images that were asked for, if the network takes them.
+    """Load the labelled images that were asked for, if the network takes them.
 
     Args:
         arguments: ``data``, ``data_root`` and ``download``.
         baseline: the network.
 
     Raises:
-        ValueError: if it takes other images, or tells another number of classes apart.
+        ValueError: if it takes other images, or has another number of classes.
         FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     test_set = load_test_set(
@@ -126,22 +166,27 @@ def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> Labell
     if (shape, classes) != (baseline.input_shape, baseline.num_classes):
         raise ValueError(
             f"{arguments['data']} has images {shape} of {classes} classes, and the network takes "
-            f"{baseline.input_shape} and tells {baseline.num_classes} classes apart"
+            f"{baseline.input_shape} and has {baseline.num_classes} classes"
         )
     return test_set
 
 
 def _whole(cost: Mapping[str, Any]) -> dict[str, int]:
-    """The baseline's costs from those of a pruned network."""
+    """Return the baseline's costs, computed from those of a pruned network."""
     return {metric: round(cost[metric] / cost[f"{metric}_ratio"]) for metric in METRIC_NAMES}
 
 
 def _print_one(before: float, after: float, cost: Mapping[str, Any]) -> None:
     whole = _whole(cost)
-    print(f"{'':10}{'baseline':>14}{'pruned':>14}")
-    print(f"{'top-1':10}{before:>12.2f} %{after:>12.2f} %{after - before:>+10.2f}")
-    for metric, name in METRIC_NAMES.items():
-        print(f"{name:10}{whole[metric]:>14,}{cost[metric]:>14,}{cost[f'{metric}_ratio']:>10.1%}")
+    rows = [
+        ["", "baseline", "pruned", ""],
+        ["top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f}"],
+        *(
+            [name, f"{whole[key]:,}", f"{cost[key]:,}", f"{cost[f'{key}_ratio']:.1%}"]
+            for key, name in METRIC_NAMES.items()
+        ),
+    ]
+    _print_table(rows)
 
 
 def _rows(
@@ -150,7 +195,7 @@ def _rows(
     after: Sequence[float],
     costs: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The baseline, then every budget."""
+    """Return a row for the baseline, then one for every budget."""
     whole = _whole(costs[0]) | {"macs_ratio": 1.0, "params_ratio": 1.0}
     names = ["baseline", *map(network_file, budgets)]
     return [
@@ -181,5 +226,10 @@ def _print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['params_ratio']:.1%}",
             ]
         )
-    for line in columns(cells):
+    _print_table(cells)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of numbers; the first column holds their names."""
+    for line in columns(rows, ["left", *["right"] * (len(rows[0]) - 1)]):
         print(line)

@@ -7,14 +7,13 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from torch import Tensor
 
-from lfgcl_env.cli.evaluate import fitting_test_set, pruned_networks, tell_accuracy
-from lfgcl_env.cli.options import DEFAULTS
-from lfgcl_env.cli.targets import check_device, default_weights, make_env
+from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy, pruned_networks
+from lfgcl_env.cli.request import Request, check_trusted, request
+from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
-from lfgcl_env.envs.pruning_env import PruningEnv
-from lfgcl_env.envs.registration import LAYERWISE_IDS
+from lfgcl_env.config import EnvConfig, options
+from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
@@ -25,96 +24,50 @@ from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
 from lfgcl_env.search.run_search import run_search
 from lfgcl_env.search.sweep_files import TABLE, read_sweep
-from lfgcl_env.search.warm_start import find_learnt
-
-_MAY_DIFFER = ("data_root", "download", "points", "init_from")
-_NOT_FOR_ENV = (
-    "target", "agent", "evaluations", "threads", "shortlist", "repair_images", "points",
-    "init_from", "init_from_sha256", "reward",
-)  # fmt: skip
 
 
 def prune(arguments: dict[str, Any]) -> None:
-    """``lfgcl prune``: search, and say what was found.
+    """Search, write the run folder, and print what was found.
 
     Args:
-        arguments: those that were given.
+        arguments: ``out``, ``resume``, ``wandb``, ``trust``, and those others that were given.
 
     Raises:
+        ValueError: if an argument is wrong, or a resumed run names code that is not trusted.
         KeyboardInterrupt: with a sentence that says how to go on.
     """
-    out, resume = arguments.pop("out"), arguments.pop("resume", False)
-    wandb = arguments.pop("wandb", False)
-    run = RunFolder(out)
+    run, resume = RunFolder(arguments.pop("out")), arguments.pop("resume")
+    wandb, trust = arguments.pop("wandb"), arguments.pop("trust")
+    recorded: dict[str, Any] = {}
     if resume:
-        recorded = run.described()["arguments"]
-        run.check_same(recorded | arguments, _MAY_DIFFER, 0)
+        recorded = run.asked()
+        check_trusted(recorded, arguments, run.path, trust=trust)
     else:
         run.check_new()
-        recorded = {}
-    asked = DEFAULTS | recorded | arguments
-    if not asked.get("target"):
-        raise ValueError(
-            "what is to be pruned? Give an environment such as LFGCL-ResNet56-v0, or a network"
-        )
+    asked = request(arguments, recorded)
     if wandb:
         check_wandb()
-    find_agent(asked["agent"])
-    if asked["init_from"]:
-        find_learnt(asked["init_from"], asked["agent"])
-    check_device(asked["device"])
-    asked["weights"] = asked["weights"] or default_weights(asked["target"])
-    torch.set_num_threads(asked["threads"])
-    options = {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV}
-    if asked["reward"]:
-        options["reward"] = _checked_reward(asked)
-    env = make_env(asked["target"], options)
+    env = _make_env(asked)
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
-    asked["images"] = env.unwrapped.images  # type: ignore[attr-defined]
     print(_introduction(problem, budgets_of(env)), flush=True)
-    more = _repair_images(env, asked["repair_images"]) if asked["shortlist"] else None
     try:
         result = run_search(
-            env,
-            asked["agent"],
-            asked["evaluations"],
-            seed=asked["seed"],
-            out=out,
-            resume=resume,
-            arguments=asked,
-            may_differ=_MAY_DIFFER,
-            shortlist=asked["shortlist"],
-            repair_images=more,
-            points=asked["points"],
-            init_from=asked["init_from"],
-            progress=True,
-            wandb=wandb,
+            env, out=run.path, resume=resume, progress=True, wandb=wandb, **asked.search
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
     print(_summary(result, problem), flush=True)
-    _test(run.path, [point.budget for point in result.sweep], problem.baseline, asked)
+    _test(run.path, [point.budget for point in result.sweep], problem.baseline, asked.config)
 
 
-def _checked_reward(asked: Mapping[str, Any]) -> str:
-    if asked["target"] not in LAYERWISE_IDS:
-        raise ValueError(
-            f"--reward is for AMC- environments, such as AMC-ResNet20-v0, not {asked['target']}"
-        )
-    return str(asked["reward"])
-
-
-def _repair_images(env: gym.Env[Any, Any], count: int | None) -> Tensor:
-    own: PruningEnv = env.unwrapped  # type: ignore[assignment]
-    if count is None:
-        return own.repair_images()
-    found = own.other_images(count)
-    if found is None:
-        raise ValueError(
-            f"there are no {count} images to repair on besides the {own.problem.images} for the "
-            "search: lower --repair-images or leave it out, or give --shortlist 0"
-        )
-    return found
+def _make_env(asked: Request) -> gym.Env[Any, Any]:
+    """Make the environment, once the agent and the user's own code are found."""
+    import_own(asked.search["agent"], "agent")
+    find_agent(asked.search["agent"])
+    import_own(asked.config.get("network"), "network")
+    import_own(asked.config.get("reward"), "reward")
+    torch.set_num_threads(asked.search["threads"])
+    return gym.make(asked.environment, **asked.config)
 
 
 def _interrupted(run: RunFolder) -> str:
@@ -161,22 +114,25 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
 
 
 def _test(
-    folder: Path, budgets: Sequence[float], baseline: Baseline, asked: Mapping[str, Any]
+    folder: Path, budgets: Sequence[float], baseline: Baseline, config: Mapping[str, Any]
 ) -> None:
-    """Say what the result is worth on labelled test images if they are at hand, or how to ask."""
+    """Print the accuracy on labelled test images if they are at hand, or how to get it."""
     data = {10: "CIFAR10", 100: "CIFAR100"}.get(baseline.num_classes, "NAME")
     trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
     if trained and data != "NAME":
+        device = config.get("device", options(EnvConfig)["device"].default)
+        places = {"data_root": config.get("data_root"), "download": False}
         try:
-            test_set = fitting_test_set({"data": data, "download": False, **asked}, baseline)
+            test_set = fitting_test_set({"data": data, **places}, baseline)
         except (OSError, ValueError) as error:
             print(f"not tested: {error}")
         else:
             print(f"testing on {data}", flush=True)
             networks = pruned_networks(folder, budgets)
-            tell_accuracy(folder, budgets, networks, baseline, test_set, asked["device"])
+            print_accuracy(folder, budgets, networks, baseline, test_set, device)
             return
-    print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}")
+    own = f" --network {shlex.quote(str(baseline.name))}" if names_code(baseline.name) else ""
+    print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}{own}")
 
 
 def _single(result: SearchResult, problem: PruningProblem) -> list[str]:
