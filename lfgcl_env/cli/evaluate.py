@@ -1,6 +1,10 @@
 """``lfgcl evaluate``: accuracy on labelled test images, which the search never saw."""
 
+import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,11 @@ from lfgcl_env.cli.text import METRIC_NAMES, columns
 from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 from lfgcl_env.search.sweep_files import network_file, read_sweep, write_accuracy
-
-Build = Callable[..., nn.Module]
 
 
 def evaluate(arguments: dict[str, Any]) -> None:
@@ -35,53 +38,80 @@ def evaluate(arguments: dict[str, Any]) -> None:
         run = RunFolder(path)
         seed = run.asked().get("seed", 0) if run.begun else 0
         budgets = _budgets(run)
-    build = _own_network(arguments["network"])
-    networks = pruned_networks(path, budgets, build, trust=arguments["trust"])
-    baseline = _baseline(networks[0].pruned_structure, build, seed)  # type: ignore[arg-type]
+    builder = _builder(arguments)
+    networks = pruned_networks(path, budgets, builder)
+    baseline = _baseline(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
     test_set = fitting_test_set(arguments, baseline)
     print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
 
 
+@dataclass(frozen=True)
+class Builder:
+    """Who builds the unpruned networks of files.
+
+    Attributes:
+        function: the user's own; None for that which a file names.
+        arguments: of the function.
+        trust: whether a file may name a function of anybody, and any arguments for it.
+    """
+
+    function: Callable[..., nn.Module] | None = None
+    arguments: Mapping[str, Any] | None = None
+    trust: bool = False
+
+    def function_for(self, file: Path) -> Callable[..., nn.Module] | None:
+        """Return the function for a file; None for one of this package or torchvision.
+
+        Raises:
+            ValueError: if the file names code that the user neither named nor trusts.
+        """
+        structure = read_structure(file)
+        name, arguments = structure["network"], structure["arguments"]
+        function = self.function
+        if function is None:
+            if name is None:
+                raise ValueError(
+                    f"{file} does not name its network: give --network module:function, which "
+                    "builds the unpruned one"
+                )
+            how = f"if it is yours, give --network {name}, or --trust"
+            refuse_code(name, str(file), how, trust=self.trust)
+            function = import_own(name, "network")
+        elif arguments != (self.arguments or {}) and not self.trust:
+            raise ValueError(
+                f"the network in {file} was built with arguments: give --network-arguments "
+                f"{shlex.quote(json.dumps(arguments))}, or --trust"
+            )
+        return function and partial(call_builder, function, str(name), arguments)
+
+
+def _builder(arguments: Mapping[str, Any]) -> Builder:
+    """Import the function that ``--network`` names."""
+    name, given = arguments["network"], arguments["network_arguments"]
+    function = name and import_own(name, "network")
+    if name and not function:
+        raise ValueError(f"--network {name!r} is not module:function, such as my_module:build")
+    if given and not function:
+        raise ValueError("--network-arguments are for the function that --network names")
+    return Builder(function, given, arguments["trust"])
+
+
 def pruned_networks(
-    path: Path, budgets: Sequence[float], build: Build | None = None, *, trust: bool = False
+    path: Path, budgets: Sequence[float], builder: Builder | None = None
 ) -> list[nn.Module]:
     """Load the networks of a sweep, or without budgets the one of a run folder or file.
 
     Args:
         path: of the run folder, or of the pruned network's file.
         budgets: of the sweep; empty for a single network.
-        build: the user's own function that builds the unpruned network.
-        trust: whether the files may name such a function.
+        builder: of the unpruned networks; by default of this package and torchvision only.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`~lfgcl_env.pruning.load_pruned`.
     """
+    builder = builder or Builder()
     files = [path / network_file(b) for b in budgets] or [path / PRUNED if path.is_dir() else path]
-    return [_pruned_network(file, build, trust=trust) for file in files]
-
-
-def _pruned_network(file: Path, build: Build | None, *, trust: bool) -> nn.Module:
-    if build is None:
-        name = read_structure(file)["network"]
-        if name is None:
-            raise ValueError(
-                f"{file} does not name its network: give --network module:function, which builds "
-                "the unpruned one"
-            )
-        how = f"if it is yours, give --network {name}, or --trust"
-        refuse_code(name, str(file), how, trust=trust)
-        build = import_own(name, "network")
-    return load_pruned(file, build)
-
-
-def _own_network(name: str | None) -> Build | None:
-    """Import the function that ``--network`` names."""
-    if name is None:
-        return None
-    build = import_own(name, "network")
-    if build is None:
-        raise ValueError(f"--network {name!r} is not module:function, such as my_module:build")
-    return build
+    return [load_pruned(file, builder.function_for(file)) for file in files]
 
 
 def print_accuracy(
@@ -134,9 +164,11 @@ def _budgets(run: RunFolder) -> list[float]:
     return list(sweep["budgets"]) if sweep else []
 
 
-def _baseline(structure: Mapping[str, Any], build: Build | None, seed: int) -> Baseline:
+def _baseline(structure: Mapping[str, Any], builder: Builder, seed: int) -> Baseline:
+    """Load what the network with this structure was pruned from."""
+    name = structure["network"]
     return load_baseline(
-        build or structure["network"],
+        builder.function or import_own(name, "network") or name,
         structure["weights"],
         input_shape=structure["input_shape"],
         normalization=structure["normalization"],

@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if an agent or unknown code raised, 2 for bad input, 130 if interrupted.
     """
     with lenient_streams() as (output, _):
-        parsed = vars(command_line().parse_args(arguments))
+        try:
+            parsed = vars(command_line().parse_args(arguments))
+        except SystemExit as ended:  # after --help, --version, or an error that argparse told
+            return int(ended.code or 0)
         verbose, command = parsed.pop("verbose", False), parsed.pop("command")
         with messages(verbose=verbose):
             code = _run(command, parsed, verbose=verbose)
@@ -57,7 +60,7 @@ def _run(
         return 130
     except AgentError as error:
         cause = f" ({sentence(error.__cause__)})" if error.__cause__ else ""
-        tell_error(error, f"{sentence(error)}{cause}; -v shows the traceback", verbose=verbose)
+        tell_error(error, f"{sentence(error)}{cause} (-v: its traceback)", verbose=verbose)
         return 1
     except INPUT_ERRORS as error:
         tell_error(error, sentence(error), verbose=verbose)

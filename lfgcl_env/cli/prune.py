@@ -1,5 +1,6 @@
 """``lfgcl prune``: search, and say what was found."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from torch import Tensor
 
 from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy, pruned_networks
 from lfgcl_env.cli.request import Request, check_trusted, request
@@ -14,6 +16,7 @@ from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import EnvConfig, options
 from lfgcl_env.edge.named_code import names_code
+from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
@@ -23,6 +26,7 @@ from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
 from lfgcl_env.search.run_search import run_search
+from lfgcl_env.search.search_config import SearchConfig
 from lfgcl_env.search.sweep_files import TABLE, read_sweep
 
 
@@ -52,7 +56,18 @@ def prune(arguments: dict[str, Any]) -> None:
     print(_introduction(problem, budgets_of(env)), flush=True)
     try:
         result = run_search(
-            env, out=run.path, resume=resume, progress=True, wandb=wandb, **asked.search
+            env,
+            asked.search["agent"],
+            asked.search["evaluations"],
+            agent_seed=asked.search["agent_seed"],
+            out=run.path,
+            resume=resume,
+            shortlist=asked.search["shortlist"],
+            repair_images=_repair_images(env, asked.search),
+            points=asked.search["points"],
+            init_from=asked.search["init_from"],
+            progress=True,
+            wandb=wandb,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
@@ -68,6 +83,24 @@ def _make_env(asked: Request) -> gym.Env[Any, Any]:
     import_own(asked.config.get("reward"), "reward")
     torch.set_num_threads(asked.search["threads"])
     return gym.make(asked.environment, **asked.config)
+
+
+def _repair_images(env: gym.Env[Any, Any], search: SearchConfig) -> Tensor | None:
+    """Load the images to repair on; None for the default ones."""
+    own: PruningEnv = env.unwrapped  # type: ignore[assignment]
+    count = search["repair_images"]
+    if not (search["shortlist"] and isinstance(count, int)):
+        return None
+    default = own.repair_images()
+    if len(default) == count:  # a resumed run has the number of its default recorded
+        return default
+    found = own.other_images(count)
+    if found is None:
+        raise ValueError(
+            f"there are no {count} images to repair on besides the {own.problem.images} for the "
+            "search: lower --repair-images or leave it out, or give --shortlist 0"
+        )
+    return found
 
 
 def _interrupted(run: RunFolder) -> str:
@@ -131,7 +164,11 @@ def _test(
             networks = pruned_networks(folder, budgets)
             print_accuracy(folder, budgets, networks, baseline, test_set, device)
             return
-    own = f" --network {shlex.quote(str(baseline.name))}" if names_code(baseline.name) else ""
+    own = ""
+    if names_code(baseline.name):
+        own = f" --network {shlex.quote(str(baseline.name))}"
+        if baseline.arguments:
+            own += f" --network-arguments {shlex.quote(json.dumps(baseline.arguments))}"
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}{own}")
 
 
