@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import checkout  # noqa: F401 - baselines are found by it
-from lfgcl_env.baselines import global_threshold, soft_filter, uniform
+from lfgcl_env.baselines import global_threshold, soft_filter
+from lfgcl_env.baselines import uniform_ratios as uniform
 
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.search.protocol import AgentFactory, find_agent

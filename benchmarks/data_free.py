@@ -29,7 +29,7 @@ import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
-from lfgcl_env.baselines import uniform
+from lfgcl_env.baselines import uniform_ratios as uniform
 from provenance import RESULTS, provenance, write
 from rows import Row, lines
 from torch import Tensor, nn

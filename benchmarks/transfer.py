@@ -18,7 +18,7 @@ from typing import Any
 import checkout  # noqa: F401 - baselines are found by it
 import torch
 from ground import Ground
-from lfgcl_env.baselines import uniform
+from lfgcl_env.baselines import uniform_ratios as uniform
 from provenance import RESULTS, write
 from rows import interval, lines
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from lfgcl_env.cli.evaluate import fitting_test_set
 from lfgcl_env.cli.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.leaderboard import Entry, Replay, add_entries, entry_of_run, read_entries, replay
+from lfgcl_env.leaderboard import (
+    Entry,
+    LineError,
+    Replay,
+    add_entries,
+    entry_of_run,
+    read_entries,
+    read_lines,
+    replay,
+)
 from lfgcl_env.networks import Baseline, Normalization
 
 
@@ -31,7 +41,9 @@ def validate(arguments: dict[str, Any]) -> None:
     """
     path, runs = Path(arguments["leaderboard"]), arguments["add"]
     if not runs:
-        _measure(read_entries(path), arguments)
+        lines = read_lines(path)
+        damaged = [line for line in lines if isinstance(line, LineError)]
+        _measure([line for line in lines if isinstance(line, Entry)], arguments, damaged)
     else:
         if path.exists():
             read_entries(path)  # refuses what cannot be added to before anything is measured
@@ -42,8 +54,10 @@ def validate(arguments: dict[str, Any]) -> None:
         print(f"{len(entries)} added to {path}{less}")
 
 
-def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
-    """Measure entries and print what was found."""
+def _measure(
+    entries: list[Entry], arguments: dict[str, Any], damaged: Sequence[LineError] = ()
+) -> None:
+    """Measure entries; print what was found, and which lines are no entries."""
     places = {name: arguments[name] for name in ("data_root", "download")}
     measure = _Measurement(places | {"device": arguments["device"]})
     found: dict[int, Replay] = {}
@@ -59,17 +73,19 @@ def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
                 unmeasured.add(index)
     replays = [found[index] for index in range(len(entries))]
     _show(replays)
-    for note in measure.notes:
+    for note in [*(line.message for line in damaged), *measure.notes]:
         print(note)
     names = [_name(i, r.entry) for i, r in enumerate(replays)]
     wrong = [names[i] for i, r in enumerate(replays) if r.faults and i not in unmeasured]
+    wrong += [f"line {line.line}" for line in damaged]
     lacking = f"{len(unmeasured)} of {len(entries)} entries could not be measured: " + ", ".join(
         names[i] for i in sorted(unmeasured)
     )
     if wrong:
         more = f"; {lacking}" if unmeasured else ""
         raise ValueError(
-            f"{len(wrong)} of {len(entries)} entries do not hold: {', '.join(wrong)}{more}"
+            f"{len(wrong)} of {len(entries) + len(damaged)} entries do not hold: "
+            f"{', '.join(wrong)}{more}"
         )
     if unmeasured:
         raise FileNotFoundError(lacking)
