@@ -52,5 +52,5 @@ def _agent(name: str) -> str:
 
 def _first_line(choice: object) -> str:
     """Return the first line of what documents a choice, or its text if it is text."""
-    text = choice if isinstance(choice, str) else inspect.getdoc(choice)
+    text = choice if isinstance(choice, str) else inspect.getdoc(getattr(choice, "compare", choice))
     return (text or "").partition("\n")[0]

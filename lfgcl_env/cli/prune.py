@@ -71,7 +71,7 @@ def prune(arguments: dict[str, Any]) -> None:
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
-    print(_summary(result, problem), flush=True)
+    print(_summary(result, env), flush=True)
     _test(run.path, [point.budget for point in result.sweep], problem.baseline, asked.config)
 
 
@@ -125,9 +125,13 @@ def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
     )
 
 
-def _summary(result: SearchResult, problem: PruningProblem) -> str:
+def _summary(result: SearchResult, env: gym.Env[Any, Any]) -> str:
+    own: PruningEnv = env.unwrapped  # type: ignore[assignment]
+    reward = own.reward_name
+    if reward == "similarity":
+        reward = f"{own.problem.similarity} similarity"
     folder = result.folder
-    lines = _sweep(result, problem) if result.sweep else _single(result, problem)
+    lines = _sweep(result, reward) if result.sweep else _single(result, own.problem, reward)
     return "\n".join(
         (
             *lines,
@@ -172,22 +176,37 @@ def _test(
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}{own}")
 
 
-def _single(result: SearchResult, problem: PruningProblem) -> list[str]:
+def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
+    """Return a line on what was found, and what it costs."""
     best, whole = result.best, problem.baseline_cost
     return [
-        f"{result.ended}; the best {_by_accuracy(result)}has {problem.similarity} similarity "
-        f"{best.similarity:.4f}" + _of_shortlist(result),
+        f"{result.ended}; the best has {reward} {result.reward:.4f}{_of_shortlist(result)}",
         f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
         f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
     ]
 
 
-def _sweep(result: SearchResult, problem: PruningProblem) -> list[str]:
-    """A table with a line for every budget."""
+def _of_shortlist(result: SearchResult) -> str:
+    """Say what the repair of the shortlist's winner brought, and where it came from."""
+    if not result.shortlist:
+        return ""
+    winner = result.shortlist[0]
+    text = f", {winner.score:.4f} after sequential repair"
+    if winner.origin == "search":
+        return text
+    found = max(one.reward for one in result.shortlist if one.origin == "search")
+    return (
+        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
+        f"agent found (at most {found:.4f} before repair)"
+    )
+
+
+def _sweep(result: SearchResult, reward: str) -> list[str]:
+    """Return a table with a line for every budget."""
     more = result.sweep[-1].evaluations - len(result.records)
-    cells = [["budget", "MACs", "", "params", "", problem.similarity, "repaired", "origin"]]
+    cells = [["budget", "MACs", "", "params", "", reward, "repaired", "origin"]]
     for point in result.sweep:
-        kept, repaired = point.searched, point.repaired
+        kept = point.searched
         cells.append(
             [
                 label(point.budget),
@@ -195,36 +214,13 @@ def _sweep(result: SearchResult, problem: PruningProblem) -> list[str]:
                 f"{kept.macs_ratio:.1%}",
                 f"{kept.params:,}",
                 f"{kept.params_ratio:.1%}",
-                f"{kept.similarity:.4f}",
-                f"{repaired.similarity:.4f}" if repaired else "",
+                f"{point.reward:.4f}",
+                f"{point.shortlist[0].score:.4f}" if point.shortlist else "",
                 point.origin,
             ]
         )
     return [
         f"{result.ended} on budgets from {result.sweep[0].budget:g} to "
         f"{result.sweep[-1].budget:g}, and {more} more for the sweep of {len(result.sweep)}",
-        *columns(cells),
+        *columns(cells, [*["right"] * 7, "left"]),
     ]
-
-
-def _by_accuracy(result: SearchResult) -> str:
-    """What the best was rewarded with, if that was not its similarity."""
-    if result.rewarded != "accuracy":
-        return ""
-    rewards = {record.evaluation.keep: record.reward for record in result.records}
-    return f"(accuracy {rewards[result.best.keep]:.2%} on held-out labelled images) "
-
-
-def _of_shortlist(result: SearchResult) -> str:
-    """What the shortlist's winner is, and where it came from."""
-    if not result.shortlist:
-        return ""
-    winner = result.shortlist[0]
-    text = f", {winner.repaired.similarity:.4f} after sequential repair"
-    if winner.origin == "search":
-        return text
-    searched = max(s.searched.similarity for s in result.shortlist if s.origin == "search")
-    return (
-        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
-        f"agent found (at most {searched:.4f} before repair)"
-    )

@@ -75,7 +75,7 @@ def check_trusted(
     Raises:
         ValueError: if it does; the message tells how to name it.
     """
-    repeated = given | (named(given["target"]) if "target" in given else {})
+    repeated = {**given, **(named(given["target"]) if "target" in given else {})}
     for name, option in _MAY_NAME_CODE.items():
         if name not in repeated:
             how = f"if it is yours, give {option} {recorded.get(name)} again, or --trust"

@@ -51,9 +51,10 @@ def load_network(arguments: Mapping[str, Any]) -> Baseline:
     given = {name: value for name, value in arguments.items() if value is not None}
     asked = of_id | given | {"network": of_id["network"]} | target
     config = complete(EnvConfig, part(EnvConfig, asked), "the network")
-    import_own(config["network"], "network")
+    name = str(config["network"])
+    import_own(name, "network")
     return load_baseline(
-        config["network"],
+        name,
         config["weights"],
         input_shape=config["input_shape"],
         normalization=config["normalization"],
