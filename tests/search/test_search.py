@@ -71,13 +71,13 @@ def scripted(script):
 def stopping_after(count, error=KeyboardInterrupt):
     """An environment in which the step that visits new strategy number ``count`` + 1 raises."""
 
-    class Stopping(gym.Wrapper):
-        visited = set()
+    visited = set()
 
+    class Stopping(gym.Wrapper):
         def step(self, action):
             result = self.env.step(action)
-            self.visited.add(tuple(result[4]["keep"].tolist()))
-            if len(self.visited) > count:
+            visited.add(tuple(result[4]["keep"].tolist()))
+            if len(visited) > count:
                 raise error("stopped")
             return result
 
