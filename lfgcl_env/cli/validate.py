@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lfgcl_env.cli.evaluate import fitting_test_set
-from lfgcl_env.cli.targets import check_device
 from lfgcl_env.cli.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
@@ -29,19 +28,18 @@ from lfgcl_env.networks import Baseline, Normalization
 
 
 def validate(arguments: dict[str, Any]) -> None:
-    """``lfgcl validate``: measure anew what every entry claims, or what runs add that hold.
+    """Measure anew what every entry claims; or add the results of runs whose claims hold.
 
     Args:
-        arguments: those that were given.
+        arguments: all of the command's.
 
     Raises:
         ValueError: if the file is no leaderboard, or entries do not hold; the message names them.
-        FileNotFoundError: if entries could not be measured, for want of data; or there is no such
-            run.
+        FileNotFoundError: if entries could not be measured because data are missing; or there is no
+            such run.
         OSError: if the file cannot be written.
     """
     path, runs = Path(arguments["leaderboard"]), arguments["add"]
-    check_device(arguments["device"])
     if not runs:
         lines = read_lines(path)
         damaged = [line for line in lines if isinstance(line, LineError)]
@@ -59,13 +57,13 @@ def validate(arguments: dict[str, Any]) -> None:
 def _measure(
     entries: list[Entry], arguments: dict[str, Any], damaged: Sequence[LineError] = ()
 ) -> None:
-    """Measure entries, and show what was found and which lines are no entries."""
+    """Measure entries; print what was found, and which lines are no entries."""
     places = {name: arguments[name] for name in ("data_root", "download")}
     measure = _Measurement(places | {"device": arguments["device"]})
     found: dict[int, Replay] = {}
     unmeasured = set()
     # Entries of one network follow each other, so that it is analysed once.
-    order = sorted(range(len(entries)), key=lambda index: _ground(entries[index]))
+    order = sorted(range(len(entries)), key=lambda index: _problem_key(entries[index]))
     for index in tqdm(order, unit="entry", disable=None, file=sys.stderr):
         try:
             found[index] = measure(entries[index])
@@ -115,10 +113,10 @@ class _Measurement:
 
     def __call__(self, entry: Entry) -> Replay:
         """Replay an entry."""
-        if self._env is None or _ground(entry) != self._at:
+        if self._env is None or _problem_key(entry) != self._at:
             made = gym.make("LFGCL-v0", **entry.problem, **self._places)
             assert isinstance(made.unwrapped, LFGCLEnv)
-            self._env, self._at = made.unwrapped, _ground(entry)
+            self._env, self._at = made.unwrapped, _problem_key(entry)
         test_set = self._test(entry, self._env.problem.baseline)
         images: Tensor | None = None
         if entry.sequential is not None and test_set is not None:
@@ -146,8 +144,8 @@ class _Measurement:
         return self._test_sets[key]
 
 
-def _ground(entry: Entry) -> str:
-    """What decides scores of strategies: the budget does not."""
+def _problem_key(entry: Entry) -> str:
+    """Return what decides the scores of strategies; the budget does not."""
     return json.dumps({k: v for k, v in entry.problem.items() if k != "budget"}, sort_keys=True)
 
 
@@ -157,19 +155,9 @@ def _name(index: int, entry: Entry) -> str:
 
 
 def _show(replays: list[Replay]) -> None:
-    """A line for every entry: what was measured, and what does not hold."""
-    heads = [
-        "method",
-        "author",
-        "network",
-        "weights",
-        "budget",
-        "MACs",
-        "reward",
-        "similarity",
-        "top-1",
-    ]
-    cells = [["", *heads, ""]]
+    """Print a line for every entry: what was measured, and what does not hold."""
+    heads = ["method", "author", "network", "weights", "budget", "MACs", "reward", "similarity"]
+    cells = [["", *heads, "top-1", ""]]
     for place, found in enumerate(replays, start=1):
         entry = found.entry
         cells.append(
