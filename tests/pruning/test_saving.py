@@ -357,7 +357,11 @@ def test_every_single_flipped_bit_is_noticed(saved):
     content = saved.read_bytes()
     draw = np.random.default_rng(0)
     header = 8 + int.from_bytes(content[:8], "little")
-    for place in [*range(8), *draw.integers(8, header, 92), *draw.integers(header, len(content), 100)]:
+    for place in [
+        *range(8),
+        *draw.integers(8, header, 92),
+        *draw.integers(header, len(content), 100),
+    ]:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(draw.integers(8))
         saved.write_bytes(damaged)
