@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
 
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 """Seeds that Python, NumPy and PyTorch all take."""
+
+Size = Annotated[int, Ge(1)]
+"""One side of a shape."""
 
 LARGEST_INPUT = 2**24
 """Most numbers in one input of a network: 3 x 2048 x 2048 and some more."""
@@ -67,7 +70,7 @@ def check_device(device: str) -> str:
         usable = bool((probe + probe).item() == 2)
         reason = "it does not compute"
     except Exception as error:  # every backend has its own
-        usable, reason = False, _first_line(error)
+        usable, reason = False, first_line(error)
     if not usable:
         raise ValueError(
             f"device {device!r} cannot be used ({reason}): choose 'cpu', or 'cuda' where PyTorch "
@@ -76,5 +79,6 @@ def check_device(device: str) -> str:
     return device
 
 
-def _first_line(error: Any) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of somebody else's error, to be quoted within a sentence."""
     return (str(error).strip() or type(error).__name__).split("\n")[0].split(". ")[0][:120]

@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation
-from lfgcl_env.runs.run_folder import Record
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.protocol import Agent
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.shortlist import Shortlisted, choose
