@@ -351,7 +351,7 @@ def _copy(network: nn.Module) -> nn.Module:
 
 
 def _check_shape(shape: Sequence[int]) -> Shape:
-    given = list(shape) if isinstance(shape, Sequence | torch.Size) else shape
+    given = tuple(shape) if isinstance(shape, Sequence) else shape
     accepts = "(channels, height, width), three positive whole numbers"
     channels, height, width = check_value(given, tuple[Size, Size, Size], "input_shape", accepts)
     if channels * height * width > LARGEST_INPUT:
