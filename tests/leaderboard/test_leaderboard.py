@@ -221,7 +221,7 @@ def test_a_malformed_entry_is_refused_in_one_sentence(entry, tmp_path, capsys, c
         ({"network": "resnet200"}, "Did you mean 'resnet20'?"),
         ({"network": "os:getcwd"}, "'os:getcwd', and importing it would run somebody's code"),
         ({"network": "lfgcl_env.agents.random:make"}, "only networks of this package"),
-        ({"network_arguments": {"num_classes": 10**9}}, "num_classes of resnet20 must be"),
+        ({"network_arguments": {"num_classes": 10**9}}, "'num_classes' of resnet20 must be"),
         ({"network_arguments": {"depth": 20}}, "resnet20 cannot be built"),
         ({"criterion": "l3"}, "unknown criterion 'l3'"),
         ({"scope": "outer"}, "unknown scope 'outer'"),
