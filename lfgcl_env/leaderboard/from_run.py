@@ -28,7 +28,7 @@ def entry_of_run(path: str | os.PathLike[str], author: str) -> Entry:
             everybody has, or damaged or edited.
     """
     run = RunFolder(path)
-    asked: dict[str, Any] = run.described()["arguments"]
+    asked = run.asked()
     environment = asked["environment"].removeprefix("lfgcl_env:")
     if environment not in GLOBAL_IDS | LAYERWISE_IDS:
         raise ValueError(f"the run in {run.path} is on {environment!r}, which is not of lfgcl_env")

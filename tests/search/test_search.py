@@ -71,13 +71,13 @@ def scripted(script):
 def stopping_after(count, error=KeyboardInterrupt):
     """An environment in which the step that visits new strategy number ``count`` + 1 raises."""
 
-    class Stopping(gym.Wrapper):
-        visited = set()
+    visited = set()
 
+    class Stopping(gym.Wrapper):
         def step(self, action):
             result = self.env.step(action)
-            self.visited.add(tuple(result[4]["keep"].tolist()))
-            if len(self.visited) > count:
+            visited.add(tuple(result[4]["keep"].tolist()))
+            if len(visited) > count:
                 raise error("stopped")
             return result
 
@@ -461,7 +461,7 @@ def test_a_file_that_fails_to_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(
-        "lfgcl_env.runs.report.picture", lambda table, path, title: full(table, path)
+        "lfgcl_env.runs.report.draw_layers", lambda table, path, title: full(table, path)
     )
     with pytest.raises(OSError, match="No space left"):
         run_search(clean_env(), "random", 2, out=tmp_path / "run")
