@@ -119,7 +119,7 @@ def answer(env: gym.Env[Any, Any], agent: Agent, budget: float) -> tuple[int, ..
 
 
 def _vectorised_answer(envs: Any, agent: Any, budget: float) -> tuple[int, ...]:
-    """The same for Stable-Baselines3, whose agents see vectorised environments only."""
+    """Do the same for Stable-Baselines3, whose agents see vectorised environments only."""
     envs.set_options({"budget": budget})
     observations, state = envs.reset(), None
     while True:

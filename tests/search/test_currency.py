@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import RescaleAction, TransformReward
+from gymnasium.wrappers import TransformAction, TransformReward
 from networks_for_tests import awaken, images, plain
 
 import lfgcl_env  # noqa: F401 - registers the environments
@@ -91,7 +91,8 @@ def test_a_strategy_has_a_reward_where_actions_lead_to_it():
     assert reward_of(env, keep, 0.5) == similarity
     assert reward_of(negated(env), keep, 0.5) == -similarity
     assert reward_of(make_env(horizon=4), keep, 0.5) == pytest.approx(similarity)
-    assert reward_of(RescaleAction(env, -1, 1), keep, 0.5) is None
+    turned = TransformAction(env, lambda action: 1 - action, env.action_space)
+    assert reward_of(turned, keep, 0.5) is None
     layerwise = make_env("AMC-v0", reward="similarity", max_prune_ratio=0.6)
     assert reward_of(layerwise, (8, 3), 0.9) == pytest.approx(problem.evaluate((8, 3)).similarity)
     assert reward_of(layerwise, (8, 1), 0.9) is None
@@ -202,12 +203,12 @@ def test_a_resumed_search_does_not_take_changed_rewards_for_the_environments_own
 
 
 def test_the_agents_seed_is_recorded_beside_the_environments(tmp_path):
-    env = gym.make("LFGCL-ResNet20-v0", weights="random", images="random", num_images=4, seed=7)
+    env = gym.make("LFGCL-ResNet20-v0", weights="random", images="random", num_images=2, seed=7)
     run_search(env, "random", 2, agent_seed=1, out=tmp_path)
     asked = RunFolder(tmp_path).described()["arguments"]
     assert (asked["seed"], asked["agent_seed"]) == (7, 1)
     assert asked["environment"] == "LFGCL-ResNet20-v0"
-    assert (asked["network"], asked["num_images"], asked["criterion"]) == ("resnet20", 4, "obs")
+    assert (asked["network"], asked["num_images"], asked["criterion"]) == ("resnet20", 2, "obs")
     assert (asked["agent"], asked["evaluations"], asked["shortlist"]) == ("random", 2, 0)
 
 
@@ -230,4 +231,4 @@ def test_a_search_counts_its_own_evaluations_whatever_was_scored_before(tmp_path
     halved = {(4, 6), (8, 3)}
     visited = {r.evaluation.keep for r in RunFolder(tmp_path / "one").records()}
     allocated = tuple(allocate(env.unwrapped.problem).tolist())
-    assert counts == [(6, len(visited | halved | {allocated}))] * 2
+    assert counts == [(len(visited), len(visited | halved | {allocated}))] * 2

@@ -6,7 +6,7 @@ import threading
 
 import gymnasium as gym
 import pytest
-from networks_for_tests import awaken, images, plain
+from networks_for_tests import Concatenating, awaken, images
 
 import lfgcl_env  # noqa: F401 - registers the environments
 from lfgcl_env.runs.log_writers import TensorBoard
@@ -15,7 +15,7 @@ from lfgcl_env.search.run_search import run_search
 
 @pytest.fixture(scope="module")
 def env():
-    return gym.make("LFGCL-v0", network=awaken(plain()), images=images(8), num_images=None)
+    return gym.make("LFGCL-v0", network=awaken(Concatenating()), images=images(8), num_images=None)
 
 
 class Full(io.StringIO):
