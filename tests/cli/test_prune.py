@@ -6,16 +6,19 @@ import subprocess
 import sys
 import time
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from command_for_tests import RANDOM, prune, said
+from networks_for_tests import plain
 from PIL import Image
 
 import lfgcl_env
 from lfgcl_env.cli.main import main
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.budget_sweep import sweep
+from lfgcl_env.search.run_search import run_search
 
 
 def test_prune_writes_a_run_and_says_what_comes_next(tmp_path, capsys):
@@ -30,7 +33,8 @@ def test_prune_writes_a_run_and_says_what_comes_next(tmp_path, capsys):
     recorded = json.loads((out / "arguments.json").read_text())["arguments"]
     assert recorded["num_images"] == 4
     assert recorded["budget"] == 0.5
-    assert recorded["target"] == "LFGCL-ResNet20-v0"
+    assert recorded["environment"] == "LFGCL-ResNet20-v0"
+    assert recorded["seed"] == recorded["agent_seed"] == 0
 
 
 def test_prune_takes_a_network_a_folder_of_images_and_a_budget(tmp_path):
@@ -159,3 +163,25 @@ def test_too_few_images_for_the_repair_are_refused_before_the_search(tmp_path, c
     options = ["--images", str(folder), "--shortlist", "2", "--repair-images", "8"]
     assert prune(tmp_path / "run", *options) == 2
     assert "lower --repair-images" in said(capsys)
+
+
+def test_runs_from_python_and_from_the_command_record_the_same(tmp_path):
+    torch.set_num_threads(1)
+    kwargs = {"weights": "random", "images": "random", "num_images": 4, "seed": 7}
+    env = gym.make("LFGCL-ResNet20-v0", **kwargs)
+    run_search(env, "random", 3, agent_seed=1, out=tmp_path / "python")
+    assert prune(tmp_path / "command", "--seed", "7", "--agent-seed", "1") == 0
+    recorded = RunFolder(tmp_path / "command").asked()
+    assert recorded == RunFolder(tmp_path / "python").asked()
+    assert (recorded["seed"], recorded["agent_seed"]) == (7, 1)
+    resume = ["prune", "--resume", "--evaluations", "4", "--out"]
+    assert main([*resume, str(tmp_path / "python")]) == 0
+    assert len(RunFolder(tmp_path / "python").records()) == 4
+
+
+def test_a_run_on_a_module_can_only_go_on_from_python(tmp_path, capsys):
+    env = gym.make("LFGCL-v0", network=plain(), images="random", num_images=4)
+    run_search(env, "random", 2, out=tmp_path)
+    capsys.readouterr()
+    assert main(["prune", "--resume", "--evaluations", "3", "--out", str(tmp_path)]) == 2
+    assert "unknown network 'Sequential'" in said(capsys)
