@@ -18,7 +18,7 @@ from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import Schema, check_value, parse, read_text, short
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks.builders import BUILDERS
-from lfgcl_env.networks.safe_building import build_safely
+from lfgcl_env.networks.safe_building import build_safely, find_safely
 from lfgcl_env.pruning import CRITERIA, REPAIRS, SCOPES, SIMILARITIES
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
 
@@ -222,7 +222,9 @@ def _check_names(problem: Mapping[str, Any]) -> None:
     network = problem["network"]
     if network in BUILDERS and "input_shape" in problem:
         raise ValueError(f"{network} is compared on inputs of its own size: no input_shape")
-    build_safely(network, problem.get("network_arguments", {}), "the problem")
+    find_safely(network, "the problem")
+    if "network_arguments" in problem:
+        build_safely(network, problem["network_arguments"], "the problem")
     check_value(problem["budget"], Budget, "budget", "a number above 0 and at most 1")
     for name, choices in (
         ("weights", WEIGHTS),

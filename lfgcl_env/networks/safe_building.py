@@ -1,6 +1,6 @@
 """Building a network that a file names: no foreign code runs, and its weights take no memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -40,6 +40,21 @@ def is_safe(name: object) -> bool:
     return isinstance(name, str) and (name in BUILDERS or name.startswith(TORCHVISION))
 
 
+def find_safely(name: object, where: str) -> Callable[..., nn.Module]:
+    """Return the builder of a network that a file names.
+
+    Raises:
+        ValueError: if it is not one for which :func:`is_safe` holds; ``where`` begins the message.
+    """
+    if not is_safe(name):
+        code = ", and importing it would run somebody's code" if names_code(name) else ""
+        raise ValueError(
+            f"{where} names the network {short(name)}{code}: only networks of this package and "
+            f"'torchvision:NAME' are accepted from a file.{closest(str(name), BUILDERS)}"
+        )
+    return find_builder(str(name))
+
+
 def build_safely(name: str, arguments: Mapping[str, Any], where: str) -> nn.Module:
     """Build the structure of a network that a file names.
 
@@ -58,12 +73,7 @@ def build_safely(name: str, arguments: Mapping[str, Any], where: str) -> nn.Modu
     >>> build_safely("resnet20", {"num_classes": 7}, "the file").linear.weight.shape
     torch.Size([7, 64])
     """
-    if not is_safe(name):
-        code = ", and importing it would run somebody's code" if names_code(name) else ""
-        raise ValueError(
-            f"{where} names the network {short(name)}{code}: only networks of this package and "
-            f"'torchvision:NAME' are accepted from a file.{closest(name, BUILDERS)}"
-        )
+    builder = find_safely(name, where)
     for argument, value in arguments.items():
         if argument in _DOWNLOADING:
             raise ValueError(f"{where}: the argument {argument!r} of {name} is not for files")
@@ -73,7 +83,6 @@ def build_safely(name: str, arguments: Mapping[str, Any], where: str) -> nn.Modu
             f"{where}: the argument {short(argument)} of {name}",
             f"a number of at most {LARGEST_SIZE:,}, a short text, a flag or a list of flags",
         )
-    builder = find_builder(name)
     try:
         with _Unallocated():
             network = call_builder(builder, name, dict(arguments))

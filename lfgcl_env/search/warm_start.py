@@ -10,6 +10,9 @@ from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.runs.run_folder import AGENT, RunFolder
 from lfgcl_env.search.protocol import Agent
 
+LARGEST_AGENT = 2**30
+"""Bytes of the largest saved agent that is loaded: 1 GiB."""
+
 _SHA = "init_from_sha256"
 
 
@@ -56,7 +59,10 @@ def find_saved_agent(run: str | os.PathLike[str], agent: str) -> SavedAgent:
         raise FileNotFoundError(
             f"the run in {run} has no {AGENT}: it has not ended, or its agent cannot be saved"
         )
-    return SavedAgent(folder.path, hashlib.sha256(path.read_bytes()).hexdigest())
+    if path.stat().st_size > LARGEST_AGENT:
+        raise ValueError(f"{path} is longer than {LARGEST_AGENT:,} bytes")
+    with path.open("rb") as file:
+        return SavedAgent(folder.path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def load_into(saved: SavedAgent, agent: Agent, problem: PruningProblem) -> None:
