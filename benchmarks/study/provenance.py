@@ -1,6 +1,5 @@
-"""Where a number comes from: command, seed, commit, versions and hardware, beside the result."""
+"""Where a number comes from: command, commit, versions and hardware."""
 
-import json
 import os
 import platform
 import subprocess
@@ -12,16 +11,12 @@ from typing import Any
 
 import torch
 
-from lfgcl_env.edge.files import write_text
-
-RESULTS = Path(__file__).parent / "results"
-
 CODE = ("lfgcl_env", "agents", "baselines", "benchmarks/*.py")
 
 
 def provenance() -> dict[str, Any]:
-    """What is needed to make a result again, and to judge its times."""
-    checkout = Path(__file__).parents[1]
+    """Return what is needed to make a result again, and to judge its times."""
+    checkout = Path(__file__).parents[2]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=checkout, capture_output=True, text=True
     ).stdout.strip()
@@ -45,14 +40,6 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-def write(name: str, result: dict[str, Any]) -> Path:
-    """Write ``benchmarks/results/NAME.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    write_text(path, json.dumps({"provenance": provenance(), **result}, indent=1) + "\n")
-    return path
 
 
 def _processor() -> str:
