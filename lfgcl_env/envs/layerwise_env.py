@@ -17,7 +17,7 @@ from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
 from lfgcl_env.images import LabelledImages, load_held_out
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks import Baseline
-from lfgcl_env.pruning.checks import checked_ratios
+from lfgcl_env.pruning.checks import check_ratios
 
 REWARDS = ("accuracy", "similarity")
 
@@ -251,7 +251,7 @@ class AMCEnv(PruningEnv):
         """
         if self._keep is None or self._group >= len(self._keep):
             raise gym.error.ResetNeeded("the episode is over or has not begun: call reset() first")
-        asked = float(checked_ratios(action, 1)[0])
+        asked = float(check_ratios(action, 1)[0])
         kept = self._bound(self._keep, self._group, asked, self._budget)
         self._keep[self._group] = kept
         self._executed = float(1.0 - kept / self.problem.channels[self._group])

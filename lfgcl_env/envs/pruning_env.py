@@ -167,7 +167,7 @@ class PruningEnv(gym.Env[Observation, Action]):
 
     def forget(self) -> None:
         """Forget all scores, so that every strategy is an evaluation again, for the next search."""
-        self.problem.memory.clear()
+        self.problem.forget()
 
     def render(self) -> Any:
         """Show the strategy at hand: a table, an RGB array, or a window.
