@@ -20,11 +20,11 @@ LOWEST_SPREAD = 0.02  # added in every update, against premature convergence
 
 
 class CrossEntropy(AskTell):
-    """Draws generations of strategies around the best of the one before.
+    """Draw generations of strategies around the best of the one before.
 
     Args:
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
-        draws: likewise.
+        draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         spread: standard deviation of logits at the start.
     """
 
@@ -43,9 +43,9 @@ class CrossEntropy(AskTell):
         self._begun, scale = True, self._spread * self._begun
         return np.clip(self._mean + scale * noise, -LIMIT, LIMIT)
 
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Update the Gaussian after the last of the generation."""
-        self._generation.append((similarity, logits))
+        self._generation.append((reward, logits))
         self._new += not known
         if len(self._generation) < POPULATION:
             return

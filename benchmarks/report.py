@@ -22,12 +22,12 @@ from comparison.records import SIMILARITY, kind, label, results_file, seconds
 from comparison.tables import comma_separated, markdown, overview
 from lfgcl_env.baselines.quoted import QUOTED
 from study import RESULTS, Fields, interval, new_parser, newest, prepare
-from study.provenance import provenance
 
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.search.shortlist import QUICK, QUICK_IMAGES
 
 

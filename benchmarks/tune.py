@@ -20,13 +20,13 @@ import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
 from study import RESULTS, Fields, new_parser, prepare
-from study.provenance import provenance
 from tuning.comparison_of_settings import compare, versions
 from tuning.objective import REPORT_EVERY, curve_of, environment, worth
 from tuning.spaces import SPACES, actions
 
 from lfgcl_env import zoo
 from lfgcl_env.edge.files import write_text
+from lfgcl_env.runs.provenance import provenance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

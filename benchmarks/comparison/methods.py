@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lfgcl_env.baselines import global_threshold, soft_filter, uniform
+from lfgcl_env.baselines import global_threshold, soft_filter
+from lfgcl_env.baselines import uniform_ratios as uniform
 from study import agent_version
 
 from lfgcl_env.edge.choices import check_choice
@@ -46,6 +47,9 @@ SEARCHES = {
 
 BASELINES = (*STRATEGIES, *SEARCHES)
 
+_MODULES = {"allocation": "lfgcl_env.agents.allocation_search:make"} | SEARCHES
+"""Names that are not those of ``lfgcl prune --agent``."""
+
 OWN_ARGUMENTS: dict[str, dict[str, str]] = {
     "soft_filter": {"criterion": soft_filter.CRITERION},
     "eagleeye": {"repair": "batchnorm"},
@@ -77,14 +81,14 @@ def factory(name: str) -> AgentFactory:
         ValueError: if there is none.
         ImportError: if its package is missing.
     """
-    return find_agent(SEARCHES.get(name, name))
+    return find_agent(_MODULES.get(name, name))
 
 
 def version(name: str) -> str:
     """Return the version of a method's code, see :func:`study.agent_version`."""
     if name in STRATEGIES:
         return agent_version(STRATEGIES[name].__module__)
-    return agent_version(SEARCHES.get(name, name))
+    return agent_version(_MODULES.get(name, name))
 
 
 def check_names(agents: Sequence[str], baselines: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lfgcl_env.edge.files import write_text
-from study.provenance import provenance
+from lfgcl_env.runs.provenance import provenance
 from study.records import Fields, append, identity, newest, read
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from study.provenance import provenance
 from torch import Tensor
 
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.images import load_test_set, top1
 from lfgcl_env.networks import PUBLISHED, build_network
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict, state_sha256
+from lfgcl_env.runs.provenance import provenance
 from training.recipe import CLASSES, Recipe
 
 

@@ -25,7 +25,7 @@ from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
 from lfgcl_env.search.run_search import run_search
 from lfgcl_env.search.sweep_files import TABLE, read_sweep
-from lfgcl_env.search.warm_start import find_learnt
+from lfgcl_env.search.warm_start import find_saved_agent
 
 _MAY_DIFFER = ("data_root", "download", "points", "init_from")
 _NOT_FOR_ENV = (
@@ -61,7 +61,7 @@ def prune(arguments: dict[str, Any]) -> None:
         check_wandb()
     find_agent(asked["agent"])
     if asked["init_from"]:
-        find_learnt(asked["init_from"], asked["agent"])
+        find_saved_agent(asked["init_from"], asked["agent"])
     check_device(asked["device"])
     asked["weights"] = asked["weights"] or default_weights(asked["target"])
     torch.set_num_threads(asked["threads"])

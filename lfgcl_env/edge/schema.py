@@ -60,7 +60,7 @@ def parse(schema: type[_Schema], text: str | bytes, what: str) -> _Schema:
     except ValidationError as error:
         raise ValueError(f"{what}: {sentence(error, schema)}") from None
     except UnicodeEncodeError:
-        raise ValueError(f"{what}: it is no text") from None
+        raise ValueError(f"{what}: it is not text") from None
 
 
 def sentence(error: ValidationError, schema: type[BaseModel] | None = None) -> str:
@@ -124,10 +124,12 @@ def read_text(path: str | os.PathLike[str], limit: int = LARGEST_TEXT) -> str:
     """Read a file of text that is no longer than ``limit`` bytes.
 
     Raises:
-        ValueError: if it is longer, or no UTF-8.
+        ValueError: if it is longer, not UTF-8, or neither a file nor missing.
         OSError: if it cannot be read.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # to open a named pipe would wait for ever
+        raise ValueError(f"{path} is not a file")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -135,7 +137,7 @@ def read_text(path: str | os.PathLike[str], limit: int = LARGEST_TEXT) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text") from None
+        raise ValueError(f"{path} is not text") from None
 
 
 def check_names(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:

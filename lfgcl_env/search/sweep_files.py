@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from lfgcl_env.runs import report
 from lfgcl_env.search.budget_sweep import Point
 from lfgcl_env.search.shortlist import Shortlisted
 from lfgcl_env.search.sweep_picture import draw
+
+_logger = logging.getLogger(__name__)
 
 SWEEP = "sweep.json"
 TABLE = "sweep.csv"
@@ -78,12 +81,11 @@ class SweepFiles:
         sweep = json.dumps({**self._facts, "points": described}, indent=2)
         write_text(self._run / SWEEP, f"{sweep}\n")
 
-    def draw(self, visited: Iterable[Evaluation], say: Callable[[str], None]) -> None:
+    def draw(self, visited: Iterable[Evaluation]) -> None:
         """Draw similarity against MACs.
 
         Args:
             visited: what the search scored, shown as dots.
-            say: is told how to get what is not installed.
 
         Raises:
             OSError: if the file cannot be written.
@@ -94,14 +96,20 @@ class SweepFiles:
         dots = [(e.macs / 1e6, e.similarity) for e in visited]
         path = self._run / "sweep.png"
         if draw(lines, path, f"{self._problem.similarity} similarity", dots) is None:
-            say("no sweep.png: run `pip install lfgcl-env[plots]` to get one")
+            _logger.info("no sweep.png: run `pip install lfgcl-env[plots]` to get one")
 
     def _restored(self, described: Mapping[str, Any]) -> Point:
         """A point from ``sweep.json``, its network from its file."""
         known = dict(described)
         path = self._run / known.pop("file")
         listed = [
-            Shortlisted(one["origin"], _evaluation(one["searched"]), _evaluation(one["repaired"]))
+            Shortlisted(
+                one["origin"],
+                one["reward"],
+                _evaluation(one["searched"]),
+                _evaluation(one["repaired"]),
+                one["score"],
+            )
             for one in known.pop("shortlist")
         ]
         evaluations = {
@@ -187,6 +195,7 @@ def _rows(points: Sequence[Point]) -> list[dict[str, Any]]:
     return [
         {
             "budget": point.budget,
+            "reward": point.reward,
             "macs": point.searched.macs,
             "macs_ratio": point.searched.macs_ratio,
             "params": point.searched.params,

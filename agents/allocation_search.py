@@ -1,8 +1,9 @@
-"""Allocation by measured sensitivities, and cross-entropy search around it.
+"""Cross-entropy search around the allocation by measured sensitivities.
 
-The first strategy tried is :func:`lfgcl_env.pruning.allocate`'s. The sensitivities behind it take
-one evaluation per group, of networks that are not on the budget: they are made here, before the
-learning, so that a search counts its own evaluations without them.
+The first strategy tried is that of :func:`lfgcl_env.pruning.allocate`. Its sensitivities take one
+evaluation per group, of networks that are not on the budget, before the first step. They measure
+similarity whatever the environment rewards: the allocation is only the start, from which the search
+follows the rewards.
 """
 
 from typing import Any

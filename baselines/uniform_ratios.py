@@ -1,4 +1,4 @@
-"""One prune ratio for all groups: what every other way to spend a budget has to beat.
+"""One prune ratio for all groups: the control for every other way to spend a budget.
 
 Source: the "uniform" policy that AMC compares with (He et al., ECCV 2018, section 4.1). It is the
 largest keep ratio on the budget; what rounding to whole channels leaves over goes to the groups
