@@ -25,7 +25,7 @@ from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
-from lfgcl_env.pruning.score.similarities import OF_OUTPUTS, SIMILARITIES
+from lfgcl_env.pruning.score.similarities import SIMILARITIES
 
 REPAIRS = ("none", "batchnorm", "least_squares")
 REPAIR_OPTIONS = SequentialOptions(rows=16384, relu_aware=1)
@@ -159,9 +159,9 @@ def compare(
 ) -> dict[str, float]:
     """Return every similarity of two matrices: of penultimate features, or of outputs."""
     return {
-        name: function(target_logits, logits) if name in OF_OUTPUTS else function(target, features)
-        for name, function in SIMILARITIES.items()
-        if name != "discounted_mse"
+        name: kind(target_logits, logits) if kind.of_outputs else kind(target, features)
+        for name, kind in SIMILARITIES.items()
+        if kind.upstream is None
     }
 
 

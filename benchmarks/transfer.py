@@ -19,7 +19,7 @@ from comparison.methods import STRATEGIES, version
 from comparison.protocol import ComparisonProtocol
 from study import RESULTS, Fields, Study, interval, markdown_table, new_parser, prepare
 
-from lfgcl_env.runs.run_folder import Record
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.run_search import run_search
 
 MARKS = (50, 100, 150)
