@@ -1,0 +1,78 @@
+"""Write docs/arguments.md from lfgcl_env.config, so that every argument is documented once.
+
+    python docs/make_arguments.py
+"""
+
+from pathlib import Path
+
+from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, ProblemConfig, options, table
+from lfgcl_env.pruning.choices import CHOICES
+
+PATH = Path(__file__).with_name("arguments.md")
+PAGE = """\
+<!-- Made by docs/make_arguments.py from lfgcl_env/config.py: edit that, then run `make docs`. -->
+
+# Arguments
+
+They are the keyword arguments of `gym.make(ID, ...)` and, where the command has an option for them, the
+options of `lfgcl prune`, with hyphens: `num_images` is `--num-images`. Arguments that decide what a
+strategy scores are recorded with every run; the others, marked *, may change when a run is resumed.
+
+## The pruning problem
+
+Arguments of `lfgcl_env.PruningProblem(network, images, ...)` and of every environment.
+
+{problem}
+
+## Names
+
+{names}
+
+## Network and images
+
+Arguments of every environment.
+
+{environment}
+
+## The global environment, `LFGCL-...`
+
+{global_}
+
+## The layerwise environment, `AMC-...`
+
+{layerwise}
+"""
+
+
+def page() -> str:
+    """Return the page in Markdown."""
+    return PAGE.format(
+        problem=_table(ProblemConfig),
+        names=_names(),
+        environment=_table(EnvConfig, ProblemConfig),
+        global_=_table(GlobalConfig, EnvConfig),
+        layerwise=_table(LayerwiseConfig, EnvConfig),
+    )
+
+
+def _table(kind: type, base: type | None = None) -> str:
+    """Return the table of what ``kind`` declares and ``base`` does not."""
+    known = options(kind)
+    inherited = options(base) if base else {}
+    text = table(kind, only=[name for name in known if name not in inherited])
+    for name, option in known.items():
+        if not option.decides:
+            text = text.replace(f"| `{name}` |", f"| `{name}` * |")
+    return text
+
+
+def _names() -> str:
+    """Return which names an argument accepts, with what each means."""
+    lines = ["| argument | names |", "|---|---|"]
+    for argument, choices in CHOICES.items():
+        lines.append(f"| `{argument}` | {', '.join(f'`{name}`' for name in choices)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PATH.write_text(page(), encoding="utf-8")
