@@ -1,12 +1,10 @@
-"""Write docs/arguments.md from lfgcl_env.config, so that every argument is documented once.
-
-    python docs/make_arguments.py
-"""
+"""Write docs/arguments.md from lfgcl_env.config, so that every argument is documented once."""
 
 from pathlib import Path
 
-from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, ProblemConfig, options, table
 from lfgcl_env.pruning.choices import CHOICES
+
+from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, ProblemConfig, options, table
 
 PATH = Path(__file__).with_name("arguments.md")
 PAGE = """\
@@ -14,9 +12,9 @@ PAGE = """\
 
 # Arguments
 
-They are the keyword arguments of `gym.make(ID, ...)` and, where the command has an option for them, the
-options of `lfgcl prune`, with hyphens: `num_images` is `--num-images`. Arguments that decide what a
-strategy scores are recorded with every run; the others, marked *, may change when a run is resumed.
+These are the keyword arguments of `gym.make(ID, ...)`. Most are options of `lfgcl prune` as well, with
+hyphens: `num_images` is `--num-images`. Arguments that decide what a strategy scores are recorded
+with every run; the others, marked with a star, may change when a run is resumed.
 
 ## The pruning problem
 
