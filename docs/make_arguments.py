@@ -12,9 +12,9 @@ PAGE = """\
 
 # Arguments
 
-These are the keyword arguments of `gym.make(ID, ...)`. Most are options of `lfgcl prune` as well, with
-hyphens: `num_images` is `--num-images`. Arguments that decide what a strategy scores are recorded
-with every run; the others, marked with a star, may change when a run is resumed.
+These are the keyword arguments of `gym.make(ID, ...)`. Most are options of `lfgcl prune` as well,
+with hyphens: `num_images` is `--num-images`. Arguments that decide what a strategy scores are
+recorded with every run; the others, marked with a star, may change when a run is resumed.
 
 ## The pruning problem
 
@@ -39,6 +39,12 @@ Arguments of every environment.
 ## The layerwise environment, `AMC-...`
 
 {layerwise}
+
+## The search
+
+Arguments of `lfgcl prune` and of `lfgcl_env.search.run_search.run_search(env, ...)`.
+
+{search}
 """
 
 
@@ -50,6 +56,7 @@ def page() -> str:
         environment=_table(EnvConfig, ProblemConfig),
         global_=_table(GlobalConfig, EnvConfig),
         layerwise=_table(LayerwiseConfig, EnvConfig),
+        search=_table(SearchConfig),
     )
 
 
