@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+from lfgcl_env.config import (
+    EnvConfig,
+    GlobalConfig,
+    LayerwiseConfig,
+    ProblemConfig,
+    options,
+    table,
+)
 from lfgcl_env.pruning.choices import CHOICES
-
-from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, ProblemConfig, options, table
+from lfgcl_env.search.search_config import SearchConfig
 
 PATH = Path(__file__).with_name("arguments.md")
 PAGE = """\
@@ -22,7 +29,7 @@ Arguments of `lfgcl_env.PruningProblem(network, images, ...)` and of every envir
 
 {problem}
 
-## Names
+The names that these arguments accept:
 
 {names}
 
@@ -61,7 +68,7 @@ def page() -> str:
 
 
 def _table(kind: type, base: type | None = None) -> str:
-    """Return the table of what ``kind`` declares and ``base`` does not."""
+    """Return the table of the arguments that ``kind`` has and ``base`` has not."""
     known = options(kind)
     inherited = options(base) if base else {}
     text = table(kind, only=[name for name in known if name not in inherited])
@@ -72,7 +79,7 @@ def _table(kind: type, base: type | None = None) -> str:
 
 
 def _names() -> str:
-    """Return which names an argument accepts, with what each means."""
+    """Return the table of the names that an argument accepts."""
     lines = ["| argument | names |", "|---|---|"]
     for argument, choices in CHOICES.items():
         lines.append(f"| `{argument}` | {', '.join(f'`{name}`' for name in choices)} |")
