@@ -1,5 +1,6 @@
 """What the wheel installs: everything that the command needs, and nothing but the package."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -82,3 +83,33 @@ def test_the_source_distribution_holds_what_building_needs(dist):
     with tarfile.open(file) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "setup.cfg", "pyproject.toml", "agents/lfgcl.py", "LICENSE"} <= names
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_prunes_in_an_empty_folder_without_a_network_connection(dist, tmp_path):
+    installed, work = tmp_path / "installed", tmp_path / "work"
+    work.mkdir()
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(installed)
+    packages = [path for path in sys.path if Path(path).name == "site-packages"]
+    command = "import sys; from lfgcl_env.cli.main import main; sys.exit(main())"
+    options = ["--agent", "lfgcl", "--evaluations", "3", "--shortlist", "2", "--out", "run"]
+    ended = subprocess.run(
+        # -S: the checkout's editable installation is not looked for
+        [sys.executable, "-S", "-c", command, "prune", "LFGCL-ResNet20-v0", *options],
+        cwd=work,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(installed), *packages]),
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(work / "home"),
+            "https_proxy": "http://127.0.0.1:9",  # where nothing answers
+            "http_proxy": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (work / "run" / "pruned.safetensors").is_file()
