@@ -12,9 +12,9 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from lfgcl_env.envs.accuracy import StrategyAccuracy
 
 import lfgcl_env
-from lfgcl_env.envs.accuracy import StrategyAccuracy
 from lfgcl_env.images import LabelledImages, load_held_out, load_test_set, top1
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.search.record_evaluations import problem_of

@@ -8,62 +8,80 @@ The classes are ``TypedDict``, so that ``**config: Unpack[ProblemConfig]`` gives
 editors and type checkers read, and ``config["budget"]`` its type.
 """
 
-import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, TypedDict
 
 from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.edge.schema import check_names, check_value, short
+from lfgcl_env.edge.arguments import (
+    Option,
+    complete,
+    defaults,
+    documented,
+    options,
+    part,
+    signature,
+    table,
+)
+from lfgcl_env.edge.value_checks import Seed, check_budget, check_device, check_shape
+from lfgcl_env.images.labelled import LabelledImages
 from lfgcl_env.networks.baseline import Baseline
+from lfgcl_env.networks.normalization import Normalization
 
-Natural = Annotated[int, Ge(0)]
-Positive = Annotated[int, Ge(1)]
+__all__ = [
+    "EnvConfig",
+    "Fraction",
+    "GlobalConfig",
+    "LayerwiseConfig",
+    "Natural",
+    "Option",
+    "Positive",
+    "ProblemConfig",
+    "Reward",
+    "RewardedConfig",
+    "complete",
+    "defaults",
+    "documented",
+    "options",
+    "part",
+    "signature",
+    "table",
+]
+
+Natural = Seed
+Positive = Annotated[int, Ge(1), Le(10**6)]
 Fraction = Annotated[float, Gt(0), Le(1)]
+Path = str | os.PathLike[str]
+Reward = str | Callable[[nn.Module, Tensor], float]
 
-
-@dataclass(frozen=True)
-class Option:
-    """What is known of an argument besides its name and type.
-
-    Attributes:
-        default: its value where it is not given.
-        help: one line for tables and ``--help``, without the default.
-        accepts: ends the sentence "NAME must be ..." of a refusal.
-        unit: in brackets behind the help; ``""`` for none.
-        decides: whether it decides what a strategy scores. Such arguments are recorded with every
-            score, may not differ when a run goes on, and are a leaderboard entry's problem.
-        command: whether ``lfgcl`` has an option for it.
-    """
-
-    default: Any
-    help: str
-    accepts: str
-    unit: str = ""
-    decides: bool = True
-    command: bool = True
+NATURAL = "a whole number from 0 to 4,294,967,295"
+POSITIVE = "a whole number from 1 to 1,000,000"
+REWARD = (
+    "'similarity' of features, 'accuracy' on labelled images, 'module:function' or a function of "
+    "your own: (network, images) -> float, higher is better"
+)
 
 
 class ProblemConfig(TypedDict, total=False):
-    """What decides a problem besides its network and images."""
+    """Arguments of a problem besides its network and images."""
 
     budget: Annotated[
-        float | Sequence[float],
+        Fraction | Sequence[Fraction],
         Option(
             0.5,
-            "what may remain of the baseline's cost, or a range (low, high) of it",
-            "a number above 0 and at most 1, or a range (low, high) of such",
-            unit="fraction",
+            "fraction of the baseline's cost that may remain, or a range (low, high)",
+            "a number above 0 and at most 1, or a range (low, high) of such numbers",
+            check=check_budget,
         ),
     ]
     budget_metric: Annotated[str, Option("macs", "what the budget counts", "a name")]
-    criterion: Annotated[str, Option("obs", "which channels go first", "a name")]
+    criterion: Annotated[str, Option("obs", "the order in which channels are removed", "a name")]
     repair: Annotated[
-        str, Option("least_squares", "how a cut network is repaired before it is scored", "a name")
+        str,
+        Option("least_squares", "how a pruned network is repaired before it is scored", "a name"),
     ]
     similarity: Annotated[str, Option("discounted_mse", "how features are compared", "a name")]
     features: Annotated[
@@ -82,7 +100,7 @@ class ProblemConfig(TypedDict, total=False):
         Option(
             1,
             "kept counts are multiples of it, or the whole group",
-            "a whole number of at least 1",
+            POSITIVE,
             unit="channels",
         ),
     ]
@@ -91,7 +109,7 @@ class ProblemConfig(TypedDict, total=False):
         Option(
             1,
             "fewest channels that stay in a group",
-            "a whole number of at least 1",
+            POSITIVE,
             unit="channels",
         ),
     ]
@@ -99,17 +117,24 @@ class ProblemConfig(TypedDict, total=False):
         Natural,
         Option(
             0,
-            "of the choice of images, and of random weights and orders",
-            "a whole number of at least 0",
+            "seed of the choice of images, and of random weights and orders",
+            NATURAL,
         ),
     ]
     device: Annotated[
-        str, Option("cpu", "where pruned networks are scored", "a name", decides=False)
+        str,
+        Option(
+            "cpu",
+            "where pruned networks are scored",
+            "a name",
+            decides=False,
+            check=check_device,
+        ),
     ]
 
 
 class EnvConfig(ProblemConfig, total=False):
-    """What an environment is made from."""
+    """Arguments of a problem, its network and its images."""
 
     network: Annotated[
         str | nn.Module | Baseline | Callable[..., nn.Module],
@@ -121,7 +146,7 @@ class EnvConfig(ProblemConfig, total=False):
         ),
     ]
     weights: Annotated[
-        str,
+        Path,
         Option(
             "published",
             "'published', 'embedded' (from the package), 'random', or the path of a state dict",
@@ -133,15 +158,16 @@ class EnvConfig(ProblemConfig, total=False):
         Option(None, "keyword arguments of the network's builder", "a dictionary, or None"),
     ]
     input_shape: Annotated[
-        Sequence[int] | None,
+        Sequence[Positive] | None,
         Option(
             None,
             "(channels, height, width), for networks that do not come with one",
             "three positive whole numbers, or None",
+            check=check_shape,
         ),
     ]
     normalization: Annotated[
-        Sequence[Sequence[float]] | None,
+        Normalization | Sequence[Sequence[float]] | None,
         Option(
             None,
             "(mean, std) of inputs in [0, 1], for networks that do not come with them",
@@ -149,7 +175,7 @@ class EnvConfig(ProblemConfig, total=False):
         ),
     ]
     images: Annotated[
-        str | Tensor | NDArray[Any] | None,
+        Path | Tensor | NDArray[Any] | None,
         Option(
             None,
             "'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), a tensor or array, 'embedded' "
@@ -162,13 +188,13 @@ class EnvConfig(ProblemConfig, total=False):
         Positive | None,
         Option(
             256,
-            "how many calibration images; None: all",
-            "a whole number of at least 1, or None",
+            "number of calibration images; None: all",
+            f"{POSITIVE}, or None",
             unit="images",
         ),
     ]
     data_root: Annotated[
-        str | None,
+        Path | None,
         Option(
             None,
             "folder of data sets; else LFGCL_DATA, else ~/.cache/lfgcl/data",
@@ -177,13 +203,13 @@ class EnvConfig(ProblemConfig, total=False):
         ),
     ]
     download: Annotated[
-        bool, Option(False, "fetch a missing data set", "True or False", decides=False)
+        bool, Option(False, "download a missing data set", "True or False", decides=False)
     ]
     render_mode: Annotated[
         str | None,
         Option(
             None,
-            "'ansi', 'rgb_array' or 'human'",
+            "'ansi', 'rgb_array' or 'human'; None: render() does nothing",
             "a name, or None",
             decides=False,
             command=False,
@@ -191,82 +217,53 @@ class EnvConfig(ProblemConfig, total=False):
     ]
 
 
-_Config = TypeVar("_Config", bound=ProblemConfig)
+class RewardedConfig(EnvConfig, total=False):
+    """Arguments of every environment; which reward is the default, each environment says."""
 
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
-
-
-def options(kind: Any) -> dict[str, Option]:
-    """Return what is known of every argument of a config class, in the order of declaration.
-
-    >>> options(ProblemConfig)["budget"].default
-    0.5
-    """
-    return {
-        name: next(part for part in get_args(hint) if isinstance(part, Option))
-        for name, hint in _hints(kind).items()
-    }
-
-
-def defaults(kind: type[Any]) -> dict[str, Any]:
-    """Return every argument's default."""
-    return {name: option.default for name, option in options(kind).items()}
-
-
-def complete(kind: type[_Config], given: Mapping[str, Any], what: str) -> _Config:
-    """Check arguments, and add the defaults of those that are missing.
-
-    Args:
-        kind: a config class.
-        given: arguments by name.
-        what: is made from them; named in messages.
-
-    Raises:
-        ValueError: for an unknown name or a value that is not accepted; one sentence.
-
-    >>> complete(ProblemConfig, {"budget": 0.3}, "the problem")["budget"]
-    0.3
-    >>> complete(ProblemConfig, {"seed": -1}, "the problem")
-    Traceback (most recent call last):
-    ...
-    ValueError: seed must be a whole number of at least 0, got -1
-    >>> complete(ProblemConfig, {"budgets": 0.3}, "the problem")
-    Traceback (most recent call last):
-    ...
-    ValueError: the problem has no argument 'budgets'. Did you mean 'budget'?
-    """
-    known = options(kind)
-    check_names(given, known, what)
-    checked, hints = defaults(kind), _hints(cast(Any, kind))
-    for name, value in given.items():
-        checked[name] = check_value(value, hints[name], name, known[name].accepts)
-    return checked  # type: ignore[return-value]
-
-
-def part(kind: type[_Config], config: Mapping[str, Any]) -> _Config:
-    """Return those arguments that a config class declares."""
-    return {name: config[name] for name in options(kind) if name in config}  # type: ignore[return-value]
-
-
-def signature(kind: type[Any], first: Sequence[inspect.Parameter] = ()) -> inspect.Signature:
-    """Return a signature that lists every argument and its default, for ``help()`` and editors."""
-    hints = get_type_hints(kind)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    arguments = [
-        inspect.Parameter(name, keyword, default=option.default, annotation=hints[name])
-        for name, option in options(kind).items()
+    num_labelled: Annotated[
+        Positive,
+        Option(
+            5000,
+            "for reward 'accuracy': labelled training images that are no calibration images",
+            POSITIVE,
+            unit="images",
+        ),
     ]
-    return inspect.Signature([*first, *arguments])
+    labelled: Annotated[
+        LabelledImages | None,
+        Option(
+            None,
+            "for reward 'accuracy': `lfgcl_env.images.LabelledImages` instead of training images",
+            "lfgcl_env.images.LabelledImages, or None",
+            command=False,
+        ),
+    ]
 
 
-def table(kind: type[Any], only: Sequence[str] | None = None) -> str:
-    """Return a table of arguments in Markdown."""
-    lines = ["| argument | default | meaning |", "|---|---|---|"]
-    for name, option in options(kind).items():
-        if only is None or name in only:
-            unit = f" [{option.unit}]" if option.unit else ""
-            lines.append(f"| `{name}` | `{short(option.default)}` | {option.help}{unit} |")
-    return "\n".join(lines)
+class GlobalConfig(RewardedConfig, total=False):
+    """Arguments of the global environment, ``LFGCLEnv``."""
+
+    reward: Annotated[Reward, Option("similarity", REWARD, "a name or a function")]
+    horizon: Annotated[Positive, Option(1, "steps of an episode", POSITIVE)]
+
+
+class LayerwiseConfig(RewardedConfig, total=False):
+    """Arguments of the layerwise environment, ``AMCEnv``."""
+
+    reward: Annotated[Reward, Option("accuracy", REWARD, "a name or a function")]
+    max_prune_ratio: Annotated[
+        Fraction,
+        Option(
+            0.8,
+            "most that is pruned of any group, AMC's `a_max`",
+            "a number above 0 and at most 1",
+        ),
+    ]
+    spend_budget: Annotated[
+        bool,
+        Option(
+            False,
+            "whether actions are also bounded from below, so that the budget is spent",
+            "True or False",
+        ),
+    ]

@@ -13,6 +13,7 @@ Source: He et al., AMC, ECCV 2018, algorithm 1. What differs:
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.problem import PruningProblem
 
@@ -48,12 +49,12 @@ class ActionBound:
         self._problem = problem
         self._max_prune_ratio = max_prune_ratio
         self._spend_budget = spend_budget
-        fewest = -(-min_channels // round_to) * round_to
+        rounding = Rounding(problem.channels.tolist(), round_to, min_channels)
         self._counts = []
-        for channels in problem.channels.tolist():
+        for group, channels in enumerate(problem.channels.tolist()):
             # Rounding errors of the product must not cost a channel: 0.2 of 15 is 3, not 4.
             kept = (1 - max_prune_ratio) * channels - 1e-9
-            counts = np.array([*range(min(fewest, channels), channels, round_to), channels])
+            counts = rounding.counts(group)
             self._counts.append(counts[counts >= kept])
         self._fewest = np.array([counts[0] for counts in self._counts], dtype=np.int64)
 

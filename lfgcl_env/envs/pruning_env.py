@@ -1,22 +1,27 @@
-"""What the environments share: the problem they are about, budgets of episodes, info, rendering."""
+"""What both environments share: their problem and reward, budgets of episodes, info, rendering."""
 
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.envs.budget_range import Budget, budget_range
+from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
+from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.schema import check_value
+from lfgcl_env.edge.value_checks import budget_range
 from lfgcl_env.envs.rendering import picture, table
-from lfgcl_env.images import TooFewImages
+from lfgcl_env.envs.reward import check_reward, make_reward
+from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
 from lfgcl_env.images.arrays import choose
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
-from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.networks.baseline import Baseline, build_baseline
 from lfgcl_env.pruning.budget.tolerance import meets
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
@@ -30,11 +35,13 @@ _IMPORTED_BY = os.getpid()
 class PruningEnv(gym.Env[Observation, Action]):
     """A pruning problem, and a strategy that the steps of an episode decide.
 
-    Its arguments are explained at the environments, which have their own defaults for them.
+    Args:
+        config: the completed arguments of one of the environments.
 
     Attributes:
         problem: what is pruned.
         images: what calibration images were taken from; ``"given"`` for a tensor or array.
+        labelled: labelled images that reward ``"accuracy"`` is measured on, else None.
         steps_per_strategy: how many steps decide one strategy that is scored.
     """
 
@@ -44,78 +51,50 @@ class PruningEnv(gym.Env[Observation, Action]):
     }
     steps_per_strategy = 1
 
-    def __init__(
-        self,
-        network: str | nn.Module | Baseline,
-        *,
-        weights: str,
-        images: str | Tensor | NDArray[Any] | None,
-        num_images: int | None,
-        budget: Budget,
-        budget_metric: str,
-        criterion: str,
-        repair: str,
-        similarity: str,
-        features: Sequence[str] | None,
-        scope: str,
-        round_to: int,
-        min_channels: int,
-        seed: int,
-        data_root: str | None,
-        download: bool,
-        device: str,
-        input_shape: Sequence[int] | None,
-        normalization: Sequence[Sequence[float]] | None,
-        network_arguments: dict[str, Any] | None,
-        render_mode: str | None,
-    ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            modes = ", ".join(self.metadata["render_modes"])
-            raise ValueError(f"unknown render_mode {render_mode!r}: choose one of {modes}, or None")
+    def __init__(self, config: RewardedConfig) -> None:
+        self.render_mode = config["render_mode"]
+        if self.render_mode is not None:
+            check_choice(self.render_mode, self.metadata["render_modes"], "render_mode")
+        reward = check_reward(cast(Any, config)["reward"])
+        images, labelled = config["images"], config["labelled"]
+        if reward == "accuracy" and labelled is None:
+            images = "CIFAR10" if images is None else images
+            _check_labels(images)
         _leave_threads_of_parent()
-        self.render_mode = render_mode
-        self._budgets = budget_range(budget)
-        baseline = (
-            network
-            if isinstance(network, Baseline)
-            else load_baseline(
-                network,
-                weights,
-                input_shape=input_shape,
-                normalization=normalization,
-                seed=seed,
-                **(network_arguments or {}),
-            )
-        )
+        self._budgets = budget_range(config["budget"])
+        self._seed = config["seed"]
+        baseline = _baseline(config)
         images = default_images(baseline) if images is None else images
         self.images = images if isinstance(images, str) else "given"
+        root, download = config["data_root"], config["download"]
         self._load = partial(
             load_calibration,
             baseline,
             images,
-            seed=seed,
-            root=data_root,
+            seed=self._seed,
+            root=root,
             download=download,
-            device=device,
+            device=config["device"],
         )
-        calibration = self._load(num_images)
-        self._seed = seed
+        calibration = self._load(config["num_images"])
         self._made = calibration if self.images in MADE else None
         self.problem = PruningProblem(
-            baseline,
-            calibration,
-            budget=self._budgets[0],
-            budget_metric=budget_metric,
-            criterion=criterion,
-            repair=repair,
-            similarity=similarity,
-            scope=scope,
-            features=features,
-            round_to=round_to,
-            min_channels=min_channels,
-            seed=seed,
-            device=device,
+            baseline, calibration, **(part(ProblemConfig, config) | {"budget": self._budgets[0]})
         )
+        self.labelled: LabelledImages | None = None
+        if reward == "accuracy":
+            self.labelled = labelled or load_held_out(
+                self.images,
+                config["num_labelled"],
+                used=self.problem.images,
+                shape=baseline.input_shape,
+                normalization=baseline.normalization,
+                seed=self._seed,
+                root=root,
+                download=download,
+            )
+            _check_fit(self.labelled, baseline)
+        self._reward = make_reward(reward, self.problem, calibration, self.labelled)
         self._keep: NDArray[np.int64] | None = None
         self._evaluation: Evaluation | None = None
         self._window: Any = None
@@ -130,8 +109,34 @@ class PruningEnv(gym.Env[Observation, Action]):
         """The lowest and the highest budget of an episode; equal for a fixed one."""
         return self._budgets
 
+    @property
+    def reward_name(self) -> str:
+        """``"similarity"``, ``"accuracy"``, or ``"module:function"``."""
+        return self._reward.name
+
+    def score(self, network: nn.Module, keep: ArrayLike) -> float:
+        """Return the reward of any network with a strategy's channels, repaired or trained.
+
+        Args:
+            network: copied if it is in training mode or on another device.
+            keep: channels kept in every group.
+
+        Raises:
+            ValueError: if it is no strategy of this problem, or the reward fails.
+        """
+        return self._reward.score_network(network, keep)
+
+    def remember(self, keep: Sequence[int], reward: float) -> None:
+        """Store the score of a strategy that was measured before, so that it is looked up.
+
+        Args:
+            keep: channels kept in every group.
+            reward: the return of the episode that scored it.
+        """
+        self._reward.remember(keep, reward)
+
     def other_images(self, count: int) -> Tensor | None:
-        """More images from where the calibration images came from, and none of them.
+        """Load more images from the source of the calibration images, none of which they hold.
 
         Args:
             count: how many.
@@ -146,12 +151,12 @@ class PruningEnv(gym.Env[Observation, Action]):
             return None
 
     def repair_images(self, count: int = 1024) -> Tensor:
-        """Images for sequential repair, from where the calibration images came from.
+        """Load images for sequential repair from the source of the calibration images.
 
         Args:
-            count: how many others than the calibration images; if there are not so many, all that
-                there are, calibration images included. Of images that are made when they are asked
-                for, the calibration images themselves.
+            count: how many other than the calibration images. If there are fewer, all images of
+                the source are returned, calibration images included; for ``"synthetic"`` and
+                ``"random"``, the calibration images.
 
         Returns:
             Normalised images (images, channels, height, width).
@@ -161,13 +166,14 @@ class PruningEnv(gym.Env[Observation, Action]):
         others = self.other_images(count)
         if others is not None:
             return others
-        # All, but in the seed's order: a folder's own is often that of its classes.
+        # All, in the seed's order: a folder is often sorted by class.
         images = self._load(None)
         return images[choose(len(images), len(images), self._seed, self.images)]
 
     def forget(self) -> None:
-        """Forget all scores, so that every strategy is an evaluation again, for the next search."""
-        self.problem.memory.clear()
+        """Drop all scores, so that the next search measures every strategy anew."""
+        self.problem.forget()
+        self._reward.forget()
 
     def render(self) -> Any:
         """Show the strategy at hand: a table, an RGB array, or a window.
@@ -201,11 +207,15 @@ class PruningEnv(gym.Env[Observation, Action]):
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Begin an episode with the unpruned network and its budget, or leave all as it was."""
+        if seed is not None:
+            seed = check_value(seed, Natural, "seed", "a whole number of at least 0, or None")
+        if not isinstance(options, dict | None):
+            raise ValueError(f"options of reset must be a dictionary, or None, got {options!r}")
+        others = [name for name in options or {} if name != "budget"]
+        if others:
+            raise ValueError(f"reset has the option 'budget' only, got {others}")
+        chosen = (options or {}).get("budget")
         super().reset(seed=seed)
-        options = dict(options or {})
-        chosen = options.pop("budget", None)
-        if options:
-            raise ValueError(f"reset knows the option 'budget' only, got {sorted(options)}")
         low, high = self._budgets
         if chosen is not None:
             self._budget = self._check_budget(chosen)
@@ -217,6 +227,13 @@ class PruningEnv(gym.Env[Observation, Action]):
     def _check_budget(self, budget: float) -> float:
         """Return ``budget`` as a float, or raise ValueError if episodes cannot reach it."""
         return self.problem.check_budget(budget)
+
+    def _score(self) -> tuple[float, dict[str, float]]:
+        """Score the strategy at hand; return the score, and it and the similarity for info."""
+        assert self._keep is not None
+        self._evaluation = self.problem.evaluate(self._keep)
+        score = self._reward.score(self._keep)
+        return score, {"similarity": self._evaluation.similarity, self.reward_name: score}
 
     def _show(self, frame: NDArray[np.uint8]) -> None:
         from matplotlib import pyplot
@@ -231,11 +248,12 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._window.canvas.draw_idle()
         self._window.canvas.flush_events()
 
-    def _info(self, similarity: float) -> dict[str, Any]:
+    def _info(self, scores: dict[str, float]) -> dict[str, Any]:
+        """Describe the strategy at hand, for people and logs."""
         assert self._keep is not None
         cost, whole = self.problem.cost(self._keep), self.problem.baseline_cost
         return {
-            "similarity": similarity,
+            **scores,
             "macs": cost.macs,
             "macs_ratio": cost.macs / whole.macs,
             "params_ratio": cost.params / whole.params,
@@ -247,6 +265,41 @@ class PruningEnv(gym.Env[Observation, Action]):
     def _meets_budget(self, info: dict[str, Any]) -> bool:
         spent = info[f"{self.problem.budget_metric}_ratio"]
         return meets(spent, self._budget)
+
+
+def _baseline(config: RewardedConfig) -> Baseline:
+    network = config["network"]
+    if isinstance(network, Baseline):
+        return network
+    return build_baseline(
+        network,
+        config["weights"],
+        config["network_arguments"] or {},
+        input_shape=config["input_shape"],
+        normalization=config["normalization"],
+        seed=config["seed"],
+    )
+
+
+def _check_labels(images: object) -> None:
+    """Refuse reward "accuracy" for images without labels, before anything is loaded."""
+    if not isinstance(images, str) or images not in DATASETS:
+        given = f"images={images!r}" if isinstance(images, str) else "these images"
+        raise ValueError(
+            f"reward='accuracy' needs labels, and {given} have none: choose images from "
+            f"{', '.join(DATASETS)}, pass labelled=lfgcl_env.images.LabelledImages(...), or use "
+            "reward='similarity'"
+        )
+
+
+def _check_fit(labelled: LabelledImages, baseline: Baseline) -> None:
+    """Refuse labelled images that the network cannot take, and classes that it does not have."""
+    shape, classes = tuple(labelled.images.shape[1:]), int(labelled.labels.max()) + 1
+    if shape != tuple(baseline.input_shape) or classes > baseline.num_classes:
+        raise ValueError(
+            f"{labelled.name} have shape {shape} and {classes} classes, and the network takes "
+            f"{tuple(baseline.input_shape)} and has {baseline.num_classes} classes"
+        )
 
 
 def _leave_threads_of_parent() -> None:

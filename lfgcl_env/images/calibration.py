@@ -1,5 +1,6 @@
 """Calibration images as a baseline takes them."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,11 @@ def default_images(baseline: Baseline) -> str:
 
 def load_calibration(
     baseline: Baseline,
-    images: str | Tensor | NDArray[Any],
+    images: str | os.PathLike[str] | Tensor | NDArray[Any],
     count: int | None,
     *,
     seed: int,
-    root: str | None,
+    root: str | os.PathLike[str] | None,
     download: bool,
     device: str = "cpu",
 ) -> Tensor:
@@ -59,6 +60,8 @@ def load_calibration(
             ValueError for embedded images of a network that has none, and synthetic ones of a
             network without BatchNorm.
     """
+    if isinstance(images, os.PathLike):
+        images = os.fspath(images)
     if isinstance(images, str) and images in MADE:
         wanted = DEFAULT_COUNT if count is None else count
         if wanted < 2:

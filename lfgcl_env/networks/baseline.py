@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.schema import check_value
+from lfgcl_env.edge.value_checks import Seed
 from lfgcl_env.networks.builders import (
     TORCHVISION,
     build_network,
@@ -97,7 +99,32 @@ def load_baseline(
     >>> baseline.num_classes, baseline.input_shape, baseline.weights
     (100, (3, 32, 32), 'random')
     """
-    weights = os.fspath(weights)
+    return build_baseline(
+        network,
+        weights,
+        arguments,
+        input_shape=input_shape,
+        normalization=normalization,
+        seed=seed,
+    )
+
+
+def build_baseline(
+    network: str | Callable[..., nn.Module] | nn.Module,
+    weights: str | os.PathLike[str],
+    arguments: Mapping[str, Any],
+    *,
+    input_shape: Sequence[int] | None,
+    normalization: Normalization | Sequence[Sequence[float]] | None,
+    seed: int,
+) -> Baseline:
+    """Load a network to be pruned, with its builder's arguments in a dictionary.
+
+    See :func:`load_baseline`, whose own arguments cannot be among those of the builder.
+    """
+    check_value(weights, str | os.PathLike, "weights", "a word or a path")
+    check_value(seed, Seed, "seed", "a whole number from 0 to 4,294,967,295")
+    weights, arguments = os.fspath(weights), dict(arguments)
     given = as_normalization(normalization)
     if isinstance(network, nn.Module):
         source = _from_module(network, weights, arguments)

@@ -13,15 +13,16 @@ refitted layers, and the weights come from the reward itself.
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.problem import PruningProblem
 
-_LONGEST_STEP = 4  # channels removed at once, so that a dear channel does not hide cheap ones
+_LONGEST_STEP = 4  # channels removed at once, so that a costly one does not hide cheap ones
 
 
 def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
-    """Similarity lost per unit of error in every group, from halving each alone.
+    """Measure the similarity lost per unit of error in every group, by halving each alone.
 
-    Costs one evaluation per group, which :attr:`PruningProblem.evaluations` counts.
+    Takes one evaluation per group, which :meth:`PruningProblem.count` counts.
 
     Returns:
         At least a small positive number per group; float64, (groups,).
@@ -60,7 +61,7 @@ def allocate(
         weight * problem.eliminations[group.name].errors
         for weight, group in zip(weights, problem.groups, strict=True)
     ]
-    allowed = budget * problem.costs(problem.channels)
+    allowed = allowed_cost(budget, problem.whole_cost)
     keep = problem.channels.copy()
     groups = np.arange(len(keep))
     while (now := problem.costs(keep)) > allowed:

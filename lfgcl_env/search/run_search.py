@@ -148,7 +148,7 @@ def run_search(
         raise AgentError("the agent ended its search without scoring a strategy")
     if run:
         save_agent(made, run.path)
-    rewarded = str(getattr(env.unwrapped, "reward", "similarity"))
+    rewarded = str(getattr(env.unwrapped, "reward_name", "similarity"))
     result = SearchResult(
         best_of(records, rewarded),
         tuple(records),

@@ -1,1 +1,1 @@
-"""What strategies cost, and the projection onto a budget."""
+"""Budgets: what meets one, which counts are allowed, and the projection onto one."""

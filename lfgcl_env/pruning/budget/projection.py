@@ -1,13 +1,14 @@
-"""From any vector of prune ratios to the strategy on the budget that is nearest in spirit."""
+"""From any vector of prune ratios to the strategy on the budget that shifts all of them alike."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.pruning.budget.cost import METRICS, CostModel
+from lfgcl_env.edge.schema import short
+from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
+from lfgcl_env.pruning.structure.cost import CostModel
 
 _SHIFT_RANGE = 80.0  # logits: beyond any ratio's own logit plus the full width of the sigmoid
 
@@ -24,12 +25,10 @@ class Projection:
     Args:
         channels: channels of every group.
         cost: the cost model.
-        metric: ``"macs"`` or ``"params"``.
-        round_to: kept counts are multiples of it, or the whole group.
-        min_channels: fewest channels that stay in a group (or the whole of a smaller one).
-
-    Raises:
-        ValueError: for an unknown metric, or counts below 1.
+        metric: what the budget counts, a name in
+            :data:`~lfgcl_env.pruning.structure.cost.METRICS`.
+        round_to: see :class:`~lfgcl_env.pruning.budget.rounding.Rounding`.
+        min_channels: see there.
     """
 
     def __init__(
@@ -41,23 +40,15 @@ class Projection:
         round_to: int = 1,
         min_channels: int = 1,
     ) -> None:
-        self.metric = check_choice(metric, METRICS, "budget_metric")
-        for name, value in (("round_to", round_to), ("min_channels", min_channels)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        self.metric = metric
         self._cost = cost
-        self._round_to = round_to
-        self._full = np.array(channels, dtype=np.int64)
-        fewest = -(-min_channels // round_to) * round_to
-        self._fewest = np.minimum(self._full, fewest)
-        # The largest multiple below the full count; between it and the full count lies one step.
-        self._last = np.maximum((self._full - 1) // round_to * round_to, self._fewest)
-        self._last = np.where(self._fewest == self._full, self._full, self._last)
+        self._rounding = Rounding(channels, round_to, min_channels)
+        self._full = self._rounding.full
 
     @property
     def lowest(self) -> float:
         """The smallest budget that can be met, as a fraction of the baseline's cost."""
-        return float(self._cost.many(self._fewest, self.metric)) / self._whole
+        return float(self._cost.many(self._rounding.fewest, self.metric)) / self._whole
 
     @property
     def _whole(self) -> int:
@@ -71,12 +62,12 @@ class Projection:
         """
         try:
             value = float(budget)
-        except (TypeError, ValueError):
-            raise ValueError(f"budget must be a number, got {budget!r}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"budget must be a number, got {short(budget)}") from None
         if not 0.0 < value <= 1.0:
             raise ValueError(
                 f"budget is the fraction of the baseline's {self.metric} that may remain: "
-                f"a number above 0 and at most 1, got {budget!r}"
+                f"a number above 0 and at most 1, got {short(budget)}"
             )
         if value < self.lowest:
             raise ValueError(
@@ -102,14 +93,14 @@ class Projection:
         logits = np.log(keep_ratios) - np.log1p(-keep_ratios)
 
         low, high = -_SHIFT_RANGE, _SHIFT_RANGE
-        wanted, keep = self._shifted(logits, low)
-        above = self._shifted(logits, high)[1]
+        wanted, keep = self._shift(logits, low)
+        above = self._shift(logits, high)[1]
         if self._cost.many(above, self.metric) <= allowed:
             return above
         # The shift that changes nothing is tried first, so that a strategy projects onto itself.
         middle = 0.0
-        while int((above - keep).sum()) > self._round_to and high - low > 1e-9:
-            wanted_middle, keep_middle = self._shifted(logits, middle)
+        while int((above - keep).sum()) > self._rounding.round_to and high - low > 1e-9:
+            wanted_middle, keep_middle = self._shift(logits, middle)
             if self._cost.many(keep_middle, self.metric) <= allowed:
                 low, wanted, keep = middle, wanted_middle, keep_middle
             else:
@@ -117,25 +108,20 @@ class Projection:
             middle = (low + high) / 2
         return self._top_up(keep, wanted, allowed)
 
-    def _shifted(
+    def _shift(
         self, logits: NDArray[np.float64], shift: float
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Wanted (fractional) and allowed (whole) channels after a shift in logit space."""
+        """Return wanted (fractional) and allowed (whole) channels after a shift of the logits."""
         wanted = self._full / (1.0 + np.exp(-np.clip(logits + shift, -700, 700)))
-        return wanted, self._rounded(wanted)
-
-    def _rounded(self, wanted: NDArray[np.float64]) -> NDArray[np.int64]:
-        steps = np.floor(wanted / self._round_to + 0.5).astype(np.int64) * self._round_to
-        keep = np.clip(steps, self._fewest, self._last)
-        return np.where(wanted > (self._last + self._full) / 2, self._full, keep)
+        return wanted, self._rounding.nearest(wanted)
 
     def _top_up(
         self, keep: NDArray[np.int64], wanted: NDArray[np.float64], allowed: int
     ) -> NDArray[np.int64]:
+        """Give out what is left of the budget, one step of one group at a time."""
         keep = keep.copy()
         while True:
-            upper = np.where(keep < self._last, keep + self._round_to, self._full)
-            upper = np.where((keep < self._last) & (upper > self._last), self._last, upper)
+            upper = self._rounding.next_above(keep)
             trials = np.where(np.eye(len(keep), dtype=bool), upper, keep)
             fits = (self._cost.many(trials, self.metric) <= allowed) & (keep < self._full)
             if not fits.any():

@@ -7,13 +7,13 @@ relative to the energy of that layer's output.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lfgcl_env.pruning.criteria.criterion import Context, Elimination, Scores, criterion
 from lfgcl_env.pruning.moments.second_moments import Moments, ridge_of
 from lfgcl_env.pruning.structure.groups import Group
 
@@ -21,19 +21,13 @@ _AT_ONCE = 64
 """Groups with more channels left lose one in so many at a time instead of one."""
 
 
-@dataclass(frozen=True)
-class Elimination:
-    """The result of removing a group's channels one after the other.
-
-    Attributes:
-        order: channels from the last to the first removed; int64, (channels,).
-        errors: entry k is the consumers' summed squared output error with the first k channels of
-            ``order`` kept and all weights refitted, relative to the outputs' energy; float64,
-            (channels + 1,), from about 1 (or more) at k = 0 down to 0.
-    """
-
-    order: NDArray[np.int64]
-    errors: NDArray[np.float64]
+@criterion("obs")
+def obs(context: Context, group: Group) -> Scores:
+    """Score a channel by how late backward elimination removes it."""
+    order = context.eliminations()[group.name].order
+    scores = np.empty(group.channels)
+    scores[order] = -np.arange(group.channels)
+    return scores
 
 
 def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
@@ -60,7 +54,7 @@ def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
         count = max(1, len(left) // _AT_ONCE)
         chosen = torch.sort(costs.argsort()[:count]).values
         increase = sum(consumer.remove(chosen) for consumer in consumers)
-        # Removed together, the exact increase is shared out by what each would cost alone.
+        # The exact increase of several together is divided by what each would cost alone.
         alone = costs[chosen].clamp(min=1e-300)
         for index in alone.argsort().tolist():
             share = float(alone[index] / alone.sum())
@@ -74,7 +68,7 @@ def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
 def _blocks(
     positions: NDArray[np.int64], channels: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
-    """Positions of each channel: (channels, positions per channel)."""
+    """Return the positions of each channel: (channels, positions per channel)."""
     return positions[np.argsort(channels, kind="stable")].reshape(count, -1)
 
 
@@ -98,7 +92,7 @@ class _Consumer:
         self._inverse = _inverse(moments, own)
 
     def costs(self) -> Tensor:
-        """Increase of the relative error for removing each of the channels left; (left,)."""
+        """Return the increase of the relative error for removing each channel left; (left,)."""
         left, width = len(self._inverse) // self._width, self._width
         blocks = self._inverse.reshape(left, width, left, width).diagonal(dim1=0, dim2=2)
         weights = self._weights.T.reshape(left, width, -1)
@@ -127,7 +121,7 @@ class _Consumer:
 
 
 class _Independent:
-    """The part of a layer with per-channel moments alone: every channel costs its own variance."""
+    """One layer with per-channel moments alone: every channel costs its own variance."""
 
     def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
         costs = moments.weights.square().sum(dim=0) * moments.variance
@@ -148,7 +142,7 @@ class _Independent:
 
 
 def _inverse(moments: Moments, own: Tensor) -> Tensor:
-    """The part at ``own`` of the inverse of a layer's moments with their ridge.
+    """Return the part at ``own`` of the inverse of a layer's moments with their ridge.
 
     Raises:
         ValueError: if the moments are not finite.

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.pruning.criteria.criterion import Context, Scores, criterion
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.structure.groups import Group, Member
 from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
@@ -12,8 +13,9 @@ from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
 _RANK_IMAGES = 64
 
 
-def thinet_scores(group: Group, moments: dict[str, Moments]) -> NDArray[np.float64]:
-    """Greedy removal of the channels whose joint contribution to the next layer is smallest.
+@criterion("thinet")
+def thinet(context: Context, group: Group) -> Scores:
+    """Remove greedily the channels whose joint contribution to the next layer is smallest.
 
     Source: ThiNet (Luo et al., ICCV 2017), algorithm 1. Differs in that the error comes from
     second moments instead of sampled positions, and is summed over all consumers, each relative to
@@ -22,6 +24,7 @@ def thinet_scores(group: Group, moments: dict[str, Moments]) -> NDArray[np.float
     Returns:
         The step at which a channel is removed; (channels,).
     """
+    moments = context.moments()
     overlap = np.zeros((group.channels, group.channels))
     for member in group.members:
         if member.side == "in" and member.layer in moments:
@@ -38,7 +41,7 @@ def thinet_scores(group: Group, moments: dict[str, Moments]) -> NDArray[np.float
 
 
 def _contributions(member: Member, group: Group, moments: Moments) -> NDArray[np.float64]:
-    """E[<w_i a_i, w_j a_j>] for all channels i and j, relative to the output's energy."""
+    """Return E[<w_i a_i, w_j a_j>] for all channels i and j, relative to the output's energy."""
     reader = moments.reader
     columns = reader.columns(torch.from_numpy(member.positions).to(moments.weights.device))
     owners = torch.from_numpy(member.channels).to(columns.device).repeat(reader.taps)
@@ -56,13 +59,12 @@ def _contributions(member: Member, group: Group, moments: Moments) -> NDArray[np
     return result
 
 
-def hrank_scores(network: nn.Module, group: Group, images: Tensor) -> NDArray[np.float64]:
-    """Mean rank of a channel's feature maps (HRank; Lin et al., CVPR 2020), where it is consumed.
+@criterion("hrank")
+def hrank(context: Context, group: Group) -> Scores:
+    """Average the rank of a channel's feature maps where they are consumed.
 
-    Args:
-        network: the baseline.
-        group: a group with at least one convolution among its consumers.
-        images: the first 64 are used, as the rank hardly depends on their number (ibid., fig. 2).
+    Source: HRank (Lin et al., CVPR 2020). Of the images the first 64 are used, as the rank hardly
+    depends on their number (ibid., figure 2).
 
     Returns:
         Ranks; (channels,).
@@ -70,6 +72,7 @@ def hrank_scores(network: nn.Module, group: Group, images: Tensor) -> NDArray[np
     Raises:
         ValueError: if no convolution consumes the group, so that there are no feature maps.
     """
+    network, images = context.network, context.images
     member = next(
         (
             member

@@ -1,7 +1,11 @@
-"""Closed-form least-squares repair: looked up or solved per layer, without a pass over data."""
+"""Least squares: every layer that lost inputs is refitted in closed form, without a pass over data.
+
+A layer's best weights for the inputs that stay follow from the second moments of its inputs in the
+baseline, which are collected once.
+"""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -9,16 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.pruning.moments.second_moments import Moments, repaired_weights
+from lfgcl_env.pruning.repair.interface import Repair, repair
+from lfgcl_env.pruning.structure.candidate import Candidate
 
 _CACHE_BYTES = 256 * 2**20
 
 
-class LeastSquares:
-    """Gives the weights of layers that lost input channels, and remembers them.
+@repair("least_squares")
+class LeastSquaresRepair(Repair):
+    """Refits the weights of all layers that lost input channels."""
+
+    def prepare(self, candidate: Candidate, moments: Callable[[], Mapping[str, Moments]]) -> None:
+        """Let a candidate take its weights from a :class:`LeastSquaresSolver`."""
+        dtype = next(candidate.network.parameters()).dtype
+        candidate.solver = LeastSquaresSolver(moments(), dtype)
+
+
+class LeastSquaresSolver:
+    """Computes the weights of layers that lost input channels, and caches them.
 
     Args:
-        moments: of every discounted_mse layer, by name.
-        dtype: of the weights given.
+        moments: of every layer that can be refitted, by name.
+        dtype: of the weights.
     """
 
     def __init__(self, moments: Mapping[str, Moments], dtype: torch.dtype) -> None:
@@ -31,7 +47,7 @@ class LeastSquares:
         return layer in self._moments
 
     def __call__(self, layer: str, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a layer whose inputs at ``kept`` stay.
+        """Return weight and bias of a layer whose inputs at ``kept`` stay.
 
         Args:
             layer: its name.

@@ -1,15 +1,16 @@
-"""Sequential repair: every layer refitted in turn, on what the pruned network really gives it.
+"""Sequential repair: every layer refitted in turn, on the inputs it gets in the pruned network.
 
 The network is walked from input to output. Every convolution and linear layer whose input has
-changed is solved anew in closed form, with the pruned network's own input patches, towards what the
-baseline has at the point where the layer's contribution ends: behind its BatchNorm, and behind the
-addition to a residual stream if there is one, less what the pruned network adds there by itself. So
-errors made earlier are undone later. Where a ReLU follows, a target below zero asks for anything
-not above zero: such targets are replaced by the current output's negative part and solved again.
+changed is solved anew in closed form, with the pruned network's own input patches. Its target is
+the baseline's value at the point where the layer's contribution ends: behind its BatchNorm, and
+behind the addition to a residual stream if there is one, minus the pruned network's other operand.
+So errors made earlier are corrected later. Where a ReLU follows, every value below zero meets a
+target below zero: such targets are replaced by the negative part of the current output, and the
+layer is solved again.
 
 The idea of layer-wise reconstruction on the compressed network's own inputs is that of channel
 pruning (He et al., ICCV 2017) and asymmetric reconstruction (Zhang et al., TPAMI 2016); the target
-behind the addition, the one-sided targets in closed form, and refitting producers as well as
+behind the addition, the ReLU-aware targets in closed form, and refitting producers as well as
 consumers go beyond them. Labels and backpropagation through the network are not used.
 """
 
@@ -21,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from lfgcl_env.pruning.repair.augmentation import augment
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
 from lfgcl_env.pruning.repair.gauss_newton import Producer, alternate, can_alternate
 from lfgcl_env.pruning.repair.graph_runner import (
@@ -34,6 +34,7 @@ from lfgcl_env.pruning.repair.graph_runner import (
     trace,
 )
 from lfgcl_env.pruning.repair.layer_fit import Fit, sample
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _CHUNK = 64
@@ -46,83 +47,48 @@ class SequentialOptions:
     Attributes:
         rows: patches that a layer is fitted to, sampled evenly over the images.
         ridge: pull towards the current weights, relative to the mean second moment of a feature.
-        relu_aware: how often one-sided targets are renewed.
+        relu_aware: how often targets below zero are replaced where a ReLU follows.
         gauss_newton: Gauss-Newton steps between a producer and its consumer, see
             :mod:`lfgcl_env.pruning.repair.gauss_newton`; 0 for none. Three bring half a point to a
             point of top-1 and take three times as long.
-        crops: pixels of border for random crops of the images, see
-            :func:`~lfgcl_env.pruning.repair.augmentation.augment`; 0 for none.
-        flips: whether images are mirrored left and right, half of them.
-        copies: randomly cropped and flipped ones that stand for each image.
-        seed: of the sampled positions, crops and flips.
-
-    Raises:
-        ValueError: if ``crops`` is negative, ``copies`` is below 1, or copies would all be alike.
+        seed: of the sampled positions.
     """
 
     rows: int = 65536
     ridge: float = 1e-3
     relu_aware: int = 3
     gauss_newton: int = 0
-    crops: int = 0
-    flips: bool = False
-    copies: int = 1
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
-        if self.crops < 0 or self.copies < 1:
-            raise ValueError(
-                f"crops must be at least 0 and copies at least 1, got {self.crops}, {self.copies}"
-            )
-        if self.copies > 1 and not self.crops and not self.flips:
-            raise ValueError(f"{self.copies} copies are all alike without crops=4 or flips=True")
 
 
 @torch.no_grad()
 def repair_sequentially(
-    baseline: nn.Module,
+    network: PrunableNetwork,
     pruned: nn.Module,
+    kept: list[NDArray[np.int64]],
     images: Tensor,
-    plan: SlicePlan,
-    mask: NDArray[np.bool_],
     options: SequentialOptions | None = None,
-    layout: torch.memory_format = torch.contiguous_format,
-    border: Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Refit all layers of ``pruned``, in place.
+    """Refit all layers of ``pruned`` whose inputs have changed, in place.
 
     Args:
-        baseline: the network it was cut from, in evaluation mode; not changed.
-        pruned: the smaller network, in evaluation mode, on the same device.
-        images: unlabelled inputs; (images, channels, height, width). All their activations at a
-            handful of layers are held at once: 0.5 GB for ResNet-56 and 1,024 images. Copies
-            count as images.
-        plan: the slice plan.
-        mask: the channels that ``pruned`` kept, see :meth:`SlicePlan.mask`.
+        network: what it was cut from.
+        pruned: the smaller network, in evaluation mode.
+        kept: for each group, the indices of the channels that ``pruned`` kept.
+        images: unlabelled inputs on the device of ``pruned``; (images, channels, height, width).
+            All their activations at a handful of layers are held at once: 0.5 GB for ResNet-56 and
+            1,024 images.
         options: see there.
-        layout: of images in memory, see
-            :func:`~lfgcl_env.pruning.structure.candidate.fastest_layout`.
-        border: what crops see outside an image: black, as the network sees it; (channels,). None
-            for zeros.
-        progress: called with the nodes done and their number.
+        progress: called with the operations done and their number.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace the network, or inputs that are no images are to be
-            cropped or flipped.
+        ValueError: if ``torch.fx`` cannot trace the network.
     """
     options = options or SequentialOptions()
-    seen = augment(
-        images,
-        crops=options.crops,
-        flips=options.flips,
-        copies=options.copies,
-        border=images.new_zeros(images.shape[1]) if border is None else border,
-        seed=options.seed,
-    )
-    chunks = [c.contiguous(memory_format=layout) for c in torch.split(seen, _CHUNK)]
-    walk = _Walk(baseline, pruned, chunks, plan, mask, options)
+    whole = network.candidate(images.device).network
+    chunks = [c.contiguous(memory_format=network.layout) for c in torch.split(images, _CHUNK)]
+    walk = _Walk(whole, pruned, chunks, network.plan, network.plan.mask(kept), options)
     walk.run(progress)
 
 
@@ -181,7 +147,7 @@ class _Walk:
             return
         self._solving.add(node)
         norm_node = batchnorm_after(self._pruned, node)
-        layer = self._folded(node)
+        layer = self._conv_bn(node)
         point, other = norm_node or node, None
         addition = addition_after(point)
         if addition is not None and not self._needs_solving(addition[1]):
@@ -216,7 +182,7 @@ class _Walk:
     def _alternate(self, path: list[fx.Node], fit: Fit, seed: int) -> None:
         """Improve the pair of layers at both ends of ``path`` and the node that it leads to."""
         inputs = self._cut.value(self._index[path[0].all_input_nodes[0]])
-        producer = Producer(self._folded(path[0]), inputs)
+        producer = Producer(self._conv_bn(path[0]), inputs)
         alternate(producer, fit, self._options.gauss_newton, self._options.rows, seed)
         for node in path:
             self._cut.drop(self._index[node])
@@ -225,7 +191,7 @@ class _Walk:
         """The baseline's dense layer that a node calls; cut to one channel, others look dense."""
         return dense_module(self._whole, node)
 
-    def _folded(self, node: fx.Node) -> ConvBN:
+    def _conv_bn(self, node: fx.Node) -> ConvBN:
         module = self._pruned.get_submodule(str(node.target))
         norm = batchnorm_after(self._pruned, node)
         return ConvBN(

@@ -45,10 +45,10 @@ class FeatureReader:
         layers: its measured layers; the last one in use is taken for the classifier.
         places: module names, ``"output"``, or None for the classifier's input (the penultimate
             features).
-        entrance: a layer whose input is read too, as the first of all places; None for no such.
+        upstream: a layer whose input is read too, as the first of all places; None for no such.
 
     Raises:
-        ValueError: for an unknown module name, or one whose channels cannot be told apart.
+        ValueError: for an unknown module name, or no names.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class FeatureReader:
         plan: SlicePlan,
         layers: Sequence[Layer],
         places: Sequence[str] | None,
-        entrance: str | None = None,
+        upstream: str | None = None,
     ) -> None:
         places = [places] if isinstance(places, str) else places
         names = [name for name, _ in network.named_modules() if name]
         if places is not None and not places:
             raise ValueError("features names no module: give at least one, or None")
         self._places = []
-        if entrance is not None:
-            self._places.append(_into(plan, entrance, "input"))
+        if upstream is not None:
+            self._places.append(_into(plan, upstream, "input"))
         if places is None:
             self._places.append(_into(plan, layers[-1].name, "pooled"))
         for place in places or ():
@@ -89,12 +89,15 @@ class FeatureReader:
                 stack.callback(_hook(module, place.what, into.append).remove)
             yield found
 
-    def joined(self, found: list[list[Tensor]], mask: NDArray[np.bool_] | None) -> list[Tensor]:
-        """One matrix (images, features) per place, in the baseline's shape.
+    def join(self, found: list[list[Tensor]], mask: NDArray[np.bool_] | None) -> list[Tensor]:
+        """Join batches to one matrix (images, features) per place, in the baseline's shape.
 
         Args:
             found: what :meth:`reading` collected.
             mask: see :meth:`SlicePlan.mask`; None for the baseline itself.
+
+        Raises:
+            ValueError: if a module was not used, or gave more or fewer channels than were kept.
         """
         result = []
         for batches, place in zip(found, self._places, strict=True):
@@ -104,16 +107,21 @@ class FeatureReader:
             if place.dimension is not None and mask is not None:
                 size = (features.shape[0], place.dimension.size, *features.shape[2:])
                 kept = torch.from_numpy(place.dimension.kept(mask)).to(features.device)
+                if features.shape[1] != len(kept):
+                    raise ValueError(
+                        f"the network has {features.shape[1]} channels at {place.module!r}, and "
+                        f"the strategy keeps {len(kept)}"
+                    )
                 features = features.new_zeros(size).index_copy_(1, kept, features)
             result.append(features.flatten(1))
         return result
 
 
 def entrance_of_last_third(plan: SlicePlan) -> str | None:
-    """Return the layer that begins the last third of the groups and sees all of its input.
+    """Return the first layer in the last third of the groups whose own inputs are not pruned.
 
-    It is the first one from there on that produces a group and whose own inputs no group prunes, as
-    in a residual network the first layer of a block; None if there is none, as in plain networks.
+    In a residual network it is the first layer of a block. None if there is no such layer, as in
+    plain networks.
 
     Args:
         plan: of a network; its groups are in the network's order.
@@ -145,7 +153,7 @@ def _hook(module: nn.Module, what: str, keep: Callable[[Tensor], None]) -> Remov
 
 
 def _channels_first(module: nn.Module, features: object) -> Tensor:
-    """Features as (images, channels, ...); a linear layer has its channels last."""
+    """Return features as (images, channels, ...); a linear layer has its channels last."""
     if not isinstance(features, Tensor):
         raise ValueError(
             f"a {type(module).__name__} gives a {type(features).__name__}, not one tensor, and so "
@@ -155,5 +163,5 @@ def _channels_first(module: nn.Module, features: object) -> Tensor:
 
 
 def _pooled(inputs: Tensor) -> Tensor:
-    """A classifier's input as (images, channels): positions, where there are any, averaged."""
+    """Average a classifier's input over positions, if it has any; (images, channels)."""
     return inputs.flatten(2).mean(dim=2) if inputs.dim() > 2 else inputs

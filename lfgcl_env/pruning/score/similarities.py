@@ -1,18 +1,124 @@
-"""How much a pruned network's features still look like the baseline's. All are 1 for equal ones."""
+"""Similarities of a pruned network's features to the baseline's. All are 1 for equal ones.
+
+A new similarity is a function of two matrices (images, features) under the decorator
+:func:`similarity`, whose arguments say where it compares.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lfgcl_env.pruning.score.features import entrance_of_last_third
+from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+
 _TINY = 1e-12
-_FORGIVEN = 0.6
-_FLOOR = 0.03  # of an upstream_error error, so that little more than none is not forgiven most
+_DISCOUNT = 0.6
+_FLOOR = 0.03  # of an upstream error, so that almost none is not discounted most
 
 
+@dataclass(frozen=True)
+class Similarity:
+    """How features are compared, where, and what the worst is.
+
+    Attributes:
+        compare: from the baseline's and the pruned network's features, each (images, features), to
+            a number of at most 1, which equal ones get.
+        worst: what a network gets whose features are not finite.
+        of_outputs: whether the networks' outputs are compared whatever modules are named.
+        upstream: finds the layer whose input's :func:`relative_error` is handed to ``compare`` as
+            ``upstream_error``, in networks that have such a layer and where no modules are named;
+            None for similarities that need no such error.
+    """
+
+    compare: Callable[..., float]
+    worst: float = 0.0
+    of_outputs: bool = False
+    upstream: Callable[[SlicePlan], str | None] | None = None
+
+    def __call__(self, baseline: Tensor, pruned: Tensor, **upstream: float) -> float:
+        """Compare the features of one place."""
+        return self.compare(baseline, pruned, **upstream)
+
+
+SIMILARITIES: dict[str, Similarity] = {}
+"""Similarities by name; see :func:`similarity`."""
+
+_Compare = Callable[..., float]
+
+
+def similarity(
+    name: str,
+    *,
+    worst: float = 0.0,
+    of_outputs: bool = False,
+    upstream: Callable[[SlicePlan], str | None] | None = None,
+) -> Callable[[_Compare], _Compare]:
+    """Register how features are compared under a name in :data:`SIMILARITIES`.
+
+    Args:
+        name: for users.
+        worst: see :class:`Similarity`.
+        of_outputs: see there.
+        upstream: see there.
+    """
+
+    def register(function: _Compare) -> _Compare:
+        SIMILARITIES[name] = Similarity(function, worst, of_outputs, upstream)
+        return function
+
+    return register
+
+
+def variance(features: Tensor) -> float:
+    """Sum up squared deviations from the mean over images; features are (images, features)."""
+    deviations = (features - features.mean(dim=0)).square().sum(dtype=torch.float64)
+    return float(deviations.clamp(min=_TINY))
+
+
+def relative_error(baseline: Tensor, pruned: Tensor, of_baseline: float | None = None) -> float:
+    """Divide the squared error by the variance of the baseline's features; 0 for equal ones.
+
+    Args:
+        baseline: (images, features).
+        pruned: the same shape.
+        of_baseline: the variance, if it is known.
+    """
+    error = (pruned - baseline).square().sum(dtype=torch.float64)  # inf where it overflows
+    return float(error) / (variance(baseline) if of_baseline is None else of_baseline)
+
+
+@similarity("discounted_mse", upstream=entrance_of_last_third)
+def discounted_mse(baseline: Tensor, pruned: Tensor, upstream_error: float = 1.0) -> float:
+    """Compare as :func:`mse`, with less weight on errors that enter the last third of the network.
+
+    1 / (1 + e ((1 + c) / (i + c))^0.6) with c = 0.03: e is the relative squared error of the
+    features, i that of what enters the last third of the groups (:func:`relative_error`). In
+    logarithms this is 0.4 parts error at the end and 0.6 parts growth of the error in the last
+    third. A later repair refits every layer on the inputs that it gets in the pruned network, and
+    so corrects much of what earlier layers lost, but not what the last layers cannot express any
+    more. How the form was found and what it gains is in docs/fidelity.md; in (0, 1].
+
+    Args:
+        baseline: (images, features).
+        pruned: the same shape.
+        upstream_error: i; more than 1 counts as 1, with which it is ``mse``.
+    """
+    growth = ((1.0 + _FLOOR) / (min(upstream_error, 1.0) + _FLOOR)) ** _DISCOUNT
+    return 1.0 / (1.0 + relative_error(baseline.double(), pruned.double()) * growth)
+
+
+@similarity("mse")
+def mse(baseline: Tensor, pruned: Tensor) -> float:
+    """Return 1 / (1 + e) of the :func:`relative_error` e; in (0, 1]."""
+    return 1.0 / (1.0 + relative_error(baseline.double(), pruned.double()))
+
+
+@similarity("cosine", worst=-1.0)
 def cosine(baseline: Tensor, pruned: Tensor) -> float:
-    """Mean over images of the cosine between the two feature vectors; in [-1, 1].
+    """Average the cosine between the two feature vectors over images; in [-1, 1].
 
     Args:
         baseline: (images, features).
@@ -21,8 +127,9 @@ def cosine(baseline: Tensor, pruned: Tensor) -> float:
     return float(F.cosine_similarity(baseline.double(), pruned.double(), dim=1).mean())
 
 
+@similarity("cka")
 def cka(baseline: Tensor, pruned: Tensor) -> float:
-    """Linear centred kernel alignment (Kornblith et al., ICML 2019, eq. 4); in [0, 1].
+    """Compute linear centred kernel alignment (Kornblith et al., ICML 2019, eq. 4); in [0, 1].
 
     Blind to rotations and overall scale of the features. Computed from the images' Gram matrices,
     so the cost grows with the square of the number of images, not of features.
@@ -35,51 +142,9 @@ def cka(baseline: Tensor, pruned: Tensor) -> float:
     return float((grams[0] * grams[1]).sum())
 
 
-def variance(features: Tensor) -> float:
-    """Sum of squared deviations from the mean over images; features are (images, features)."""
-    deviations = (features - features.mean(dim=0)).square().sum(dtype=torch.float64)
-    return float(deviations.clamp(min=_TINY))
-
-
-def relative_error(baseline: Tensor, pruned: Tensor, of_baseline: float | None = None) -> float:
-    """Squared error relative to the baseline features' variance over images; 0 for equal ones.
-
-    Args:
-        baseline: (images, features).
-        pruned: the same shape.
-        of_baseline: the variance, if it is known.
-    """
-    error = (pruned - baseline).square().sum(dtype=torch.float64)  # inf where it overflows
-    return float(error) / (variance(baseline) if of_baseline is None else of_baseline)
-
-
-def mse(baseline: Tensor, pruned: Tensor) -> float:
-    """1 / (1 + e), e the squared error relative to the baseline features' variance; in (0, 1]."""
-    return 1.0 / (1.0 + relative_error(baseline.double(), pruned.double()))
-
-
-def discounted_mse(baseline: Tensor, pruned: Tensor, upstream_error: float = 1.0) -> float:
-    """Like :func:`mse`, with less weight on errors that the last third of the network inherits.
-
-    1 / (1 + e ((1 + c) / (i + c))^0.6) with c = 0.03: e is the relative squared error of the
-    features, i that of what enters the last third of the groups (:func:`relative_error`). In
-    logarithms this is 0.4 parts error at the end and 0.6 parts growth of the error in the last
-    third. A later repair refits every layer on what the pruned layers before it hand on, and so
-    takes back much of what they broke, but not what the last layers cannot express any more. For
-    how it was found and what it is worth see docs/fidelity.md; in (0, 1].
-
-    Args:
-        baseline: (images, features).
-        pruned: the same shape.
-        upstream_error: i; more than 1 counts as 1. With 1, where no such place is known, it is
-            ``mse``.
-    """
-    growth = ((1.0 + _FLOOR) / (min(upstream_error, 1.0) + _FLOOR)) ** _FORGIVEN
-    return 1.0 / (1.0 + relative_error(baseline.double(), pruned.double()) * growth)
-
-
+@similarity("kl", of_outputs=True)
 def kl(baseline: Tensor, pruned: Tensor) -> float:
-    """exp(-d), d the mean KL divergence of softened outputs from the baseline's; in (0, 1].
+    """Return exp(-d) of the mean KL divergence d of softened outputs; in (0, 1].
 
     Hinton et al. (2015) with temperature 4. Compares the networks' outputs, not their features.
 
@@ -94,8 +159,9 @@ def kl(baseline: Tensor, pruned: Tensor) -> float:
     return float(torch.exp(-divergence * temperature**2))
 
 
+@similarity("agreement", of_outputs=True)
 def agreement(baseline: Tensor, pruned: Tensor) -> float:
-    """Fraction of images on which both networks' largest outputs are the same; in [0, 1].
+    """Count the fraction of images on which the largest outputs are the same; in [0, 1].
 
     Outputs that are not finite agree with nothing.
 
@@ -105,19 +171,3 @@ def agreement(baseline: Tensor, pruned: Tensor) -> float:
     """
     same = baseline.argmax(dim=1) == pruned.argmax(dim=1)
     return float((same & torch.isfinite(pruned).all(dim=1)).double().mean())
-
-
-SIMILARITIES: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "discounted_mse": discounted_mse,
-    "mse": mse,
-    "cosine": cosine,
-    "cka": cka,
-    "kl": kl,
-    "agreement": agreement,
-}
-
-OF_OUTPUTS = frozenset({"kl", "agreement"})
-"""Similarities that compare the networks' outputs whatever modules are named."""
-
-WORST = {"cosine": -1.0, "cka": 0.0, "mse": 0.0, "discounted_mse": 0.0, "kl": 0.0, "agreement": 0.0}
-"""What a network whose features are not finite gets."""

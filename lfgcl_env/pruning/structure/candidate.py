@@ -1,21 +1,31 @@
-"""A candidate: one private copy of the baseline, re-cut for every strategy without a deepcopy."""
+"""A candidate: one private copy of the baseline, cut anew for every strategy without a deepcopy."""
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.pruning.repair.least_squares import LeastSquares
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Mean and biased variance of every BatchNorm's input, by module name."""
+
+
+class Solver(Protocol):
+    """Computes the weights of layers that lost input channels."""
+
+    def __contains__(self, layer: str) -> bool:
+        """Whether it has weights for a layer."""
+
+    def __call__(self, layer: str, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the weight (out, kept, ...) and bias (out,) for the inputs at ``kept``."""
 
 
 class Candidate:
@@ -29,9 +39,9 @@ class Candidate:
         layout: of the copy's 4-D weights, see :func:`fastest_layout`.
 
     Attributes:
-        solver: gives repaired weights to layers that lost input channels; None leaves them as
-            they are. To be set before the first strategy is installed.
-        followed_by: the BatchNorms that take over the bias of repaired layers without one.
+        solver: computes the weights of layers that lost input channels; None keeps the baseline's.
+            To be set before the first strategy is installed.
+        followed_by: for layers without a bias, the BatchNorm that takes over the solver's.
     """
 
     def __init__(
@@ -57,7 +67,7 @@ class Candidate:
             if isinstance(module, BATCH_NORMS)
         }
         self._modules = {name: self.network.get_submodule(name) for name in plan.layers}
-        # Told apart now: a depthwise convolution cut to one channel looks like any other.
+        # Before any cut: a depthwise convolution cut to one channel looks like any other.
         self._depthwise = {n for n, module in self._modules.items() if is_depthwise(module)}
         self._originals = {
             name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
@@ -65,12 +75,12 @@ class Candidate:
         }
         self._installed: dict[str, tuple[bytes, ...]] = {}
         self._means = {name: norm.running_mean for name, norm in self._norms.items()}
-        self.solver: LeastSquares | None = None
+        self.solver: Solver | None = None
         self.followed_by: dict[str, str] = {}
 
     @torch.inference_mode()
     def install(self, kept: Sequence[NDArray[np.int64]]) -> None:
-        """Cut every layer for the channels in ``kept``; layers already cut so are left alone.
+        """Cut every layer to the channels in ``kept``; layers that are cut so already stay.
 
         Args:
             kept: for each group, the indices of the channels that stay.
@@ -120,7 +130,7 @@ class Candidate:
         replace_tensor(module, key, tensor)
 
     def _shift_mean(self, layer: str, norm: str, mask: NDArray[np.bool_]) -> None:
-        """Let a BatchNorm's mean take the repaired bias of a layer that has none."""
+        """Subtract the solver's bias of a layer that has none from its BatchNorm's mean."""
         into = self.plan.layers[layer].into
         mean = self._means[norm]
         if into is None or mean is None or self._modules[layer].bias is not None:
@@ -136,7 +146,7 @@ class Candidate:
 
     @contextmanager
     def reestimating(self) -> Iterator[Statistics]:
-        """Let BatchNorms normalise by the statistics of the batch that runs through them.
+        """Normalise by the statistics of each batch inside the block, as BatchNorms in training.
 
         Yields:
             A dictionary that every forward pass inside the block fills with these statistics. The
@@ -153,7 +163,7 @@ class Candidate:
 
     @contextmanager
     def with_statistics(self, statistics: Statistics) -> Iterator[None]:
-        """Let BatchNorms use ``statistics`` instead of their running ones inside the block."""
+        """Use ``statistics`` instead of the BatchNorms' running ones inside the block."""
         before = {name: (n.running_mean, n.running_var) for name, n in self._norms.items()}
         try:
             for name, (mean, variance) in statistics.items():
@@ -183,7 +193,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @torch.inference_mode()
 def fastest_layout(network: nn.Module, example: Tensor) -> torch.memory_format:
-    """channels_last, which CPUs convolve fastest, unless the network cannot be run in it.
+    """Return channels_last, which CPUs convolve fastest, unless the network cannot be run in it.
 
     A network that flattens images with ``view`` works in the usual layout only.
 

@@ -1,4 +1,4 @@
-"""What of a network is pruned: traced, within the scope, and checked to be exact."""
+"""Which groups of a network are pruned: those in scope that can be cut exactly."""
 
 from dataclasses import replace
 
@@ -9,10 +9,14 @@ from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.pruning.structure.groups import Exclusion, Tracing, find_groups
 from lfgcl_env.pruning.structure.verification import without_wrong
 
-SCOPES = ("inner", "all")
+SCOPES: dict[str, str] = {
+    "inner": "leaves alone the groups that an addition couples, such as residual streams",
+    "all": "prunes every group that can be cut exactly",
+}
+"""Which groups are pruned, by name, and what that means."""
 
 
-def prunable(
+def find_prunable(
     network: nn.Module, example: Tensor, scope: str, layout: torch.memory_format
 ) -> Tracing:
     """Trace a network and keep the groups that are in scope and can be cut exactly.
@@ -20,7 +24,7 @@ def prunable(
     Args:
         network: in evaluation mode; not changed.
         example: inputs (images, channels, height, width).
-        scope: ``"inner"`` leaves out the groups that an addition couples, ``"all"`` keeps them.
+        scope: a name in :data:`SCOPES`.
         layout: that the network can be run in.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Real surgery: a physically smaller network, cut by Torch-Pruning on a copy."""
+"""Surgery: a physically smaller network, cut by Torch-Pruning on a copy."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def cut(
             :class:`~lfgcl_env.pruning.structure.groups.Tracing`.
 
     Returns:
-        The smaller network, in evaluation mode.
+        The smaller network, in evaluation mode, with parameters as trainable as the baseline's.
     """
     smaller = copy.deepcopy(network).eval()
     for part, inputs in parts.items():
@@ -41,7 +41,8 @@ def cut(
         graph = dependency_graph(smaller.get_submodule(part), inputs)
         for name, removed in mine:
             pruning_group(graph, smaller.get_submodule(name), removed).prune()
-    # One layout, the one that files have: a loaded network then computes bit by bit the same.
-    for parameter in smaller.parameters():
+    for parameter, original in zip(smaller.parameters(), network.parameters(), strict=True):
+        # One layout, the one that files have: a loaded network then computes bit by bit the same.
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        parameter.requires_grad_(original.requires_grad)
     return smaller

@@ -1,0 +1,80 @@
+"""Checks of single values that a type alone cannot express: budgets, shapes, devices."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Le
+
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+"""Seeds that Python, NumPy and PyTorch all take."""
+
+LARGEST_INPUT = 2**24
+"""Most numbers in one input of a network: 3 x 2048 x 2048 and some more."""
+
+
+def budget_range(budget: float | Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and highest budget of an episode; they are equal for a single budget.
+
+    >>> budget_range(0.5), budget_range([0.3, 0.8])
+    ((0.5, 0.5), (0.3, 0.8))
+    """
+    low, high = budget if isinstance(budget, Sequence) else (budget, budget)
+    return float(low), float(high)
+
+
+def check_budget(budget: float | Sequence[float]) -> float | tuple[float, float]:
+    """Return a budget as a float, or a range of budgets as a tuple.
+
+    Args:
+        budget: numbers above 0 and at most 1. The problem checks whether they can be reached.
+
+    Raises:
+        ValueError: if it is a range other than (low, high).
+    """
+    if not isinstance(budget, Sequence):
+        return float(budget)
+    if len(budget) != 2 or budget[0] > budget[1]:
+        raise ValueError(f"a range of budgets is (low, high) with low <= high, got {budget!r}")
+    return float(budget[0]), float(budget[1])
+
+
+def check_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return (channels, height, width) as a tuple.
+
+    Raises:
+        ValueError: if there are not three, or an input would be too large.
+    """
+    if shape is None:
+        return None
+    if len(shape) != 3 or math.prod(shape) > LARGEST_INPUT:
+        raise ValueError(
+            "input_shape must be (channels, height, width) with at most "
+            f"{LARGEST_INPUT:,} numbers in all, got {tuple(shape)}"
+        )
+    return tuple(shape)
+
+
+def check_device(device: str) -> str:
+    """Return the name of a device that tensors can be computed on.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
+    try:
+        probe = torch.ones(1, device=torch.device(device))
+        usable = bool((probe + probe).item() == 2)
+        reason = "it does not compute"
+    except Exception as error:  # every backend has its own
+        usable, reason = False, _first_line(error)
+    if not usable:
+        raise ValueError(
+            f"device {device!r} cannot be used ({reason}): choose 'cpu', or 'cuda' where PyTorch "
+            "finds a GPU"
+        )
+    return device
+
+
+def _first_line(error: Any) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0].split(". ")[0][:120]

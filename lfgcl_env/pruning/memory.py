@@ -1,0 +1,58 @@
+"""Memory of scored strategies, so that none is scored twice, and counts of those asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfgcl_env.pruning.evaluation import Evaluation
+
+Keep = tuple[int, ...]
+
+
+class Memory:
+    """Evaluations of one problem by strategy.
+
+    Args:
+        score: evaluates a strategy that is not remembered; int64, (groups,).
+    """
+
+    def __init__(self, score: Callable[[NDArray[np.int64]], Evaluation]) -> None:
+        self._score = score
+        self._evaluations: dict[Keep, Evaluation] = {}
+        self._open: list[set[Keep]] = []
+
+    def __contains__(self, keep: NDArray[np.int64]) -> bool:
+        return _key(keep) in self._evaluations
+
+    def evaluate(self, keep: NDArray[np.int64]) -> Evaluation:
+        """Look a strategy up or score it, and count it."""
+        key = _key(keep)
+        if key not in self._evaluations:
+            self._evaluations[key] = self._score(keep)
+        for counted in self._open:
+            counted.add(key)
+        return self._evaluations[key]
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Remember an evaluation made elsewhere, without counting it."""
+        self._evaluations[tuple(int(k) for k in evaluation.keep)] = evaluation
+
+    def clear(self) -> None:
+        """Drop all evaluations; counts go on."""
+        self._evaluations.clear()
+
+    @contextmanager
+    def count(self) -> Iterator[set[Keep]]:
+        """Collect the distinct strategies evaluated inside the block, looked-up ones included."""
+        counted: set[Keep] = set()
+        self._open.append(counted)
+        try:
+            yield counted
+        finally:
+            self._open = [other for other in self._open if other is not counted]
+
+
+def _key(keep: NDArray[np.int64]) -> Keep:
+    return tuple(int(k) for k in keep)

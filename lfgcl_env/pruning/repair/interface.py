@@ -1,0 +1,89 @@
+"""The interface of repairs that are cheap enough to run before every score, and their registry."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.pruning.moments.second_moments import Moments
+from lfgcl_env.pruning.structure.candidate import Candidate
+
+Features = list[list[Tensor]]
+"""Features per place and batch, see :class:`~lfgcl_env.pruning.score.features.FeatureReader`."""
+
+
+class Reader(Protocol):
+    """Reads features out of a network's forward passes."""
+
+    def reading(self, network: nn.Module) -> AbstractContextManager[Features]:
+        """Collect the features of every forward pass of ``network`` inside the block."""
+
+
+class Repair:
+    """A way to repair candidates. Its subclasses change what they need to; this one does nothing.
+
+    One object serves one problem. It is made without arguments, checks the network, prepares the
+    candidate once, and from then on runs it after every cut.
+
+    Attributes:
+        large_batches: whether statistics are taken of batches, which are better the larger they
+            are; otherwise batches are of the size that runs fastest.
+    """
+
+    large_batches = False
+
+    def check(self, network: nn.Module) -> None:
+        """Refuse a network that cannot be repaired so.
+
+        Raises:
+            ValueError: if it cannot; the message names a repair that can.
+        """
+
+    def prepare(self, candidate: Candidate, moments: Callable[[], Mapping[str, Moments]]) -> None:
+        """Change how a candidate is cut, before the first strategy is installed.
+
+        Args:
+            candidate: to be changed.
+            moments: returns the second moments of every layer whose inputs follow groups.
+        """
+
+    def run(self, candidate: Candidate, reader: Reader, batches: Sequence[Tensor]) -> Features:
+        """Run a candidate that has been cut on all images, and return its features as repaired."""
+        return run_plain(candidate.network, reader, batches)
+
+    def carry(self, candidate: Candidate, batches: Sequence[Tensor], smaller: nn.Module) -> None:
+        """Copy weights and statistics of a cut and repaired candidate into a network of its shape.
+
+        Args:
+            candidate: cut to the strategy.
+            batches: calibration images.
+            smaller: the compressed network; its tensors are overwritten.
+        """
+        smaller.load_state_dict(candidate.network.state_dict())
+
+
+REPAIRS: dict[str, type[Repair]] = {}
+"""Repairs that a problem can be scored with, by name; see :func:`repair`."""
+
+_Kind = TypeVar("_Kind", bound=type[Repair])
+
+
+def repair(name: str) -> Callable[[_Kind], _Kind]:
+    """Register a subclass of :class:`Repair` under a name in :data:`REPAIRS`."""
+
+    def register(kind: _Kind) -> _Kind:
+        REPAIRS[name] = kind
+        return kind
+
+    return register
+
+
+@torch.inference_mode()
+def run_plain(network: nn.Module, reader: Reader, batches: Sequence[Tensor]) -> Features:
+    """Run a network as it is and return its features."""
+    with reader.reading(network) as features:
+        for batch in batches:
+            network(batch)
+    return features

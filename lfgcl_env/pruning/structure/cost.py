@@ -1,0 +1,179 @@
+"""MACs and parameters of any strategy in closed form."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from lfgcl_env.pruning.structure.layers import Layer
+from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and linear layers for one input.
+        params: number of parameters.
+    """
+
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric may look at.
+
+    Attributes:
+        network: the baseline.
+        plan: its slice plan.
+        layers: its convolutions and linear layers.
+        other_macs: MACs of matrix products outside these layers, such as attention; constant.
+    """
+
+    network: nn.Module
+    plan: SlicePlan
+    layers: Sequence[Layer]
+    other_macs: int
+
+
+Count = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""From strategies (..., groups) to what they cost (...), int64; grows with every kept count."""
+
+Metric = Callable[[Measured], Count]
+
+METRICS: dict[str, Metric] = {}
+"""What a budget may count, by name; see :func:`metric`."""
+
+
+def metric(name: str) -> Callable[[Metric], Metric]:
+    """Register what a budget may count under a name in :data:`METRICS`."""
+
+    def register(function: Metric) -> Metric:
+        METRICS[name] = function
+        return function
+
+    return register
+
+
+class Products:
+    """A sum of products, each of a constant and two numbers affine in the kept channels.
+
+    Args:
+        groups: how many groups a strategy has.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self._groups = groups
+        self._terms: list[tuple[int, Dimension | int, Dimension | int]] = []
+
+    def add(self, factor: int, first: Dimension | int, second: Dimension | int = 1) -> None:
+        """Add a product of a constant and the sizes of two dimensions."""
+        self._terms.append((factor, first, second))
+
+    def finish(self) -> "Products":
+        """Turn the terms into matrices. To be called once, after the last :meth:`add`."""
+        fixed = 0
+        varying = []
+        for factor, *sizes in self._terms:
+            if any(isinstance(size, Dimension) for size in sizes):
+                varying.append((factor, *sizes))
+            else:
+                fixed += factor * int(sizes[0]) * int(sizes[1])  # type: ignore[arg-type]
+        self._constant = fixed
+        self._factors = np.array([term[0] for term in varying], dtype=np.int64)
+        self._first = self._affine([term[1] for term in varying])
+        self._second = self._affine([term[2] for term in varying])
+        return self
+
+    def _affine(
+        self, sizes: Sequence[Dimension | int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        shares = np.zeros((self._groups, len(sizes)))
+        fixed = np.zeros(len(sizes))
+        for column, size in enumerate(sizes):
+            if isinstance(size, Dimension):
+                shares[:, column] = size.shares
+                fixed[column] = size.fixed
+            else:
+                fixed[column] = size
+        return shares, fixed
+
+    def __call__(self, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sum up for many strategies at once; (..., groups) to (...)."""
+        # Sizes are small integers, exact in float64, whose matrix product is BLAS's; the products
+        # of sizes are taken in integers because they may exceed 2**53.
+        first = (keep @ self._first[0] + self._first[1]).astype(np.int64)
+        second = (keep @ self._second[0] + self._second[1]).astype(np.int64)
+        total: NDArray[np.int64] = (first * second) @ self._factors + self._constant
+        return total
+
+
+@metric("macs")
+def multiply_accumulates(measured: Measured) -> Count:
+    """Count multiply-accumulates for one input."""
+    products = Products(len(measured.plan.groups))
+    products.add(measured.other_macs, 1)
+    for layer in measured.layers:
+        slices = measured.plan.layers.get(layer.name)
+        out = (slices and slices.out) or layer.out_channels
+        into = (slices and slices.into) or layer.fan
+        products.add(layer.kernel * layer.positions, out, into)
+    return products.finish()
+
+
+@metric("params")
+def parameters(measured: Measured) -> Count:
+    """Count parameters; one that several modules share counts once."""
+    products = Products(len(measured.plan.groups))
+    counted: set[int] = set()
+    for name, module in measured.network.named_modules():
+        slices = measured.plan.layers.get(name)
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in counted:
+                continue
+            counted.add(id(parameter))
+            shape = tuple(parameter.shape)
+            rest = int(np.prod(shape[2:], dtype=np.int64))
+            out = (slices and slices.out) or (shape[0] if shape else 1)
+            into = (slices and slices.into) or (shape[1] if len(shape) > 1 else 1)
+            products.add(rest, out, into if len(shape) > 1 else 1)
+    return products.finish()
+
+
+class CostModel:
+    """Counts whatever a budget may count, for any strategy.
+
+    Args:
+        network: the baseline.
+        plan: its slice plan.
+        layers: its convolutions and linear layers, measured.
+        other_macs: MACs of matrix products outside these layers, such as attention; constant.
+
+    Attributes:
+        baseline: cost of the unpruned network.
+    """
+
+    def __init__(
+        self, network: nn.Module, plan: SlicePlan, layers: Sequence[Layer], other_macs: int = 0
+    ) -> None:
+        measured = Measured(network, plan, layers, other_macs)
+        self._counts = {name: made(measured) for name, made in METRICS.items()}
+        self._whole = np.array([group.channels for group in plan.groups], dtype=np.int64)
+        self.baseline = self(self._whole)
+
+    def __call__(self, keep: NDArray[np.int64]) -> Cost:
+        """Cost of keeping ``keep[g]`` channels of every group g; int64, (groups,)."""
+        return Cost(int(self._counts["macs"](keep)), int(self._counts["params"](keep)))
+
+    def many(self, keep: NDArray[np.int64], metric: str) -> NDArray[np.int64]:
+        """One metric of many strategies at once; ``keep`` is (..., groups), the result (...)."""
+        return self._counts[metric](keep)
+
+    def of_baseline(self, metric: str) -> int:
+        """One metric of the unpruned network."""
+        return int(self._counts[metric](self._whole))

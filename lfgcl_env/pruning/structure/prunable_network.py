@@ -1,0 +1,119 @@
+"""PrunableNetwork: everything about pruning a network that needs no images."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from lfgcl_env.networks import Baseline
+from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
+from lfgcl_env.pruning.structure.cost import Cost, CostModel
+from lfgcl_env.pruning.structure.groups import Exclusion, Group
+from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
+from lfgcl_env.pruning.structure.scope import find_prunable
+from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+from lfgcl_env.pruning.structure.surgery import cut
+
+_EXAMPLES = 2
+
+
+class PrunableNetwork:
+    """A trained network, its groups of channels, and how they are cut and counted.
+
+    Args:
+        baseline: the network; it is never changed.
+        scope: which groups are pruned, a name in
+            :data:`~lfgcl_env.pruning.structure.scope.SCOPES`.
+
+    Raises:
+        ValueError: for an unknown scope, or a network in which nothing can be pruned.
+
+    Attributes:
+        baseline: the network to be pruned.
+        groups: what a strategy has one entry for, in the order of the network's modules.
+        excluded: what is not pruned, and why.
+        layers: the baseline's convolutions and linear layers in order of use.
+        layout: memory layout of images and 4-D weights in which the network runs fastest.
+        parts: for every part of the network that was traced by itself (``""``: the whole), the
+            inputs that it was traced with.
+        followed_by: for layers whose output goes into a BatchNorm and nowhere else, its name.
+        plan: which positions of every layer follow which group.
+        cost_model: counts MACs and parameters of any strategy.
+        channels: channels of every group, read-only; int64, (groups,).
+
+    >>> from lfgcl_env.networks import load_baseline
+    >>> network = PrunableNetwork(load_baseline("resnet20", "random"))
+    >>> len(network.groups), network.channels.tolist(), network.baseline_cost.macs
+    (9, [16, 16, 16, 32, 32, 32, 64, 64, 64], 40551040)
+    """
+
+    def __init__(self, baseline: Baseline, scope: str = "inner") -> None:
+        self.baseline = baseline
+        module = baseline.network
+        noise = torch.Generator().manual_seed(0)
+        example = torch.randn(_EXAMPLES, *baseline.input_shape, generator=noise)
+        example = example.to(next(module.parameters(), example))
+        self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
+        self.layout = fastest_layout(module, example)
+        tracing = find_prunable(module, example, scope, self.layout)
+        self.groups: tuple[Group, ...] = tracing.groups
+        self.excluded: tuple[Exclusion, ...] = tracing.excluded
+        self.parts, self.followed_by = tracing.parts, tracing.followed_by
+        self.plan = SlicePlan(module, self.groups)
+        other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
+        self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
+        self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
+        self.channels.flags.writeable = False
+
+    @property
+    def baseline_cost(self) -> Cost:
+        """Cost of the unpruned network."""
+        return self.cost_model.baseline
+
+    def cost(self, strategy: ArrayLike) -> Cost:
+        """Count MACs and parameters of a strategy, in closed form.
+
+        Raises:
+            ValueError: if it is no strategy of this network.
+        """
+        return self.cost_model(self.check_strategy(strategy))
+
+    def check_strategy(self, strategy: ArrayLike) -> NDArray[np.int64]:
+        """Return a strategy as int64, (groups,).
+
+        Raises:
+            ValueError: if it has another shape, or counts that a group cannot keep.
+        """
+        try:
+            keep = np.asarray(strategy)
+        except (ValueError, TypeError, RuntimeError):
+            keep = np.empty(0, dtype=object)
+        real = np.issubdtype(keep.dtype, np.integer) or np.issubdtype(keep.dtype, np.floating)
+        if keep.shape != self.channels.shape or not real:
+            raise ValueError(
+                f"a strategy holds one count of kept channels for each of the {len(self.groups)} "
+                f"groups, got {keep.dtype} of shape {keep.shape}"
+            )
+        allowed = np.isfinite(keep) & (keep >= 1) & (keep <= self.channels)
+        whole = np.where(allowed, keep, 0).astype(np.int64)
+        wrong = np.flatnonzero(~allowed | (whole != keep))
+        if len(wrong):
+            group = self.groups[wrong[0]]
+            raise ValueError(
+                f"group {group.name} can keep 1 to {group.channels} channels, got {keep[wrong[0]]}"
+            )
+        return whole
+
+    def cut(self, kept: list[NDArray[np.int64]]) -> nn.Module:
+        """Return a physically smaller copy, cut by Torch-Pruning and not repaired.
+
+        Args:
+            kept: for each group, the indices of the channels that stay.
+        """
+        return cut(self.baseline.network, self.groups, kept, self.parts)
+
+    def candidate(self, device: torch.device | str = "cpu") -> Candidate:
+        """Return a new candidate, which is the whole network until a strategy is installed."""
+        candidate = Candidate(self.baseline.network, self.plan, device=device, layout=self.layout)
+        candidate.followed_by = self.followed_by
+        return candidate
