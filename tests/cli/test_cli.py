@@ -183,7 +183,6 @@ def test_a_run_begins_from_another_and_resumes_from_anywhere(tmp_path, monkeypat
 
 
 @pytest.mark.data("CIFAR10", "resnet20")
-@pytest.mark.slow
 def test_evaluate_on_cifar10(tmp_path, capsys):
     search = ["--agent", "random", "--evaluations", "2", "--num-images", "32"]
     search += ["--shortlist", "2", "--repair-images", "32"]
@@ -354,7 +353,6 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
     assert len(RunFolder(out).records()) == scored + 1
 
 
-@pytest.mark.slow
 def test_a_shortlist_is_repaired_on_other_images_and_its_winner_kept(tmp_path, capsys):
     out = tmp_path / "run"
     assert prune(out, "--shortlist", "2", "--repair-images", "8") == 0
