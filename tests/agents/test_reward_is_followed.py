@@ -21,7 +21,7 @@ BASELINES = {
     "amc": lambda env, seed: amc.AMCAgent(
         env, seed, amc.Arguments(hidden=32, warm_up=10, actor_learning_rate=1e-3)
     ),
-    "eagleeye": eagleeye.make,
+    "eagleeye": eagleeye.EagleEyeAgent,  # with any repair
     "gnn_rl": partial(gnn_rl.make, n_steps=20, batch_size=20, n_epochs=4),
     "legr": legr.make,
 }
@@ -47,17 +47,16 @@ def priced(evaluation, channels):
 
 
 @cache
-def shared(id, repair):
+def shared(id):
     reward = {"reward": "similarity"} if id == "AMC-v0" else {}
-    return env_of(redundant().eval(), id=id, budget=BUDGET, repair=repair, **reward)
+    return env_of(redundant().eval(), id=id, budget=BUDGET, **reward)
 
 
 def searched(name, wrapper=lambda env: env):
     """What a search with an agent keeps, and what the agent predicts afterwards."""
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
-    base = shared("AMC-v0" if name == "amc" else "LFGCL-v0",
-                  "batchnorm" if name == "eagleeye" else "least_squares")  # fmt: skip
+    base = shared("AMC-v0" if name == "amc" else "LFGCL-v0")
     env = wrapper(base)
     factory = BASELINES.get(name) or find_agent(name)
     result = run_search(env, factory, EVALUATIONS.get(name, 20))
