@@ -7,6 +7,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le
 
+from lfgcl_env.edge.schema import check_value
+
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 """Seeds that Python, NumPy and PyTorch all take."""
 
@@ -41,6 +43,24 @@ def check_budget(budget: float | Sequence[float]) -> float | tuple[float, float]
     if len(budget) != 2 or budget[0] > budget[1]:
         raise ValueError(f"a range of budgets is (low, high) with low <= high, got {budget!r}")
     return float(budget[0]), float(budget[1])
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as a Python integer.
+
+    Raises:
+        ValueError: if NumPy or PyTorch would not take it.
+    """
+    return int(check_value(seed, Seed, "seed", "a whole number from 0 to 4,294,967,295"))
+
+
+def check_count(count: int, what: str) -> int:
+    """Return a number of images as a Python integer.
+
+    Raises:
+        ValueError: if it is no positive whole number.
+    """
+    return int(check_value(count, Size, what, "a whole number of at least 1"))
 
 
 def check_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.schema import check_value, short
-from lfgcl_env.edge.value_checks import LARGEST_INPUT, Seed, Size, first_line
+from lfgcl_env.edge.value_checks import LARGEST_INPUT, Size, check_seed, first_line
 from lfgcl_env.networks.builders import (
     TORCHVISION,
     call_builder,
@@ -123,7 +123,7 @@ def build_baseline(
     See :func:`load_baseline`, whose own arguments cannot be among those of the builder.
     """
     check_value(weights, str | os.PathLike, "weights", "a word or a path")
-    check_value(seed, Seed, "seed", "a whole number from 0 to 4,294,967,295")
+    check_seed(seed)
     weights, arguments = os.fspath(weights), dict(arguments)
     given = as_normalization(normalization)
     if isinstance(network, nn.Module):

@@ -89,6 +89,8 @@ def test_agents_and_rewards_of_a_record_are_code_too(option, here, capsys):
     given = {"agent": "own_code:make", "reward": "own_code:bias"}[option]
     options = [f"--{option}", given]
     assert prune("run", *options, evaluations=1) == 0
+    name = {"agent": "discounted_mse similarity", "reward": "own_code:bias"}[option]
+    assert f"the best has {name} " in capsys.readouterr().out
     del sys.modules["own_code"]
     (here / "ran").unlink()
     resume = ["prune", "--resume", "--out", "run", "--evaluations", "2"]

@@ -1,4 +1,4 @@
-"""PruningProblem: scores are deterministic, remembered and counted; bad input is refused at once."""
+"""PruningProblem: scores are deterministic, remembered and counted; bad input is refused."""
 
 import inspect
 import json

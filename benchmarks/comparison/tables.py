@@ -4,13 +4,16 @@ import csv
 import io
 from collections.abc import Sequence
 
-from rows import BEFORE, Row
+from study import Fields, markdown_table
+
+CRITERION = "obs"
+"""The usual order of channels."""
 
 EARLY = 100
 """Evaluations of the smaller of both numbers in a network's table."""
 
 SEEDS = 3
-"""Fewest of them that a mean is called the best of."""
+"""A mean over fewer seeds is not shown as the best of its column."""
 
 LAYERWISE, GLOBAL = "layer by layer", "globally"
 
@@ -21,19 +24,19 @@ CROSSED = {
     "AMC-accuracy": (LAYERWISE, "accuracy"),
     "AMC": (LAYERWISE, "accuracy, as published"),
 }
-"""Who decides and what is rewarded, by environment."""
+"""How decisions are made and what is rewarded, by environment."""
 
 
-def overview(networks: Sequence[tuple[str, list[Row], int]]) -> str:
-    """All networks and budgets in one table: top-1 / similarity.
+def overview(networks: Sequence[tuple[str, list[Fields], int]]) -> str:
+    """Return all networks and budgets in one table: top-1 / similarity.
 
-    The first network's middle budget decides the order, and is where seconds were measured. The
-    highest numbers of a column are bold, among those of several seeds.
+    The order and the seconds are those of the first network's middle budget. The highest numbers of
+    a column are bold, among those of several seeds.
 
     Args:
-        networks: names, rows of their tables, and evaluations that these are about.
+        networks: name, summaries and evaluations of each.
     """
-    columns: list[tuple[str, dict[str, Row], str]] = []
+    columns: list[tuple[str, dict[str, Fields], str]] = []
     for network, table, evaluations in networks:
         for budget in sorted({row["budget"] for row in table}, reverse=True):
             here = {_named(row): row for row in table if row["budget"] == budget}
@@ -57,11 +60,11 @@ def overview(networks: Sequence[tuple[str, list[Row], int]]) -> str:
                 took,
             ]
         )
-    return _rows_of([heads, *cells]) + "\n"
+    return markdown_table(heads, cells) + "\n"
 
 
-def _pair(here: dict[str, Row], method: str, last: str) -> str:
-    """Top-1 and similarity, the column's highest ones bold."""
+def _pair(here: dict[str, Fields], method: str, last: str) -> str:
+    """Top-1 and similarity; the column's highest are bold."""
     if method not in here:
         return ""
 
@@ -74,13 +77,13 @@ def _pair(here: dict[str, Row], method: str, last: str) -> str:
     return f"{text('top1', 2)} / {text('similarity', 3)}"
 
 
-def _counts(row: Row) -> bool:
-    """Whether a row is of seeds enough to be called best; what searches nothing needs one."""
+def _counts(row: Fields) -> bool:
+    """Whether a summary has enough seeds to be shown as best; without a search one is enough."""
     return bool(row["seeds"] >= SEEDS or row["evaluations"] == 1)
 
 
-def markdown(network: str, table: list[Row], quoted: list[Row], evaluations: int) -> str:
-    """The comparison, what is quoted, and global or layerwise by similarity or accuracy."""
+def markdown(network: str, table: list[Fields], quoted: list[Fields], evaluations: int) -> str:
+    """Return a network's page: the comparison, quoted results, global against layerwise."""
     last = str(evaluations)
     heads = [
         "MACs", "method", "seeds", "evaluations", "MACs kept", "similarity",
@@ -108,27 +111,27 @@ def markdown(network: str, table: list[Row], quoted: list[Row], evaluations: int
         name = f"{row['method']} ({row['paper']}; {tuned}) *quoted*"
         kept = f"{row['macs_ratio']:.1%}"
         cells.append(["", name, "", "", kept, "", "", f"{row['top1']:.2f}", "", ""])
-    parts = [f"# {network}", _rows_of([heads, *cells])]
+    parts = [f"# {network}", markdown_table(heads, cells)]
     if quoted:
         parts.append("*quoted*: as published, on other baselines; the CSV says where it was read.")
     if crossed := two_by_two(table, last):
         parts.append("Who decides and what is rewarded: top-1 after " + last)
-        parts.append(_rows_of(crossed))
+        parts.append(markdown_table(crossed[0], crossed[1:]))
     return "\n\n".join(parts) + "\n"
 
 
-def _named(row: Row) -> str:
-    """A method, with the order of channels where it has its own."""
-    own = row["criterion"] != BEFORE["criterion"]
+def _named(row: Fields) -> str:
+    """Return a method's name, with the order of channels where it has its own."""
+    own = row["criterion"] != CRITERION
     return f"{row['method']}, {row['criterion']} order" if own else str(row["method"])
 
 
-def two_by_two(table: list[Row], last: str) -> list[list[str]]:
-    """Cells of a table: who decides, by which agent, and what it is rewarded with.
+def two_by_two(table: list[Fields], last: str) -> list[list[str]]:
+    """Return heads and cells of a table: how decisions are made, by which agent, for which reward.
 
-    Agents that ran in one environment only tell nothing, unless it is one of the rivals'.
+    Agents that ran in ``LFGCL`` alone are left out: there is nothing to compare them with.
     """
-    found: dict[tuple[float, str, str], dict[str, Row]] = {}
+    found: dict[tuple[float, str, str], dict[str, Fields]] = {}
     for row in table:
         if row["environment"] in CROSSED:
             who, reward = CROSSED[row["environment"]]
@@ -143,11 +146,6 @@ def two_by_two(table: list[Row], last: str) -> list[list[str]]:
     return [["MACs", "who decides", *rewards], *cells] if cells else []
 
 
-def _rows_of(cells: list[list[str]]) -> str:
-    head, *body = [f"| {' | '.join(line)} |" for line in cells]
-    return "\n".join([head, "|---" * len(cells[0]) + "|", *body])
-
-
 def _cell(found: dict[str, float] | None, digits: int) -> str:
     if not found:
         return ""
@@ -157,8 +155,8 @@ def _cell(found: dict[str, float] | None, digits: int) -> str:
     return text
 
 
-def comma_separated(table: list[Row], quoted: list[Row], evaluations: int) -> str:
-    """The same as CSV, intervals in columns of their own."""
+def comma_separated(table: list[Fields], quoted: list[Fields], evaluations: int) -> str:
+    """Return the comparison as CSV, intervals in columns of their own."""
     last = str(evaluations)
     names = [
         "source", "budget", "method", "environment", "kind", "criterion", "seeds", "evaluations",

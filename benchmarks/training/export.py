@@ -1,4 +1,4 @@
-"""Trained weights in half precision, with a model card, as the package ships them."""
+"""Writing trained weights in half precision, with a model card, as the package ships them."""
 
 import json
 from dataclasses import asdict
@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import provenance
 from safetensors.torch import save
 from torch import Tensor
-from training import CLASSES, Recipe
 
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.images import load_test_set, top1
 from lfgcl_env.networks import PUBLISHED, build_network
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict, state_sha256
+from lfgcl_env.runs.provenance import provenance
+from training.recipe import CLASSES, Recipe
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
 
     Args:
         weights: of the trained network.
-        recipe: that they were trained with.
+        recipe: how they were trained.
         folder: where the two files go.
         facts: about the training, for the card.
 
@@ -32,7 +32,7 @@ def export(
         The card. Its accuracy is that of the half-precision weights, read back from the file.
 
     Raises:
-        ValueError: if the weights have values that half precision does not have.
+        ValueError: if a weight is out of half precision's range.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.network}_{recipe.data.lower()}.safetensors"
@@ -73,7 +73,7 @@ def export(
 
 
 def default_precision(device: torch.device) -> str:
-    """``bf16`` where the device computes with it natively, else ``fp32``."""
+    """Return ``bf16`` where the device supports it natively, else ``fp32``."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     try:

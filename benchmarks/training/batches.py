@@ -1,11 +1,11 @@
-"""Augmented training batches: made on the device, and the same at every time they are asked for."""
+"""Augmented training batches: made on the device, and reproducible."""
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lfgcl_env.images.datasets import Split
+from lfgcl_env.networks import Normalization
 
 PADDING = 4  # pixels on every side, reflected; a crop of the old size is taken from it
 
@@ -13,11 +13,11 @@ PADDING = 4  # pixels on every side, reflected; a crop of the old size is taken 
 class TrainingImages:
     """Images on a device, of which every batch is a function of seed, epoch and position.
 
-    No random state goes on from batch to batch, so that training can go on anywhere.
+    No random state is carried from batch to batch, so that training can be resumed at any step.
 
     Args:
         split: pixels (images, channels, height, width), uint8, and labels (images,), int64.
-        batch_size: images of a batch; what is left at the end of an epoch waits for another one.
+        batch_size: images of a batch; an incomplete batch at the end of an epoch is left out.
         seed: of order, crops and flips.
         device: where the images lie and batches are made.
 
@@ -28,7 +28,7 @@ class TrainingImages:
     def __init__(self, split: Split, batch_size: int, seed: int, device: torch.device) -> None:
         count, _, height, width = split.pixels.shape
         if count < batch_size:
-            raise ValueError(f"{count} images are less than one batch of {batch_size}")
+            raise ValueError(f"{count} images are fewer than one batch of {batch_size}")
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -39,7 +39,7 @@ class TrainingImages:
         self._labels = split.labels.to(device)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Return the number of batches of an epoch."""
         return len(self._labels) // self._batch_size
 
     def batch(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class TrainingImages:
 
 
 def held_out(split: Split, count: int, subset: int | None, seed: int) -> tuple[Split, Split]:
-    """Split training images into those to train on and those to watch the training with.
+    """Split training images into those to train on and those to measure accuracy on.
 
     Args:
         split: all training images.
@@ -99,13 +99,17 @@ def normalized(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (inputs - 255 * mean) / (255 * std)
 
 
-def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of softened outputs (Hinton et al., 2015), times T squared."""
-    student = F.log_softmax(logits / temperature, 1)
-    target = F.log_softmax(teacher / temperature, 1)
-    return F.kl_div(student, target, log_target=True, reduction="batchmean") * temperature**2
+def normalization_constants(
+    normalization: Normalization, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, both (channels, 1, 1)."""
+    mean, std = (
+        torch.tensor(values, device=device)[:, None, None]
+        for values in (normalization.mean, normalization.std)
+    )
+    return mean, std
 
 
 def _draw(*key: int) -> np.random.Generator:
-    """A generator for one purpose: the second number says which, and is never 0."""
+    """Return a generator for one purpose: the second number says which, and is never 0."""
     return np.random.default_rng(np.random.SeedSequence(key))

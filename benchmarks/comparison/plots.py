@@ -1,4 +1,4 @@
-"""Plots of a comparison: top-1 of everybody, and against what it costs; curves; what is kept."""
+"""Plots of a comparison: top-1 of all methods and against its cost; curves; channels kept."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,28 +6,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401 - baselines are found by it
 import numpy as np
-from contestants import AGENTS, BASELINES
 from lfgcl_env.baselines.quoted import QUOTED
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from rows import Row, interval, label, results_file, seconds
+from study import Fields, interval
 
+from comparison.methods import AGENTS, BASELINES
+from comparison.records import label, results_file, seconds
 from lfgcl_env.edge.files import write_png
 from lfgcl_env.pruning import PruningProblem
 
 POINTS_BELOW = 25
-"""Top-1 so far below the best is cut off: some ways to prune leave nothing."""
+"""Top-1 so many points below the best is cut off."""
 
 COLOURS = 10
-"""As many contestants can be told apart by colour."""
+"""So many methods can be distinguished by colour."""
 
 HIGHLIGHTED = (
     "lfgcl", "allocation", "random", "uniform", "amc (AMC-similarity)", "amc", "cma_es", "ddpg",
     "legr", "l1",
 )  # fmt: skip
-"""Drawn in colour where there are more contestants than colours, besides people's own agents."""
+"""Drawn in colour where there are more methods than colours, after users' own agents."""
 
 OTHERS = "others"
 
@@ -41,13 +41,13 @@ class Plots:
 
     Attributes:
         network: its name.
-        rows: the runs.
+        records: of its runs.
         problem: the network's groups and costs.
-        evaluations: of which the accuracy is shown.
+        evaluations: after which the accuracy is shown.
     """
 
     network: str
-    rows: list[Row]
+    records: list[Fields]
     problem: PruningProblem
     evaluations: int
 
@@ -55,7 +55,7 @@ class Plots:
         """Draw all plots to a folder, and yield the files written."""
         stem = results_file(folder, self.network).with_suffix("")
         plots: dict[str, Callable[[], Figure]] = {
-            "top1": self.everybody,
+            "top1": self.all_methods,
             "macs": self.against_macs,
             "evaluations": self.against_evaluations,
             "seconds": self.against_seconds,
@@ -66,8 +66,8 @@ class Plots:
             path = stem.with_name(f"{stem.name}_{name}.png")
             yield write_png(path, plot())
 
-    def everybody(self) -> Figure:
-        """Top-1 of every contestant with its interval, in the order of the middle budget's."""
+    def all_methods(self) -> Figure:
+        """Draw top-1 of every method with its interval, in the order of the middle budget."""
         budgets = list(self._by_budget)
         size = (1.6 + 3.2 * len(budgets), 0.9 + 0.2 * len(self._names))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
@@ -95,9 +95,9 @@ class Plots:
         return figure
 
     def against_macs(self) -> Figure:
-        """Top-1 against the fraction of MACs kept; quoted results as crosses."""
+        """Draw top-1 against the fraction of MACs kept; quoted results as crosses."""
         figure, (axes,) = _figure(1)
-        for name, mine in _by(self.rows):
+        for name, mine in _by(self.records):
             points: Points = []
             for budget in sorted({r["budget"] for r in mine}):
                 found = [r["tested"][self._last] for r in mine if r["budget"] == budget]
@@ -119,16 +119,16 @@ class Plots:
         return _with_legend(figure)
 
     def against_evaluations(self) -> Figure:
-        """Top-1 of the best strategy after so many evaluations, for every budget."""
+        """Draw top-1 of the best strategy after so many evaluations, for every budget."""
 
-        def points(mine: list[Row]) -> Points:
-            if all(r["evaluations"] == 1 for r in mine):
+        def points(mine: list[Fields]) -> Points:
+            if all(r["scored"] == 1 for r in mine):
                 counts = list(mine[0]["tested"])[-1:]
             else:
                 counts = [c for c in mine[0]["tested"] if all(c in r["tested"] for r in mine)]
             return [
                 (
-                    float(np.median([min(int(c), r["evaluations"]) for r in mine])),
+                    float(np.median([min(int(c), r["scored"]) for r in mine])),
                     [r["tested"][c]["top1"] for r in mine],
                 )
                 for c in counts
@@ -137,16 +137,16 @@ class Plots:
         return self._panels(points, "evaluations")
 
     def against_seconds(self) -> Figure:
-        """Top-1 against the time of the whole search, for every budget."""
+        """Draw top-1 against the time of the whole search, for every budget."""
 
-        def points(mine: list[Row]) -> Points:
+        def points(mine: list[Fields]) -> Points:
             took = float(np.median([seconds(r, self.evaluations) for r in mine]))
             return [(max(took, 0.05), [r["tested"][self._last]["top1"] for r in mine])]
 
         return self._panels(points, "seconds of search")
 
     def curves(self) -> Figure:
-        """Best similarity against evaluations, for every budget."""
+        """Draw the best similarity against evaluations, for every budget."""
         figure, panels = _figure(len(self._by_budget))
         for axes, (budget, here) in zip(panels, self._by_budget.items(), strict=True):
             for name, mine in _by(here):
@@ -159,13 +159,13 @@ class Plots:
         return _with_legend(figure)
 
     def channels(self) -> Figure:
-        """Fraction of channels kept in every group, mean over seeds; the highest top-1 above."""
+        """Draw the mean fraction of channels kept in every group; the best method at the top."""
         groups = [group.name for group in self.problem.groups]
         size = (3 + 0.3 * len(groups) * len(self._by_budget), 2 + 0.22 * len(self._names))
         figure = Figure(figsize=size, dpi=120, layout="constrained")
         panels = figure.subplots(1, len(self._by_budget), squeeze=False)[0]
-        for axes, (budget, rows) in zip(panels, self._by_budget.items(), strict=True):
-            here = sorted(_by(rows), key=lambda pair: -self._top1(pair[1])["iqm"])
+        for axes, (budget, records) in zip(panels, self._by_budget.items(), strict=True):
+            here = sorted(_by(records), key=lambda pair: -self._top1(pair[1])["iqm"])
             kept = [
                 np.mean([r["tested"][self._last]["keep"] for r in mine], axis=0)
                 / self.problem.channels
@@ -178,8 +178,8 @@ class Plots:
         figure.colorbar(image, ax=panels, label="fraction of channels kept")
         return figure
 
-    def _panels(self, points: Callable[[list[Row]], Points], what: str) -> Figure:
-        """Top-1 against something, a panel for every budget."""
+    def _panels(self, points: Callable[[list[Fields]], Points], what: str) -> Figure:
+        """Draw top-1 against something, a panel for every budget."""
         figure, panels = _figure(len(self._by_budget))
         for axes, (budget, here) in zip(panels, self._by_budget.items(), strict=True):
             for name, mine in _by(here):
@@ -190,7 +190,7 @@ class Plots:
         return _with_legend(figure)
 
     def _line(self, axes: Any, name: str, points: Points) -> None:
-        """A contestant's line, of one colour in all panels, with the bootstrap interval."""
+        """Draw a method's line, of one colour in all panels, with the bootstrap interval."""
         x = [place for place, _ in points]
         found = [interval(values) for _, values in points]
         middle = [f["iqm"] for f in found]
@@ -211,8 +211,8 @@ class Plots:
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
-    def _top1(self, rows: list[Row]) -> dict[str, float]:
-        return interval([r["tested"][self._last]["top1"] for r in rows])
+    def _top1(self, records: list[Fields]) -> dict[str, float]:
+        return interval([r["tested"][self._last]["top1"] for r in records])
 
     def _colour(self, name: str) -> Any:
         colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
@@ -223,38 +223,38 @@ class Plots:
         return str(self.evaluations)
 
     @cached_property
-    def _by_budget(self) -> dict[float, list[Row]]:
-        """Runs by budget, the highest first: a panel each."""
-        budgets = sorted({r["budget"] for r in self.rows}, reverse=True)
-        return {budget: [r for r in self.rows if r["budget"] == budget] for budget in budgets}
+    def _by_budget(self) -> dict[float, list[Fields]]:
+        """Records by budget, the highest first: a panel each."""
+        budgets = sorted({r["budget"] for r in self.records}, reverse=True)
+        return {budget: [r for r in self.records if r["budget"] == budget] for budget in budgets}
 
     @cached_property
     def _names(self) -> list[str]:
-        return sorted({label(r) for r in self.rows})
+        return sorted({label(r) for r in self.records})
 
     @cached_property
     def _coloured(self) -> list[str]:
-        """All, if that many can be told apart; else people's own agents, and those most told of."""
+        """All, if there are colours enough; else users' own agents, and ``HIGHLIGHTED``."""
         if len(self._names) <= COLOURS:
             return self._names
-        own = {label(r) for r in self.rows if r["agent"] not in (*AGENTS, *BASELINES)}
-        told = [name for name in HIGHLIGHTED if name in self._names]
-        return [*sorted(own), *told][:COLOURS]
+        own = {label(r) for r in self.records if r["agent"] not in (*AGENTS, *BASELINES)}
+        usual = [name for name in HIGHLIGHTED if name in self._names]
+        return [*sorted(own), *usual][:COLOURS]
 
 
 def _limit(axes: Any) -> None:
-    """Show all that was drawn, down to ``POINTS_BELOW`` the best."""
+    """Show all points down to ``POINTS_BELOW`` the best."""
     drawn = [float(y) for line in axes.lines for y in line.get_ydata()]
     low = max(min(drawn), max(drawn) - POINTS_BELOW)
     axes.set_ylim(low - 1, max(drawn) + 1)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _by(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Runs by contestant, in the order of the names."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(label(row), []).append(row)
+def _by(records: Sequence[Fields]) -> list[tuple[str, list[Fields]]]:
+    """Return records by method, in the order of the names."""
+    found: dict[str, list[Fields]] = {}
+    for record in records:
+        found.setdefault(label(record), []).append(record)
     return sorted(found.items(), key=lambda item: item[0])
 
 
@@ -264,7 +264,7 @@ def _figure(panels: int) -> tuple[Figure, Any]:
 
 
 def _with_legend(figure: Figure) -> Figure:
-    """With all that any panel shows."""
+    """Add a legend of the lines of all panels."""
     shown = [axes.get_legend_handles_labels() for axes in figure.axes]
     lines = {name: line for lines, names in shown for line, name in zip(lines, names, strict=True)}
     names = sorted(lines, key=lambda name: (name == OTHERS, name))

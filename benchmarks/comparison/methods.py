@@ -1,11 +1,11 @@
-"""Who can be compared, and where each of them applies."""
+"""The methods that can be compared, and the environments to which each applies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import checkout  # noqa: F401 - baselines are found by it
 from lfgcl_env.baselines import global_threshold, soft_filter
 from lfgcl_env.baselines import uniform_ratios as uniform
+from study import agent_version
 
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.search.protocol import AgentFactory, find_agent
@@ -27,14 +27,14 @@ AGENTS = (
     "ppo",
     "gaussian_process",
 )
-"""Agents of this package, the most interesting first; any other that ``lfgcl prune`` takes, too."""
+"""Agents of this package, the most interesting first; ``lfgcl prune`` also takes others."""
 
 STRATEGIES: dict[str, Callable[..., Any]] = {
     "uniform": uniform.strategy,
     **{name: getattr(global_threshold, name) for name in ("l1", "l2", "fpgm", "bn_scale", "hrank")},
     "soft_filter": soft_filter.strategy,
 }
-"""Baselines that take no search: from a problem to a strategy. One seed is enough for them."""
+"""Baselines without a search: from a problem to a strategy. One seed is enough for them."""
 
 SEARCHES = {
     "legr": "lfgcl_env.baselines.legr:make",
@@ -47,11 +47,14 @@ SEARCHES = {
 
 BASELINES = (*STRATEGIES, *SEARCHES)
 
-OWN: dict[str, dict[str, str]] = {
+_MODULES = {"allocation": "lfgcl_env.agents.allocation_search:make"} | SEARCHES
+"""Names that are not those of ``lfgcl prune --agent``."""
+
+OWN_ARGUMENTS: dict[str, dict[str, str]] = {
     "soft_filter": {"criterion": soft_filter.CRITERION},
     "eagleeye": {"repair": "batchnorm"},
 }
-"""What a method is not itself without: the order of channels, the repair before scoring."""
+"""Arguments of the environment that are part of a method."""
 
 _LAYERWISE_ONLY = ("amc_executed",)
 _GLOBAL_ONLY = (
@@ -61,9 +64,9 @@ _GLOBAL_ONLY = (
 
 
 def applies(name: str, environment: str) -> bool:
-    """Whether a contestant can be run on an environment.
+    """Return whether a method can be run on an environment.
 
-    Strategies without a search see no reward: they stand beside the environment without labels.
+    Strategies without a search see no reward: they run on the environment without labels alone.
     """
     layerwise = environment.startswith("AMC")
     if name in STRATEGIES:
@@ -72,16 +75,23 @@ def applies(name: str, environment: str) -> bool:
 
 
 def factory(name: str) -> AgentFactory:
-    """What makes the agent of this name.
+    """Return the factory of the agent of this name.
 
     Raises:
         ValueError: if there is none.
         ImportError: if its package is missing.
     """
-    return find_agent(SEARCHES.get(name, name))
+    return find_agent(_MODULES.get(name, name))
 
 
-def check_names(agents: list[str], baselines: list[str]) -> None:
+def version(name: str) -> str:
+    """Return the version of a method's code, see :func:`study.agent_version`."""
+    if name in STRATEGIES:
+        return agent_version(STRATEGIES[name].__module__)
+    return agent_version(_MODULES.get(name, name))
+
+
+def check_names(agents: Sequence[str], baselines: Sequence[str]) -> None:
     """Refuse unknown names before anything runs.
 
     Raises:
@@ -90,9 +100,6 @@ def check_names(agents: list[str], baselines: list[str]) -> None:
     """
     for name in baselines:
         check_choice(name, BASELINES, "baseline")
-    for name in agents:
+    for name in (*agents, *baselines):
         if name not in STRATEGIES:
-            factory(name)
-    for name in baselines:
-        if name in SEARCHES:
             factory(name)
