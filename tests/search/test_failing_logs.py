@@ -28,7 +28,7 @@ class Full(io.StringIO):
 class FullLater(Full):
     """A stream whose disk is full after the first writes."""
 
-    left = 5
+    left = 2
 
     def write(self, text):
         self.left -= 1
