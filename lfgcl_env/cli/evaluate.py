@@ -19,7 +19,8 @@ from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
-from lfgcl_env.search.sweep_files import network_file, read_sweep, write_accuracy
+from lfgcl_env.search.stored_sweep import read_sweep
+from lfgcl_env.search.sweep_files import network_file, write_accuracy
 
 
 def evaluate(arguments: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
 from lfgcl_env.search.run_search import run_search
 from lfgcl_env.search.search_config import SearchConfig
-from lfgcl_env.search.sweep_files import TABLE, read_sweep
+from lfgcl_env.search.stored_sweep import read_sweep
+from lfgcl_env.search.sweep_files import TABLE
 
 
 def prune(arguments: dict[str, Any]) -> None:
