@@ -31,6 +31,8 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
     else:
         known = {name: option.default for name, option in options(_kind(env)).items()}
         made = {"environment": env.spec.id, **known, **env.spec.kwargs}
+        if made["images"] is None:
+            made["images"] = env.unwrapped.images  # type: ignore[attr-defined]
     described = {name: _as_json(value) for name, value in (made | dict(search)).items()}
     by_type = [name for name, (_, exact) in described.items() if not exact]
     if by_type:
