@@ -68,9 +68,9 @@ class SweepFiles:
         path = self._run / network_file(point.budget)
         problem.save(path, keep, point.network, point.budget, repaired=repaired)
         title = f"budget {label(point.budget)}: "
-        title += report.headline(problem, point.searched, point.repaired)
-        table = report.rows(problem, keep, point.network)
-        page = report.page(problem, table, title)
+        title += report.format_headline(problem, point.searched, point.repaired)
+        table = report.compare_layers(problem.network, keep, point.network)
+        page = report.format_page(problem, table, title)
         write_text(path.with_name(f"report_{label(point.budget)}.txt"), page)
         self._points = sorted([*self._points, point], key=lambda p: p.budget)
         described = [_described(point) for point in self._points]

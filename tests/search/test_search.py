@@ -456,7 +456,7 @@ def test_a_file_that_fails_to_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(
-        "lfgcl_env.runs.report.picture", lambda table, path, title: full(table, path)
+        "lfgcl_env.runs.report.draw_layers", lambda table, path, title: full(table, path)
     )
     with pytest.raises(OSError, match="No space left"):
         run_search(clean_env(), "random", 2, out=tmp_path / "run")
