@@ -2,7 +2,8 @@
 
 Source: Rubinstein and Kroese, The Cross-Entropy Method (2004), with smoothed updates. Elites are
 centred before they are averaged, because the projection onto the budget shifts them all. What
-differs: once a whole generation was visited before, the spread starts anew around the mean.
+differs: once a whole generation was visited before, the spread starts anew around the mean, each
+time twice as wide as before.
 """
 
 from typing import Any
@@ -55,6 +56,7 @@ class CrossEntropy(AskTell):
         self._spread += SMOOTHING * (elites.std(axis=0) + LOWEST_SPREAD - self._spread)
         if self._new == 0:
             self._spread[:] = self._start_spread
+            self._start_spread = min(2 * self._start_spread, LIMIT)
         self._generation, self._new = [], 0
 
 

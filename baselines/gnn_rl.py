@@ -15,7 +15,7 @@ What differs:
 - the last strategy is projected onto the budget. Theirs ends at or below it, and an episode that
   does not come so far in five steps is lost with a penalty;
 - the reward is the environment's, by default without labels; theirs is minus the error in percent;
-- PPO is Stable-Baselines3's: the spread of actions begins at theirs, 0.5, and is learnt, gradients
+- PPO is Stable-Baselines3's: the spread of actions begins at theirs, 0.5, and is trained, gradients
   are clipped, values are not squashed;
 - their searches take up to 15,000 episodes; of a few hundred not much can be expected.
 """

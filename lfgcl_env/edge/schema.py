@@ -4,6 +4,7 @@ The checks are pydantic's, in its strict mode; what they say becomes one sentenc
 """
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,9 @@ STRICT = ConfigDict(
 
 LARGEST_TEXT = 64 * 2**20
 """Bytes of the longest file of text that is read: 64 MiB."""
+
+
+_SUBJECT = re.compile(r"^(Input|String|List|Dictionary|Tuple|Value error,) ")
 
 
 class Schema(BaseModel):
@@ -75,7 +79,7 @@ def sentence(error: ValidationError, schema: type[BaseModel] | None = None) -> s
     if kind == "extra_forbidden":
         known = list(schema.model_fields) if schema is not None else []
         return f"unknown field {place!r}.{closest(place.rpartition('.')[2], known)}"
-    message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    message = _SUBJECT.sub("", first["msg"])
     where = f"{place!r} " if place else ""
     return f"{where}{message}, got {short(value)}"
 

@@ -24,23 +24,6 @@ class Sealed(Schema):
 _Sealed = TypeVar("_Sealed", bound=Sealed)
 
 
-def checksum(fields: Mapping[str, Any]) -> str:
-    """Return the first 64 bits of the SHA-256 of fields as canonical JSON, in hexadecimal digits.
-
-    Args:
-        fields: JSON-able; their order does not matter, and ``"checksum"`` does not count.
-
-    Raises:
-        ValueError: if they hold NaN or infinite numbers.
-
-    >>> checksum({"a": 1, "b": [0.5]})
-    'bdad23344c9c37f9'
-    """
-    content = {name: value for name, value in fields.items() if name != "checksum"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
 def sealed(fields: Mapping[str, Any], indent: int | None = None) -> str:
     """Write fields as JSON, their checksum last.
 
@@ -50,8 +33,12 @@ def sealed(fields: Mapping[str, Any], indent: int | None = None) -> str:
 
     Raises:
         ValueError: if they hold NaN or infinite numbers.
+
+    >>> sealed({"a": 1, "b": [0.5]})
+    '{"a": 1, "b": [0.5], "checksum": "18e7e7985e1478de"}'
     """
-    return json.dumps({**fields, "checksum": checksum(fields)}, indent=indent)
+    text = json.dumps(fields, allow_nan=False)
+    return json.dumps({**fields, "checksum": _checksum(text)}, indent=indent)
 
 
 def parse_sealed(schema: type[_Sealed], text: str, what: str) -> _Sealed:
@@ -67,9 +54,20 @@ def parse_sealed(schema: type[_Sealed], text: str, what: str) -> _Sealed:
     """
     found = parse(schema, text, what)
     try:
-        expected = checksum(json.loads(text))
+        fits = found.checksum == _checksum(text)
     except (ValueError, RecursionError):
-        expected = ""
-    if found.checksum != expected:
+        fits = False
+    if not fits:
         raise ValueError(f"{what}: its checksum does not fit: it was damaged or edited")
     return found
+
+
+def _checksum(text: str) -> str:
+    """Return the first 64 bits of the SHA-256 of canonical JSON, in hexadecimal digits.
+
+    Numbers count digit by digit; order, white space and the checksum itself do not count.
+    """
+    fields = json.loads(text, parse_int=str, parse_float=str)
+    content = {name: value for name, value in fields.items() if name != "checksum"}
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()[:_DIGITS]

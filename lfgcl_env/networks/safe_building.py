@@ -9,6 +9,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from lfgcl_env.edge.bounds import Name
+from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.networks.builders import BUILDERS, TORCHVISION, call_builder, find_builder
 
@@ -57,9 +59,10 @@ def build_safely(name: str, arguments: Mapping[str, Any], where: str) -> nn.Modu
     torch.Size([7, 64])
     """
     if not is_safe(name):
+        code = ", and importing it would run somebody's code" if names_code(name) else ""
         raise ValueError(
-            f"{where} names the network {short(name)}: only networks of this package and "
-            "'torchvision:NAME' are built because a file says so"
+            f"{where} names the network {short(name)}{code}: only networks of this package and "
+            f"'torchvision:NAME' are accepted from a file.{closest(name, BUILDERS)}"
         )
     for argument, value in arguments.items():
         if argument in _DOWNLOADING:

@@ -47,7 +47,7 @@ class Asked(Schema):
 
     @model_validator(mode="after")
     def _check_environments(self) -> Self:
-        """Check those arguments of the environment that decide scores; others are this machine's."""
+        """Check the environment's arguments that decide scores; others belong to a machine."""
         given = self.model_extra or {}
         deciding = [name for name, option in options(EnvConfig).items() if option.decides]
         complete(EnvConfig, {n: given[n] for n in deciding if n in given}, "the run")
@@ -68,4 +68,4 @@ class Described(Sealed):
 
     arguments: Asked
     started: Annotated[str, MaxLen(40)]
-    resumed: list[dict[Name, JsonValue]] = []
+    resumed: list[dict[Name, JsonValue]] = Field(default_factory=list)

@@ -97,10 +97,10 @@ def write_best(
     problem.save(
         folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
     )
-    table = report.rows(problem, best.keep, network)
-    title = report.headline(problem, best, repaired)
-    write_text(folder / "report.txt", report.page(problem, table, title))
-    if report.picture(table, folder / "report.png", title) is None:
+    table = report.compare_layers(problem.network, best.keep, network)
+    title = report.format_headline(problem, best, repaired)
+    write_text(folder / "report.txt", report.format_page(problem, table, title))
+    if report.draw_layers(table, folder / "report.png", title) is None:
         _log.warning("no report.png: run `pip install lfgcl-env[plots]` to get one")
     ratios = problem.prune_ratios(best.keep).tolist()
     described = {

@@ -139,6 +139,11 @@ class RunFolder:
         described = parse_sealed(Described, read_text(path), f"{path} is damaged")
         return described.model_dump(exclude_unset=True, exclude={"checksum"})
 
+    def asked(self) -> dict[str, Any]:
+        """Read the arguments of the run, see :meth:`described`."""
+        arguments: dict[str, Any] = self.described()["arguments"]
+        return arguments
+
     def check_same(
         self, arguments: Mapping[str, Any], may_differ: Sequence[str], scored: int
     ) -> None:
@@ -152,7 +157,7 @@ class RunFolder:
         Raises:
             ValueError: if another argument differs; the message names it.
         """
-        recorded: dict[str, Any] = self.described()["arguments"]
+        recorded = self.asked()
         if arguments["evaluations"] < scored:
             raise ValueError(
                 f"the run in {self.path} has scored {scored} strategies already: give at least as "

@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation
-from lfgcl_env.runs.run_folder import Record
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.protocol import Agent
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.shortlist import Shortlisted, choose
@@ -119,7 +119,7 @@ def answer(env: gym.Env[Any, Any], agent: Agent, budget: float) -> tuple[int, ..
 
 
 def _vectorised_answer(envs: Any, agent: Any, budget: float) -> tuple[int, ...]:
-    """The same for Stable-Baselines3, whose agents see vectorised environments only."""
+    """Do the same for Stable-Baselines3, whose agents see vectorised environments only."""
     envs.set_options({"budget": budget})
     observations, state = envs.reset(), None
     while True:

@@ -25,8 +25,8 @@ class AgentError(RuntimeError):
 class Agent(Protocol):
     """Anything that searches by stepping an environment, as Stable-Baselines3's algorithms do.
 
-    An agent learns from the rewards of ``step``. Of ``info`` it may use what was executed: ``keep``,
-    ``prune_ratios`` and ``budget``. It may also have, as those have:
+    An agent learns from the rewards of ``step``. Of ``info`` it may use ``keep``, ``prune_ratios``
+    and ``budget``, which say what was executed. It may also have, as those have:
 
     - ``save(path)``, which writes one file at exactly that path;
     - ``set_parameters(path)``, which loads what a saved agent has learned, and raises if that does

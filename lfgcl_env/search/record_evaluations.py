@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.runs.run_folder import Record
+from lfgcl_env.runs.record import Record
 
 _logger = logging.getLogger(__name__)
 

@@ -1,27 +1,24 @@
 """The result of a search: what it found, the finished networks, and their files."""
 
-import json
-import logging
-from collections.abc import Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from torch import Tensor, nn
 
-from lfgcl_env.edge.files import write_beside, write_text
-from lfgcl_env.pruning import Evaluation, PruningProblem
-from lfgcl_env.runs import report
-from lfgcl_env.runs.run_folder import AGENT, PRUNED, Record
+from lfgcl_env.edge.files import write_beside
+from lfgcl_env.pruning import Evaluation
+from lfgcl_env.runs.best import write_best
+from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.run_folder import AGENT
 from lfgcl_env.search.budget_sweep import Point, ask, sweep
 from lfgcl_env.search.protocol import Agent, AgentError, agent_errors
 from lfgcl_env.search.record_evaluations import budgets_of, problem_of
 from lfgcl_env.search.shortlist import Shortlisted, choose
-from lfgcl_env.search.strategy_reward import rewarded
+from lfgcl_env.search.strategy_reward import Rewarded, rewarded
 from lfgcl_env.search.sweep_files import SweepFiles
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,13 @@ def with_shortlist(
         )  # fmt: skip
     if result.folder:
         kept = result.network or problem.compress(result.best.keep)
-        facts = _facts(result, env) | {"evaluations_with_shortlist": len(counted)}
+        facts = _facts(result, env) | {
+            "reward": result.reward,
+            "evaluations_with_shortlist": len(counted),
+        }
         if images is not None:
             facts["repair_images"] = len(images)
-        record = _record_of_best(result, problem.budget)
-        _write_best(result.folder, problem, record, kept, result.shortlist, facts)
+        write_best(result.folder, problem, result.best, kept, result.shortlist, facts)
     return result
 
 
@@ -130,7 +129,7 @@ def with_sweep(
             problem.evaluate(listed.searched.keep)  # looked up, so that it is counted
     pairs = list(zip(budgets, predicted, strict=True))
     answers = [rewarded(env, own.keep, budget, "prediction") for budget, own in pairs]
-    strategies = [*result.records, *(one for one in answers if one)]
+    strategies: list[Record | Rewarded] = [*result.records, *(one for one in answers if one)]
     finished = {point.budget for point in points}
     left = [pair for pair in pairs if pair[0] not in finished]
     for point in sweep(
@@ -150,15 +149,6 @@ def with_sweep(
     points.sort(key=lambda point: point.budget)
     last = points[-1]
     return replace(result, best=last.searched, reward=last.reward, sweep=tuple(points))
-
-
-def _record_of_best(result: SearchResult, budget: float) -> Record:
-    """Return the record of what is kept; an allocation that the search missed was scored last."""
-    for record in result.records:
-        if record.evaluation.keep == result.best.keep:
-            return record
-    last = result.records[-1]
-    return Record(last.index + 1, last.seconds, result.reward, budget, result.best)
 
 
 def save_agent(agent: Agent, folder: Path) -> None:
@@ -183,49 +173,3 @@ def _facts(result: SearchResult, env: gym.Env[Any, Any]) -> dict[str, Any]:
         "ended": result.ended,
         "reward_name": own.reward_name,
     }
-
-
-def _write_best(
-    folder: Path,
-    problem: PruningProblem,
-    best: Record,
-    network: nn.Module,
-    shortlist: Sequence[Shortlisted],
-    facts: Mapping[str, Any],
-) -> None:
-    """Write the network of a search on one budget, what changed in it, and how it was found.
-
-    Args:
-        folder: the run folder.
-        problem: what was searched.
-        best: the record of what is kept.
-        network: the network, compressed and repaired.
-        shortlist: what it was chosen from; empty without one.
-        facts: of the search, for ``best.json``.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
-    evaluation = best.evaluation
-    repaired = shortlist[0].repaired if shortlist else None
-    problem.save(
-        folder / PRUNED, evaluation.keep, network, repaired=asdict(repaired) if repaired else None
-    )
-    table = report.rows(problem, evaluation.keep, network)
-    title = report.headline(problem, evaluation, repaired)
-    write_text(folder / "report.txt", report.page(problem, table, title))
-    if report.picture(table, folder / "report.png", title) is None:
-        _logger.info("no report.png: run `pip install lfgcl-env[plots]` to get one")
-    ratios = problem.prune_ratios(evaluation.keep).tolist()
-    described = {
-        **asdict(evaluation),
-        "reward": best.reward,
-        **facts,
-        "settings": problem.settings(),
-        "shortlist": [asdict(listed) for listed in shortlist],
-        "groups": [
-            {"name": g.name, "channels": g.channels, "keep": kept, "prune_ratio": ratio}
-            for g, kept, ratio in zip(problem.groups, evaluation.keep, ratios, strict=True)
-        ],
-    }
-    write_text(folder / "best.json", json.dumps(described, indent=2) + "\n")

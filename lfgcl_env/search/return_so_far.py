@@ -1,4 +1,4 @@
-"""The return of an episode as it grows: what a strategy is worth to whoever searches."""
+"""The return of an episode so far, by which a search compares strategies."""
 
 from typing import Any
 

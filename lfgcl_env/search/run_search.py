@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
-from lfgcl_env.runs.run_folder import Record, RunFolder
+from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.run_folder import RunFolder
+from lfgcl_env.search.asked import describe, may_differ
 from lfgcl_env.search.budget_sweep import answer, spaced
 from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agent_errors, find_agent
 from lfgcl_env.search.record_evaluations import RecordEvaluations, budgets_of, problem_of
@@ -69,7 +70,8 @@ def run_search(
         agent_seed: of the agent; the environment has its own.
         out: the run folder to write; None writes nothing.
         resume: go on with the run in ``out``.
-        arguments: to be recorded besides or in place of those of the environment and the search.
+        arguments: to be recorded besides, or instead of what is known here, see
+            :func:`lfgcl_env.search.asked.describe`.
         shortlist: how many of the best strategies are repaired sequentially and compared before
             one is kept, see :mod:`lfgcl_env.search.shortlist`; 0 keeps the best as it was scored.
         repair_images: unlabelled images for that, better others than the environment's; float
@@ -92,10 +94,11 @@ def run_search(
     low, high = budgets_of(env)
     budgets = spaced(low, high, points) if low < high else (high,)
     _check_arguments(evaluations, out, resume=resume, wandb=wandb)
+    images: Tensor | None = None
     if shortlist:
         trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
-        if repair_images is None:
-            repair_images = env.unwrapped.repair_images()  # type: ignore[attr-defined]
+        own: Any = env.unwrapped
+        images = own.repair_images() if repair_images is None else repair_images
     factory = find_agent(agent) if isinstance(agent, str) else agent
     name = agent if isinstance(agent, str) else _name(agent)
     saved = None
@@ -104,18 +107,20 @@ def run_search(
         with agent_errors("before it began"):
             refused_early = factory(env, agent_seed)
         load_into(saved, refused_early, problem)  # before there is a run folder
-    asked = {
-        **_described(env),
-        "agent": name,
-        "evaluations": evaluations,
-        "agent_seed": agent_seed,
-        "shortlist": shortlist,
-        "repair_images": len(repair_images) if shortlist and repair_images is not None else None,
-        "points": points,
-        "threads": torch.get_num_threads(),
-        **(saved.arguments if saved else {}),
-        **(arguments or {}),
-    }
+    asked = describe(
+        env,
+        {
+            "agent": name,
+            "evaluations": evaluations,
+            "agent_seed": agent_seed,
+            "shortlist": shortlist,
+            "repair_images": None if images is None else len(images),
+            "points": points,
+            "threads": torch.get_num_threads(),
+            **(saved.arguments if saved else {}),
+            **(arguments or {}),
+        },
+    )
     run = RunFolder(out) if out is not None else None
     recorded: list[Record] = []
     with problem.count() as counted, ExitStack() as stack:
@@ -123,7 +128,7 @@ def run_search(
             stack.enter_context(run.lock())
         if run and resume:
             check_same_start(run, saved)
-            recorded = _go_on(run, problem, asked)
+            recorded = _go_on(run, env, asked)
         elif run:
             run.check_new()
             run.begin(asked)
@@ -154,7 +159,6 @@ def run_search(
             made,
             run.path if run else None,
         )
-        images = repair_images if shortlist else None
         if low < high:
             return with_sweep(result, env, budgets, images, shortlist, counted)
         return with_shortlist(result, env, images, shortlist, counted)
@@ -169,12 +173,12 @@ def _check_arguments(evaluations: int, out: object, *, resume: bool, wandb: bool
         check_wandb()
 
 
-def _go_on(run: RunFolder, problem: PruningProblem, asked: Mapping[str, Any]) -> list[Record]:
+def _go_on(run: RunFolder, env: gym.Env[Any, Any], asked: Mapping[str, Any]) -> list[Record]:
     """Check that a run can go on, note that it does, and return its records."""
     records = run.records()
-    run.check_same(asked, len(records))
+    run.check_same(asked, may_differ(env), len(records))
     if records:
-        first = records[0].evaluation
+        problem, first = problem_of(env), records[0].evaluation
         problem.remember(first)  # refuses what is not of this problem
         network = problem.compress(first.keep).to(problem.device)
         now = problem.score_network(network, first.keep)
@@ -234,13 +238,6 @@ def _ended(scored: int, visits: RecordEvaluations, evaluations: int) -> str:
 
 def _after(evaluations: int, run: RunFolder | None) -> str:
     return f"after {evaluations} evaluations" + (f", which are kept in {run.path}" if run else "")
-
-
-def _described(env: gym.Env[Any, Any]) -> dict[str, Any]:
-    """Return the environment's id and its keyword arguments."""
-    if env.spec is None:
-        return {"environment": type(env.unwrapped).__name__}
-    return {"environment": env.spec.id, **env.spec.kwargs}
 
 
 def _name(factory: AgentFactory) -> str:

@@ -26,7 +26,14 @@ class SearchConfig(TypedDict, total=False):
     evaluations: Annotated[
         Positive, Option(400, "distinct strategies to score", "a whole number of at least 1")
     ]
-    agent_seed: Annotated[Natural, Option(0, "of the agent", "a whole number of at least 0")]
+    agent_seed: Annotated[
+        Natural,
+        Option(
+            0,
+            "seed of the agent; the command takes --seed where it is not given",
+            "a whole number of at least 0",
+        ),
+    ]
     shortlist: Annotated[
         Natural,
         Option(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lfgcl_env.pruning import Evaluation, allocate
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
-from lfgcl_env.runs.run_folder import Record
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded, rewards_are_scores
 

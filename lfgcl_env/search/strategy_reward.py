@@ -46,7 +46,7 @@ def reward_of(env: gym.Env[Any, Any], keep: tuple[int, ...], budget: float) -> f
     layerwise = getattr(env.unwrapped, "steps_per_strategy", 1) > 1
     played = ReturnSoFar(env)
     played.reset(options={"budget": budget})
-    reward, info = 0.0, {}
+    reward, info = 0.0, dict[str, Any]()
     for action in ratios[:, None] if layerwise else ratios[None]:
         _, reward, _, _, info = played.step(action)
     executed = tuple(int(count) for count in info["keep"])

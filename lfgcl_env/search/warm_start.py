@@ -45,7 +45,7 @@ def find_saved_agent(run: str | os.PathLike[str], agent: str) -> SavedAgent:
     folder = RunFolder(os.path.abspath(run))
     if not folder.begun:
         raise FileNotFoundError(f"there is no run to start from in {run}")
-    made_by = folder.asked().get("agent")
+    made_by = folder.described()["arguments"].get("agent")
     if made_by != agent:
         raise ValueError(
             f"the run in {run} was made by the agent {made_by!r}, from which {agent!r} cannot "
@@ -93,7 +93,7 @@ def check_same_start(run: RunFolder, saved: SavedAgent | None) -> None:
     Raises:
         ValueError: if it does not.
     """
-    recorded = run.asked()
+    recorded = run.described()["arguments"]
     if recorded.get(_SHA) == (saved and saved.sha256):
         return
     now = str(saved.run) if saved else None
