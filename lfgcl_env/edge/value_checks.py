@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
 
+from lfgcl_env.edge.schema import check_value
+
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 """Seeds that Python, NumPy and PyTorch all take."""
+
+Size = Annotated[int, Ge(1)]
+"""One side of a shape."""
 
 LARGEST_INPUT = 2**24
 """Most numbers in one input of a network: 3 x 2048 x 2048 and some more."""
@@ -40,6 +45,24 @@ def check_budget(budget: float | Sequence[float]) -> float | tuple[float, float]
     return float(budget[0]), float(budget[1])
 
 
+def check_seed(seed: int) -> int:
+    """Return a seed as a Python integer.
+
+    Raises:
+        ValueError: if NumPy or PyTorch would not take it.
+    """
+    return int(check_value(seed, Seed, "seed", "a whole number from 0 to 4,294,967,295"))
+
+
+def check_count(count: int, what: str) -> int:
+    """Return a number of images as a Python integer.
+
+    Raises:
+        ValueError: if it is no positive whole number.
+    """
+    return int(check_value(count, Size, what, "a whole number of at least 1"))
+
+
 def check_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
     """Return (channels, height, width) as a tuple.
 
@@ -67,7 +90,7 @@ def check_device(device: str) -> str:
         usable = bool((probe + probe).item() == 2)
         reason = "it does not compute"
     except Exception as error:  # every backend has its own
-        usable, reason = False, _first_line(error)
+        usable, reason = False, first_line(error)
     if not usable:
         raise ValueError(
             f"device {device!r} cannot be used ({reason}): choose 'cpu', or 'cuda' where PyTorch "
@@ -76,5 +99,6 @@ def check_device(device: str) -> str:
     return device
 
 
-def _first_line(error: Any) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of somebody else's error, to be quoted within a sentence."""
     return (str(error).strip() or type(error).__name__).split("\n")[0].split(". ")[0][:120]

@@ -1,4 +1,4 @@
-"""Tensors and arrays as images: pixels in whole numbers, or inputs already normalised."""
+"""Tensors and arrays as images: uint8 pixels, or inputs that are normalised already."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lfgcl_env.networks import Normalization
 
 
 class TooFewImages(ValueError):
-    """There are fewer images than were asked for."""
+    """Fewer images than requested."""
 
 
 def array_inputs(
@@ -22,12 +22,12 @@ def array_inputs(
     normalization: Normalization | None,
     seed: int,
 ) -> Tensor:
-    """Take network inputs from a tensor or array, which is never changed.
+    """Convert a tensor or array to network inputs; it is never changed.
 
     Args:
         source: uint8 pixels, (images, channels, height, width) or (images, height, width,
             channels), which are normalised here; or floating-point inputs (images, channels,
-            height, width), which are taken as they are.
+            height, width), which must be normalised already.
         count: images wanted, drawn with ``seed``; None for all of them, in their order.
         shape: (channels, height, width) that the network takes.
         normalization: what the network was trained with, if known.
@@ -35,12 +35,21 @@ def array_inputs(
 
     Raises:
         ValueError: if shape or type do not fit, there are fewer than ``count``, values are not
-            finite, or floating-point values look as if they were not normalised.
+            finite, the tensor is sparse or quantised, or floating-point values look as if they
+            were not normalised.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 and source.dtype.kind != "f":
             raise ValueError(_wrong_type(source.dtype))
-        source = torch.from_numpy(np.array(source, dtype=source.dtype.newbyteorder("="), order="C"))
+        # PyTorch has neither other byte orders nor floats of more than 64 bits.
+        wide = source.dtype.kind == "f" and source.dtype.itemsize > 8
+        dtype = np.dtype(np.float64) if wide else source.dtype.newbyteorder("=")
+        source = torch.from_numpy(np.array(source, dtype=dtype, order="C"))
+    if source.layout != torch.strided or source.is_quantized or source.device.type == "meta":
+        raise ValueError(
+            f"images in a tensor of layout {source.layout} and type {source.dtype} on "
+            f"{source.device.type!r} are not accepted: give a dense tensor with values"
+        )
     if source.dtype != torch.uint8 and not source.is_floating_point():
         raise ValueError(_wrong_type(source.dtype))
     images = _channels_first(source.detach(), shape)
@@ -53,13 +62,13 @@ def array_inputs(
 
 
 def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
-    """Draw ``count`` of ``available`` indices without repetition; a larger draw holds a smaller.
+    """Draw indices without repetition; a larger draw begins with a smaller one.
 
     Args:
-        available: how many there are.
-        count: how many are wanted; None for all, in their order.
+        available: number of images.
+        count: number of indices; None for all, in their order.
         seed: of the draw.
-        where: what holds the images, for errors.
+        where: the source of the images, for errors.
 
     Returns:
         (count,), int64.
@@ -75,17 +84,17 @@ def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
 
 
 def choose_others(available: int, count: int, used: int, seed: int, where: str) -> Tensor:
-    """Draw ``count`` indices that :func:`choose` does not when it draws ``used`` with this seed.
+    """Draw ``count`` indices that are not among the ``used`` ones of :func:`choose`.
 
-    They come from the far end of its order, so that a larger draw leaves them alone as well, as
-    long as there are enough.
+    They are the last in its order, so that larger draws of it do not overlap either, as long as
+    there are enough images.
 
     Args:
-        available: how many there are.
-        count: how many are wanted.
-        used: how many are drawn elsewhere, fewer than ``available``.
-        seed: of the draw.
-        where: what holds the images, for errors.
+        available: number of images.
+        count: number of indices.
+        used: number of indices that :func:`choose` draws with the same seed.
+        seed: of both draws.
+        where: the source of the images, for errors.
 
     Returns:
         (count,), int64.

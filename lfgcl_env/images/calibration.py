@@ -1,5 +1,6 @@
-"""Calibration images as a baseline takes them."""
+"""Calibration images for a baseline."""
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images import embedded_sheet, load_images, synthetic_pixels
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks import Baseline
@@ -19,15 +21,20 @@ OF_BASELINE = ("embedded", "synthetic", "random")
 """Words for images that depend on the network."""
 
 MADE = ("synthetic", "random")
-"""Words for images that are made when they are asked for, as many as are wanted."""
+"""Words for images that are generated, in any number."""
 
 DEFAULT_COUNT = 256
 
+LARGEST_BATCH = 2**31
+"""Most numbers in generated images: 8 GiB."""
+
+_PIXELS = (torch.uint8, np.dtype(np.uint8))
+
 
 def default_images(baseline: Baseline) -> str:
-    """Return what calibration images are taken from for a baseline unless others are asked for.
+    """Return the default source of calibration images for a baseline.
 
-    Embedded weights come with images made from them, so that nothing has to be downloaded.
+    For embedded weights the package has images made from them, so that nothing is downloaded.
     """
     return "embedded" if baseline.weights == "embedded" else "CIFAR10"
 
@@ -42,17 +49,17 @@ def load_calibration(
     download: bool,
     device: str = "cpu",
 ) -> Tensor:
-    """Calibration images for a baseline, normalised as it expects.
+    """Load calibration images, normalised as a baseline expects them.
 
     Args:
-        baseline: what takes the images.
+        baseline: the network that the images are for.
         images: ``"embedded"``: the package's own for this network; ``"synthetic"``: made from the
-            baseline alone, once, and kept in the user's cache; ``"random"``: noise; else see
+            baseline alone, and cached; ``"random"``: noise; else see
             :func:`lfgcl_env.images.load_images`.
-        count: images wanted; None for all, and for 256 of those that are made.
-        seed: of what is made or drawn.
-        root: the folder of the data sets.
-        download: fetch the data set if it is missing.
+        count: number of images; None for all, or for 256 generated ones.
+        seed: of the generation or the draw.
+        root: folder of the data sets.
+        download: download the data set if it is missing.
         device: where synthetic images are made.
 
     Raises:
@@ -63,18 +70,22 @@ def load_calibration(
     if isinstance(images, os.PathLike):
         images = os.fspath(images)
     if isinstance(images, str) and images in MADE:
-        wanted = DEFAULT_COUNT if count is None else count
+        wanted = DEFAULT_COUNT if count is None else check_count(count, "num_images")
         if wanted < 2:
             raise ValueError(f"at least 2 calibration images are needed, got {wanted}")
+        if wanted * math.prod(baseline.input_shape) > LARGEST_BATCH:
+            raise ValueError(
+                f"{wanted} {images} images of shape {tuple(baseline.input_shape)} do not fit into "
+                f"memory: at most {LARGEST_BATCH // math.prod(baseline.input_shape)} are accepted"
+            )
         if images == "random":
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(check_seed(seed))
             return torch.randn(wanted, *baseline.input_shape, generator=generator)
-    if baseline.normalization is None and (
-        isinstance(images, str) or images.dtype in (torch.uint8, np.dtype(np.uint8))
-    ):
+    pixels = isinstance(images, str) or getattr(images, "dtype", None) in _PIXELS
+    if baseline.normalization is None and pixels:
         warnings.warn(
-            "how this network's inputs are normalised is not known, so that pixels are only scaled "
-            "to [0, 1]: give normalization=((mean, ...), (std, ...)) unless that is right",
+            "the normalization of this network's inputs is not known, so pixels are only scaled to "
+            "[0, 1]: give normalization=((mean, ...), (std, ...)) if it needs another",
             stacklevel=2,
         )
     source: str | Path | Tensor | NDArray[Any] = images
@@ -85,8 +96,8 @@ def load_calibration(
             source = embedded_sheet(baseline.name)
             if baseline.weights != "embedded":
                 warnings.warn(
-                    f"these images were made from the package's own weights of {baseline.name}, "
-                    f"not from the {baseline.weights} ones: images='synthetic' makes some",
+                    f"these images were made from the embedded weights of {baseline.name}, not "
+                    f"from its {baseline.weights} ones: images='synthetic' makes images from these",
                     stacklevel=2,
                 )
         else:
@@ -103,9 +114,9 @@ def load_calibration(
 
 
 def _check_known(images: str) -> None:
-    """Refuse what is no word for images and no path that exists, naming the nearest word."""
+    """Refuse a name that is no known word and no existing path; name the nearest word."""
     words = (*DATASETS, *OF_BASELINE)
-    if images not in words and not Path(images).expanduser().exists():
+    if images not in words and not os.path.exists(os.path.expanduser(images)):
         raise ValueError(
             f"unknown images {images!r}: choose one of {', '.join(words)}, an image sheet (.png), "
             f"or an existing folder of images.{closest(images, words)}"

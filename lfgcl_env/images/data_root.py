@@ -16,4 +16,4 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """
     if root is None:
         root = os.environ.get("LFGCL_DATA") or "~/.cache/lfgcl/data"
-    return Path(root).expanduser()
+    return Path(os.path.expanduser(root))  # unlike Path.expanduser it accepts unknown users

@@ -40,7 +40,7 @@ def read_dataset(
         name: one of ``DATASETS``.
         train: training images, else test images.
         root: the folder of the data sets, see :func:`data_root`.
-        download: fetch what is missing or damaged.
+        download: download what is missing or damaged.
 
     Raises:
         ValueError: if the name is unknown.
@@ -53,10 +53,10 @@ def read_dataset(
     folder = data_root(root)
     reader: type[datasets.CIFAR10] = getattr(datasets, name)
     try:
-        with redirect_stdout(sys.stderr):  # a program's own output stays clean
+        with redirect_stdout(sys.stderr):  # standard output is for results
             data = reader(folder, train=train, download=download)
-    except RuntimeError as error:
-        found = (folder / reader.base_folder).exists()
+    except (RuntimeError, ValueError) as error:
+        found = os.path.exists(folder / reader.base_folder)
         raise FileNotFoundError(
             f"{name} is {'incomplete or damaged' if found else 'not'} in {str(folder)!r} (the "
             "folder is the argument root, else LFGCL_DATA, else ~/.cache/lfgcl/data): get it with "

@@ -1,4 +1,4 @@
-"""Calibration images that come with the package: synthetic ones, made from its own weights."""
+"""Calibration images in the package: synthetic ones, made from its embedded weights."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _DATA = "cifar10"
 
 
 def embedded_sheet(network: str | None) -> Path:
-    """Return the image sheet that comes with the package for a network.
+    """Return the package's image sheet for a network.
 
     Args:
         network: its name; None for one without a name.
@@ -19,8 +19,8 @@ def embedded_sheet(network: str | None) -> Path:
     if network is None or not path.is_file():
         sheets = sorted(p.stem.removesuffix(f"_{_DATA}") for p in FOLDER.glob(f"*_{_DATA}.png"))
         raise ValueError(
-            f"no images for {network or 'a network without a name'} come with the package "
-            f"(networks that have some: {', '.join(sheets) or 'none'}): give images='synthetic', "
-            "which are made from the network alone, a data set, or a folder"
+            f"the package has no images for {network or 'a network without a name'} (it has some "
+            f"for: {', '.join(sheets) or 'none'}): give images='synthetic', which are made from "
+            "the network alone, a data set, or a folder"
         )
     return path

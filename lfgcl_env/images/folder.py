@@ -1,4 +1,4 @@
-"""A folder of image files as pixels."""
+"""Image files in a folder, read as pixels."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from lfgcl_env.edge.value_checks import first_line
+
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 MODES = {1: "L", 3: "RGB"}
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the image files in a folder and all folders below it, sorted; hidden ones are left."""
+    """Return the image files in a folder and its subfolders, sorted, without hidden ones."""
     folder = Path(folder)
     return sorted(
         path
@@ -28,7 +30,7 @@ def read_files(files: list[Path], shape: tuple[int, int, int]) -> Tensor:
     """Read images, each resized and centre-cropped to one size.
 
     Args:
-        files: what to read.
+        files: paths of images.
         shape: (channels, height, width); one channel is grey, three are red, green and blue.
 
     Returns:
@@ -49,8 +51,9 @@ def read_files(files: list[Path], shape: tuple[int, int, int]) -> Tensor:
                 fitted = ImageOps.fit(
                     image.convert(MODES[channels]), (width, height), Image.Resampling.BILINEAR
                 )
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read as an image ({error})") from error
+        except Exception as error:  # Pillow's readers raise many kinds for damaged files
+            reason = first_line(error)
+            raise ValueError(f"{str(path)!r} cannot be read as an image ({reason})") from error
         values = np.asarray(fitted).reshape(height, width, channels)
         pixels[index] = values.transpose(2, 0, 1)
     return torch.from_numpy(pixels)

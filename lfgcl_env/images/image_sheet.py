@@ -1,36 +1,39 @@
-"""Image sheets: many small images in one PNG, without loss, with where they come from."""
+"""Image sheets: many small images in one lossless PNG, with their provenance."""
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lfgcl_env.edge.files import write_beside
+from lfgcl_env.edge.value_checks import first_line
 
 SUFFIX = ".png"
 _MODES = {1: "L", 3: "RGB"}
+_NUMBER = re.compile("[0-9]{1,9}")
 _SIZES = ("count", "channels", "height", "width")
 
 
 def write_sheet(
     path: str | os.PathLike[str], pixels: Tensor, provenance: Mapping[str, object]
 ) -> None:
-    """Write images as a grid in one PNG file, beside it first and then renamed.
+    """Write images as a grid in one PNG file.
 
-    The grid is as square as can be and is filled row by row. One channel is grey, three are red,
-    green and blue; of any other number every channel is a grey tile of its own. How many images
-    there are and their size stand in PNG text chunks, as does the provenance.
+    The grid is nearly square and filled row by row. One channel is grey, three are red, green and
+    blue; with any other number every channel is a grey tile of its own. PNG text chunks hold the
+    number of images, their size and the provenance.
 
     Args:
         path: the file; its folder must exist.
         pixels: (images, channels, height, width), uint8.
-        provenance: what made the images, by name.
+        provenance: how the images were made, by name.
 
     Raises:
         ValueError: if ``pixels`` are no images.
@@ -61,16 +64,17 @@ def read_sheet(path: str | os.PathLike[str]) -> tuple[Tensor, dict[str, str]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or is an image but no sheet.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(path))
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no image sheet {str(path)!r}")
     try:
         with Image.open(path) as picture:
             picture.load()  # its text may stand after its pixels
             grid, texts = np.asarray(picture), dict(getattr(picture, "text", {}))
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:
-        raise ValueError(f"the image sheet {str(path)!r} cannot be read ({error})") from error
-    sizes = [int(texts[name]) for name in _SIZES if texts.get(name, "").isdecimal()]
+    except Exception as error:  # Pillow's readers raise many kinds for damaged files
+        reason = first_line(error)
+        raise ValueError(f"the image sheet {str(path)!r} cannot be read ({reason})") from error
+    sizes = [int(texts[name]) for name in _SIZES if _NUMBER.fullmatch(texts.get(name, ""))]
     pixels = _images(grid, sizes) if len(sizes) == len(_SIZES) and min(sizes) > 0 else None
     if pixels is None:
         raise ValueError(
@@ -112,5 +116,5 @@ def _images(grid: np.ndarray, sizes: list[int]) -> np.ndarray | None:
         return None
     split = grid.reshape(rows, height, columns, width, depth).swapaxes(1, 2)
     split = split.reshape(rows * columns, height, width, depth)[:tiles].transpose(0, 3, 1, 2)
-    # A copy: of a single image the rest is a view of what cannot be written to.
+    # A copy, because the view of a single image is read-only.
     return np.array(split, order="C").reshape(count, channels, height, width)

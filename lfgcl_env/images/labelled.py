@@ -1,7 +1,7 @@
 """Labelled images: test sets, which only report accuracy, and held-out training images.
 
-Search and repair never see test images. Held-out training images are what searches are rewarded
-with that need labels, as AMC does.
+Search and repair never see test images. Held-out training images are for rewards that need labels,
+such as AMC's.
 """
 
 import copy
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.edge.schema import short
+from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images.arrays import choose_others
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import Shape, to_inputs
@@ -22,12 +24,12 @@ class LabelledImages:
     """Images with their classes.
 
     Attributes:
-        images: (images, channels, height, width), float32, as the network takes them.
+        images: (images, channels, height, width), floating-point, normalised for the network.
         labels: (images,), int64.
         name: of the data set and split, for reports.
 
     Raises:
-        ValueError: if there are none, or not one label for every image.
+        ValueError: for other types, no images, or not one label of at least 0 for every image.
     """
 
     images: Tensor
@@ -36,6 +38,16 @@ class LabelledImages:
 
     def __post_init__(self) -> None:
         """Check that images and labels belong together."""
+        for name, wanted in (("images", True), ("labels", False)):
+            given = getattr(self, name)
+            fits = isinstance(given, Tensor) and given.is_floating_point() == wanted
+            if not fits or given.is_complex() or given.ndim < 1:
+                kind = "floating-point tensor" if wanted else "tensor of whole numbers"
+                raise ValueError(f"{self.name}: {name} must be a {kind}, got {short(given)}")
+        if len(self.images) and self.labels.numel() and int(self.labels.min()) < 0:
+            raise ValueError(
+                f"{self.name}: labels must be at least 0, got {int(self.labels.min())}"
+            )
         if len(self.images) == 0 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
                 f"{self.name}: {len(self.images)} images and labels of shape "
@@ -54,9 +66,9 @@ def load_test_set(
 
     Args:
         name: ``"CIFAR10"`` or ``"CIFAR100"``.
-        normalization: what the network was trained with; None leaves pixels in [0, 1].
+        normalization: of the network; None leaves pixels in [0, 1].
         root: the folder of the data sets, see :func:`data_root`.
-        download: fetch the data set if it is missing.
+        download: download the data set if it is missing.
 
     Raises:
         ValueError: if the name is unknown.
@@ -78,24 +90,26 @@ def load_held_out(
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
 ) -> LabelledImages:
-    """Load training images of a data set, with labels, that are no calibration images.
+    """Load labelled training images of a data set that are no calibration images.
 
     Args:
         name: ``"CIFAR10"`` or ``"CIFAR100"``.
-        count: images wanted.
-        used: how many calibration images :func:`load_images` draws with this seed. Those that it
-            would draw further are left alone too, as long as there are enough images.
+        count: number of images.
+        used: number of calibration images that :func:`load_images` draws with this seed. Larger
+            draws do not overlap either, as long as there are enough images.
         shape: (channels, height, width) that the network takes; images are fitted to it.
-        normalization: what the network was trained with; None leaves pixels in [0, 1].
+        normalization: of the network; None leaves pixels in [0, 1].
         seed: of the draw.
         root: the folder of the data sets, see :func:`data_root`.
-        download: fetch the data set if it is missing.
+        download: download the data set if it is missing.
 
     Raises:
         ValueError: if the name is unknown, or there are too few images.
         FileNotFoundError: if the data set is missing; the message says how to get it.
         OSError: if it cannot be downloaded.
     """
+    check_count(count, "num_labelled")
+    check_seed(seed)
     pixels, labels = read_dataset(name, train=True, root=root, download=download)
     chosen = choose_others(len(pixels), count, used, seed, name)
     images = to_inputs(pixels[chosen], normalization, shape)
@@ -108,10 +122,10 @@ def top1(
     batch_size: int = 100,
     device: str | torch.device = "cpu",
 ) -> float:
-    """Return how often the largest output is the right class [%].
+    """Measure how often the largest output is the right class [%].
 
     Args:
-        network: left as it was, training mode included; copied if it is on another device.
+        network: not changed; copied if it is on another device.
         test_set: images and labels.
         batch_size: images per forward pass; about 100 fit the cache of a CPU and are fastest there.
         device: where to compute.

@@ -1,4 +1,4 @@
-"""From pixels in whole numbers to what a network takes."""
+"""Converting uint8 pixels to network inputs."""
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,13 @@ Shape = tuple[int, int, int]
 def to_inputs(
     pixels: Tensor, normalization: Normalization | None, shape: Shape | None = None
 ) -> Tensor:
-    """Scale pixels to [0, 1], resize and crop them if needed, and normalise them.
+    """Scale pixels to [0, 1], resize and crop them if necessary, and normalise them.
 
     Args:
         pixels: (images, channels, height, width), uint8.
         normalization: None leaves the values in [0, 1].
-        shape: (channels, height, width) wanted; the shorter side is fitted and the centre kept.
+        shape: (channels, height, width) to resize to; the shorter side is fitted and the centre
+            cropped.
 
     Returns:
         (images, channels, height, width), float32.

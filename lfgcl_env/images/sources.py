@@ -1,6 +1,5 @@
-"""Calibration images: the only data that search and repair see. They have no labels."""
+"""Sources of calibration images, the only data that search and repair see; without labels."""
 
-import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.schema import check_value
+from lfgcl_env.edge.value_checks import Size, check_count, check_seed
 from lfgcl_env.images.arrays import array_inputs, choose
 from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.images.folder import SUFFIXES, image_files, read_files
 from lfgcl_env.images.image_sheet import SUFFIX, read_sheet
-from lfgcl_env.images.pixels import to_inputs
+from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
 
 
@@ -28,21 +29,21 @@ def load_images(
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
 ) -> Tensor:
-    """Load unlabelled images as a network takes them.
+    """Load unlabelled images, normalised for a network.
 
     Args:
         source: ``"CIFAR10"`` or ``"CIFAR100"`` (training images; labels are dropped), a folder of
-            image files, an image sheet (``.png``) as ``lfgcl synthesize`` writes it, uint8 pixels
+            image files, an image sheet (``.png``) written by ``lfgcl synthesize``, uint8 pixels
             (images, channels, height, width) or (images, height, width, channels), or
             floating-point inputs (images, channels, height, width), which must be normalised
             already.
-        count: images wanted, drawn with ``seed``; None for all of them.
+        count: number of images, drawn with ``seed``; None for all.
         shape: (channels, height, width) that the network takes. Images of data sets and folders
             are resized and centre-cropped to it; tensors and arrays must have it.
-        normalization: what the network was trained with; None leaves pixels in [0, 1].
+        normalization: of the network; None leaves pixels in [0, 1].
         seed: of the draw.
         root: the folder of the data sets, see :func:`data_root`.
-        download: fetch the data set if it is missing.
+        download: download the data set if it is missing.
 
     Returns:
         (count, channels, height, width), float32, normalised; never shares memory with ``source``.
@@ -59,12 +60,12 @@ def load_images(
     tensor([[[[2., 2.],
               [2., 2.]]]])
     """
-    channels, height, width = (operator.index(size) for size in shape)
-    size = (channels, height, width)
-    if count is not None and (not isinstance(count, int | np.integer) or count < 1):
-        raise ValueError(
-            f"{count!r} images were asked for: give a positive whole number, or None for all"
-        )
+    accepts = "(channels, height, width), three positive whole numbers"
+    sizes = tuple(shape) if isinstance(shape, Sequence) else shape
+    size: Shape = check_value(sizes, tuple[Size, Size, Size], "shape", accepts)
+    seed = check_seed(seed)
+    if count is not None:
+        count = check_count(count, "the number of images")
     if isinstance(source, Tensor | np.ndarray):
         return array_inputs(source, count, shape=size, normalization=normalization, seed=seed)
     if source in DATASETS:
@@ -79,8 +80,8 @@ def load_images(
     files = image_files(folder)
     if not files:
         raise ValueError(
-            f"the folder {str(folder)!r} holds no images: files that end with "
-            f"{', '.join(sorted(SUFFIXES))} are looked for, in all folders below it too"
+            f"the folder {str(folder)!r} and its subfolders hold no images: files that end with "
+            f"{', '.join(sorted(SUFFIXES))} are read"
         )
     chosen = choose(len(files), count, seed, f"the folder {str(folder)!r}")
     return to_inputs(read_files([files[i] for i in chosen.tolist()], size), normalization)
@@ -90,7 +91,7 @@ def _is_sheet(source: object) -> bool:
     return (
         isinstance(source, str | os.PathLike)
         and Path(source).suffix.lower() == SUFFIX
-        and not Path(source).expanduser().is_dir()
+        and not os.path.isdir(os.path.expanduser(source))
     )
 
 
@@ -100,8 +101,8 @@ def _folder(source: object) -> Path:
             f"images of type {type(source).__name__} are not accepted: give {', '.join(DATASETS)}, "
             "a folder, an image sheet, a torch tensor or a NumPy array"
         )
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(source))
+    if not os.path.isdir(folder):
         raise ValueError(
             f"unknown images {str(source)!r}: choose one of {', '.join(DATASETS)}, an image "
             f"sheet (.png), or an existing folder of images.{closest(str(source), DATASETS)}"

@@ -2,8 +2,8 @@
 
 Yin et al., *Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion*, CVPR 2020. Images
 are optimised so that at every BatchNorm layer they have the means and variances that the layer
-remembers of its training images. Different from it: deviations are squared and measured in the
-layer's own standard deviations, so that one weighting does for every layer and network, the
+stored in training. Different from it: deviations are squared and measured in the
+layer's own standard deviations, so that one weighting suits every layer and network, the
 step size falls along a cosine, and the optimisation starts from noise with the spectrum of natural
 images instead of white noise; there is no competition with a student.
 """
@@ -23,20 +23,20 @@ from lfgcl_env.networks import Baseline, Normalization
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a batch of images is made.
+    """Settings of the optimisation of a batch of images.
 
     Attributes:
         steps: of Adam.
-        batch: images that are made together and whose statistics are matched; the more, the
-            better they can be, and the longer one takes.
+        batch: images that are made together and whose statistics are matched; larger batches
+            match better and take longer.
         step_size: of Adam at the start, in standard deviations of the normalization.
         statistics: weight of the BatchNorm statistics beside the classification.
         variation: weight of the mean squared difference of neighbouring pixels.
         magnitude: weight of the mean squared pixel.
-        slope: how fast the start's amplitude falls with spatial frequency: 0 for white noise, about
-            1 in natural images (Field, *J. Opt. Soc. Am. A*, 1987).
-        shift: rows and columns by which images are rolled at most in a step, as a fraction of
-            their side.
+        slope: how fast the initial amplitude falls with spatial frequency: 0 for white noise,
+            about 1 in natural images (Field, *J. Opt. Soc. Am. A*, 1987).
+        shift: most rows and columns by which images are rolled in a step, as a fraction of their
+            side.
     """
 
     steps: int = 300
@@ -61,13 +61,13 @@ def synthesize_batch(
     device: str = "cpu",
     progress: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """Make one batch of images; the same for the same seed, whatever other batches there are.
+    """Make one batch of images, which does not depend on other batches.
 
     Args:
-        baseline: what the images are made from; it is not changed.
-        index: which batch; consecutive batches go on through the classes.
+        baseline: the network to make images from; not changed.
+        index: of the batch; consecutive batches continue through the classes.
         seed: of the images.
-        recipe: how.
+        recipe: settings of the optimisation.
         device: where to compute.
         progress: called after every step.
 
@@ -115,7 +115,7 @@ def synthesize_batch(
 
 
 def check_statistics(baseline: Baseline) -> None:
-    """Check that there is something to make images from.
+    """Check that a network has the statistics that images are made from.
 
     Raises:
         ValueError: if the network has no BatchNorm layer that keeps running statistics.
@@ -123,13 +123,13 @@ def check_statistics(baseline: Baseline) -> None:
     if not _statistics_of(baseline.network):
         raise ValueError(
             f"{baseline.name or type(baseline.network).__name__} has no BatchNorm layer with "
-            "running statistics, which synthetic images are made from: give images of your own, "
+            "running statistics, from which synthetic images are made: give images of your own, "
             "such as a folder"
         )
 
 
 def _statistics_of(network: nn.Module) -> list[_BatchNorm]:
-    """The network's BatchNorm layers that remember means and variances."""
+    """Return the network's BatchNorm layers with running means and variances."""
     return [
         module
         for module in network.modules()
@@ -138,26 +138,26 @@ def _statistics_of(network: nn.Module) -> list[_BatchNorm]:
 
 
 def _deviation(norm: nn.Module, inputs: Tensor) -> Tensor:
-    """How far means and standard deviations of a layer's inputs are from the remembered ones.
+    """Compare means and standard deviations of a layer's inputs with its running statistics.
 
-    Squared, in remembered standard deviations, and averaged over the channels.
+    The differences are squared, in running standard deviations, and averaged over the channels.
     """
     assert isinstance(norm, _BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     dimensions = [dimension for dimension in range(inputs.ndim) if dimension != 1]
     variance, mean = torch.var_mean(inputs, dimensions)
-    expected = norm.running_var + norm.eps  # eps: what a silent channel is divided by as well
+    expected = norm.running_var + norm.eps  # eps: running variances can be zero
     shifts = (mean - norm.running_mean).square() / expected
-    # The root's slope is infinite at zero, where images do not change in a channel.
+    # eps, because the root's slope is infinite at zero, where a channel is constant.
     scales = ((variance + norm.eps).sqrt() / expected.sqrt() - 1).square()
     return (shifts + scales).mean()
 
 
 def _noise(shape: tuple[int, ...], slope: float, generator: torch.Generator) -> Tensor:
-    """Noise whose amplitude falls with spatial frequency, as ``1 / f ** slope``; of that shape.
+    """Draw noise whose amplitude falls with spatial frequency as ``1 / f ** slope``.
 
-    As in natural images, channels are mostly alike, and brightness and contrast differ from image
+    As in natural images, channels are correlated, and brightness and contrast differ from image
     to image, about 0 and 0.9 standard deviations of the normalization.
     """
     count, channels, height, width = shape
@@ -178,7 +178,7 @@ def _noise(shape: tuple[int, ...], slope: float, generator: torch.Generator) -> 
 
 
 def _moved(images: Tensor, shift: float, generator: torch.Generator) -> Tensor:
-    """Images rolled by a few rows and columns, and mirrored every other time."""
+    """Roll images by a few rows and columns, and mirror them every other time."""
     offsets = []
     for side in images.shape[2:]:
         most = round(side * shift)
@@ -188,7 +188,7 @@ def _moved(images: Tensor, shift: float, generator: torch.Generator) -> Tensor:
 
 
 def _variation(images: Tensor) -> Tensor:
-    """Mean squared difference of neighbouring rows and columns; 0 where there is only one."""
+    """Return the mean squared difference of neighbouring pixels; 0 for a single pixel."""
     down = images[:, :, 1:] - images[:, :, :-1]
     right = images[:, :, :, 1:] - images[:, :, :, :-1]
     return (down.square().sum() + right.square().sum()) / images.numel()
@@ -197,12 +197,12 @@ def _variation(images: Tensor) -> Tensor:
 def _mean_and_std(
     normalization: Normalization | None, channels: int, device: str
 ) -> tuple[Tensor, Tensor]:
-    """Both (channels, 1, 1); of pixels in [0, 1] as they are if no normalization is known."""
+    """Return both, (channels, 1, 1); 0 and 1 if no normalization is known."""
     known = normalization or Normalization((0.0,) * channels, (1.0,) * channels)
     mean, std = (torch.tensor(values, device=device) for values in (known.mean, known.std))
     return mean[:, None, None], std[:, None, None]
 
 
 def _batch_seed(seed: int, index: int) -> int:
-    """A seed for one batch that no other batch of this or another seed shares."""
+    """Return a seed of its own for every batch of every seed."""
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)

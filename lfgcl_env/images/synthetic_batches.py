@@ -1,4 +1,4 @@
-"""Synthetic images on disk: finished batches are kept, reused and added to."""
+"""Synthetic images on disk: finished batches are cached, reused and added to."""
 
 import os
 import sys
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images.image_sheet import read_sheet, write_sheet
 from lfgcl_env.images.synthetic import RECIPE, Recipe, check_statistics, synthesize_batch
 from lfgcl_env.networks import Baseline
@@ -28,18 +29,17 @@ def synthetic_pixels(
     recipe: Recipe | None = None,
     device: str = "cpu",
 ) -> Tensor:
-    """Make images from a network, or read those batches that were made before.
+    """Make images from a network, reusing batches that were made before.
 
-    A bar on standard error shows the steps if there are any to take. Of fewer images, more images
-    are a continuation.
+    A bar on standard error shows the progress. More images begin with the same ones as fewer.
 
     Args:
-        baseline: what the images are made from.
-        count: images wanted; they are made in whole batches.
-        folder: of finished batches, which is made; by default in the user's cache, see
-            :func:`cache_folder`. If it cannot be written, a warning says so.
+        baseline: the network to make images from.
+        count: number of images; they are made in whole batches.
+        folder: of finished batches, created if missing; by default in the user's cache, see
+            :func:`cache_folder`. A warning says if it cannot be written.
         seed: of the images.
-        recipe: how they are made; by default :data:`RECIPE`.
+        recipe: settings of the optimisation; by default :data:`RECIPE`.
         device: where to compute.
 
     Returns:
@@ -48,8 +48,7 @@ def synthetic_pixels(
     Raises:
         ValueError: if the network has no BatchNorm statistics, or ``count`` is not positive.
     """
-    if count < 1:
-        raise ValueError(f"{count!r} images were asked for: give a positive whole number")
+    count, seed = check_count(count, "the number of images"), check_seed(seed)
     check_statistics(baseline)
     recipe = recipe or RECIPE
     made_by = provenance(baseline, seed, recipe)
@@ -68,7 +67,7 @@ def synthetic_pixels(
 
 
 def provenance(baseline: Baseline, seed: int, recipe: Recipe) -> dict[str, str]:
-    """All that decides what the images are, as text by name."""
+    """Return everything that decides the images, as text by name."""
     from lfgcl_env import __version__
 
     known = baseline.normalization
@@ -85,27 +84,27 @@ def provenance(baseline: Baseline, seed: int, recipe: Recipe) -> dict[str, str]:
 
 
 def cache_folder(made_by: dict[str, str]) -> Path:
-    """Where batches are kept for a user: below ``LFGCL_CACHE``, else ``~/.cache/lfgcl``.
+    """Return the folder of batches, below ``LFGCL_CACHE`` or else ``~/.cache/lfgcl``.
 
-    The folder is named after the network, and after a hash of all that decides the images.
+    It is named after the network and a hash of everything that decides the images.
     """
     import hashlib
 
     # The same weights from another file are the same weights.
     deciding = {name: value for name, value in made_by.items() if name != "weights"}
     key = hashlib.sha256(repr(sorted(deciding.items())).encode()).hexdigest()[:16]
-    root = Path(os.environ.get("LFGCL_CACHE") or "~/.cache/lfgcl").expanduser()
+    root = Path(os.path.expanduser(os.environ.get("LFGCL_CACHE") or "~/.cache/lfgcl"))
     name = "".join(c if c.isalnum() else "-" for c in made_by["network"])
     return root / "synthetic" / f"{name}-{key}"
 
 
 def batch_files(folder: Path, count: int, recipe: Recipe) -> list[Path]:
-    """The files of the batches that ``count`` images take, whether they are there or not."""
+    """Return the files of the batches for ``count`` images, whether they exist or not."""
     return [folder / f"{index:05d}.png" for index in range(-(-count // recipe.batch))]
 
 
 def _finished(path: Path, made_by: dict[str, str], index: int) -> Tensor | None:
-    """A batch from its file; None if that is missing, damaged, or made in another way."""
+    """Read a batch; return None if it is missing, damaged, or of another provenance."""
     try:
         pixels, texts = read_sheet(path)
     except (ValueError, OSError):
@@ -121,16 +120,16 @@ def _keep(path: Path, batch: Tensor, made_by: dict[str, str]) -> None:
         write_sheet(path, batch, made_by)
     except OSError as error:
         warnings.warn(
-            f"synthetic images cannot be kept in {str(path.parent)!r} ({error.strerror}), and "
-            "will be made again the next time: set LFGCL_CACHE to a folder that can be written",
+            f"synthetic images cannot be cached in {str(path.parent)!r} ({error.strerror}) and "
+            "will be made again next time: set LFGCL_CACHE to a writable folder",
             stacklevel=3,
         )
 
 
 @contextmanager
 def _bar(missing: int, recipe: Recipe) -> Iterator["tqdm[Any]"]:
-    """A bar of the steps to take; none if there are no batches to make."""
-    quiet = not sys.stderr.isatty()  # a file gets a line now and then, not ten a second
+    """Show a bar of the steps, if there are batches to make."""
+    quiet = sys.stderr is None or not sys.stderr.isatty()  # fewer lines in a file
     with tqdm(
         total=missing * recipe.steps,
         desc=f"synthetic images, {missing} x {recipe.batch}",

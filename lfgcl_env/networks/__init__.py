@@ -1,4 +1,4 @@
-"""Networks to be pruned: by name, from torchvision, or one's own, with or without weights."""
+"""Networks to be pruned: by name, from torchvision, or your own, with or without weights."""
 
 from lfgcl_env.networks.baseline import Baseline, load_baseline
 from lfgcl_env.networks.builders import build_network, network_names

@@ -8,19 +8,19 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from http.client import HTTPException
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import closest
-from lfgcl_env.edge.schema import check_value
-from lfgcl_env.edge.value_checks import Seed
+from lfgcl_env.edge.schema import check_value, short
+from lfgcl_env.edge.value_checks import LARGEST_INPUT, Size, check_seed, first_line
 from lfgcl_env.networks.builders import (
     TORCHVISION,
-    build_network,
     call_builder,
+    check_arguments,
     find_builder,
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
@@ -28,6 +28,7 @@ from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normali
 from lfgcl_env.networks.published import (
     PUBLISHED,
     check_cached,
+    check_published,
     explained_download,
     is_published_file,
     load_published,
@@ -48,7 +49,7 @@ class Baseline:
         arguments: the keyword arguments to rebuild it with ``name``.
         input_shape: (channels, height, width) of one input.
         num_classes: outputs for one input.
-        normalization: of its inputs; None if they are taken as they come.
+        normalization: of its inputs; None if it is unknown or there is none.
         weights: ``"published"``, ``"embedded"``, ``"random"``, the path of a file, or ``"given"``
             for weights that came with the module or function.
     """
@@ -84,10 +85,9 @@ def load_baseline(
         input_shape: (channels, height, width) of one input; by default (3, 32, 32), for
             torchvision's networks the crop size of their weights (mostly 224).
         normalization: of the inputs, a :class:`Normalization` or a pair ``(mean, std)``; by
-            default what the published or embedded weights were trained with, and None (inputs are
-            taken as they come) for functions and modules.
+            default that of the published or embedded weights, and None for functions and modules.
         seed: of random weights; the global random state is left alone.
-        **arguments: handed to the builder, such as ``num_classes=100`` or ``shortcut="B"``.
+        **arguments: passed to the builder, such as ``num_classes=100`` or ``shortcut="B"``.
 
     Raises:
         ValueError: if a name or argument is unknown, weights are damaged or do not fit, or the
@@ -123,7 +123,7 @@ def build_baseline(
     See :func:`load_baseline`, whose own arguments cannot be among those of the builder.
     """
     check_value(weights, str | os.PathLike, "weights", "a word or a path")
-    check_value(seed, Seed, "seed", "a whole number from 0 to 4,294,967,295")
+    check_seed(seed)
     weights, arguments = os.fspath(weights), dict(arguments)
     given = as_normalization(normalization)
     if isinstance(network, nn.Module):
@@ -179,8 +179,8 @@ def _from_builder(
     if not isinstance(network, str):
         if not callable(network):
             raise ValueError(
-                f"network {network!r} is neither a name, nor a function that returns a module, "
-                "nor a torch.nn.Module"
+                f"network {short(network)} is neither a name, nor a function that returns a "
+                "module, nor a torch.nn.Module"
             )
         return _from_function(network, _importable_name(network), weights, arguments)
     builder = find_builder(network)
@@ -196,25 +196,32 @@ def _from_builder(
 def _from_name(
     name: str, weights: str, arguments: dict[str, Any], given: Normalization | None
 ) -> _Source:
-    published = PUBLISHED[name]
+    published = PUBLISHED.get(name)
     if weights == "published":
+        check_published(name)
+        assert published is not None
         trained = {"num_classes": published.num_classes, "shortcut": "A"}
         _check_arguments(name, arguments, trained, "published")
-    network = build_network(name, **arguments)
-    if weights == "published":
+    network = call_builder(find_builder(name), name, arguments)
+    normalization = None if published is None else published.normalization
+    if published is not None and weights == "published":
         fit_state_dict(network, load_published(name), str(published.path))
     elif weights != "random":
         fit_state_dict(network, _read(weights), weights)
-        if given is None and not is_published_file(weights, published.url):
+        if (
+            given is None
+            and published is not None
+            and not is_published_file(weights, published.url)
+        ):
             _warn_of_normalization(weights, name, published.normalization)
-    return _Source(network, _if_json(name, arguments), arguments, weights, published.normalization)
+    return _Source(network, _if_json(name, arguments), arguments, weights, normalization)
 
 
 def _from_package(name: str, arguments: dict[str, Any]) -> _Source:
     embedded = load_embedded(name)
     _check_arguments(name, arguments, embedded.arguments, "embedded")
     arguments = embedded.arguments | arguments
-    network = build_network(name, **arguments)
+    network = call_builder(find_builder(name), name, arguments)
     fit_state_dict(network, embedded.state, str(embedded.path))
     return _Source(network, name, arguments, "embedded", embedded.normalization)
 
@@ -224,6 +231,7 @@ def _from_torchvision(
 ) -> _Source:
     from torchvision import models
 
+    check_arguments(name, find_builder(name), arguments)
     default = models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT
     transforms = default.transforms()
     normalization = IMAGENET
@@ -233,9 +241,11 @@ def _from_torchvision(
         check_cached(default.url)
         with explained_download(default.url):
             try:
-                network = build_network(name, weights=default, **arguments)
-            except RuntimeError as error:
-                if "Error(s) in loading state_dict" not in str(error):
+                network = find_builder(name)(weights=default, **arguments)
+            except (OSError, HTTPException):
+                raise
+            except Exception as error:
+                if "invalid hash value" in str(error):
                     raise
                 raise ValueError(
                     f"the published weights of {name} do not fit a network built with {arguments}"
@@ -245,7 +255,7 @@ def _from_torchvision(
         implied = ("transform_input", "aux_logits")
         arguments = {k: getattr(network, k) for k in implied if hasattr(network, k)} | arguments
     else:
-        network = build_network(name, **arguments)
+        network = call_builder(find_builder(name), name, arguments)
         if weights != "random":
             fit_state_dict(network, _read(weights), weights)
             if given is None and not is_published_file(weights, default.url):
@@ -263,13 +273,13 @@ def _from_function(
     network = call_builder(function, name or repr(function), arguments)
     if state is None:  # the function alone decides what its weights are
         return _Source(network, _if_json(name, arguments), arguments, "given")
-    network = copy.deepcopy(network)  # it may be the function's own, kept for the next call
+    network = _copy(network)  # it may be the function's own, kept for the next call
     fit_state_dict(network, state, weights)
     return _Source(network, _if_json(name, arguments), arguments, weights)
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    if not Path(weights).exists():
+    if not os.path.exists(weights):
         raise FileNotFoundError(
             f"weights {weights!r} is neither 'published', nor 'embedded', nor 'random', nor an "
             f"existing file.{closest(weights, ['published', 'embedded', 'random'])}"
@@ -315,7 +325,7 @@ def _if_json(name: str | None, arguments: dict[str, Any]) -> str | None:
     """Return ``name`` if the arguments can be written down beside it, else None."""
     try:
         json.dumps(arguments)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     return name
 
@@ -326,17 +336,30 @@ def _settled(network: nn.Module) -> nn.Module:
     if any(module.training for module in network.modules()) or any(
         tensor.device.type != "cpu" for tensor in tensors
     ):
-        return copy.deepcopy(network).cpu().eval()
+        return _copy(network).cpu().eval()
     return network
 
 
-def _check_shape(shape: Sequence[int]) -> Shape:
-    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-    if len(sizes) != 3 or any(not isinstance(size, int) or size < 1 for size in sizes):
+def _copy(network: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:  # a module of one's own may hold anything
         raise ValueError(
-            f"input_shape {sizes} is not (channels, height, width), three positive whole numbers"
+            f"{type(network).__name__} cannot be copied ({first_line(error)}): pass it in "
+            "evaluation mode and on the CPU"
+        ) from error
+
+
+def _check_shape(shape: Sequence[int]) -> Shape:
+    given = tuple(shape) if isinstance(shape, Sequence) else shape
+    accepts = "(channels, height, width), three positive whole numbers"
+    channels, height, width = check_value(given, tuple[Size, Size, Size], "input_shape", accepts)
+    if channels * height * width > LARGEST_INPUT:
+        raise ValueError(
+            f"an input of shape {(channels, height, width)} is too large: at most "
+            f"{LARGEST_INPUT:,} numbers are accepted"
         )
-    return sizes[0], sizes[1], sizes[2]
+    return channels, height, width
 
 
 def _count_classes(network: nn.Module, shape: Shape, what: str) -> int:
@@ -344,11 +367,10 @@ def _count_classes(network: nn.Module, shape: Shape, what: str) -> int:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             logits = network(torch.zeros(2, *shape))
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            reason = str(error).strip().split("\n")[0]
+        except Exception as error:  # a network of one's own may raise anything
             raise ValueError(
-                f"{what} does not take inputs of shape {shape} ({reason}): give input_shape="
-                "(channels, height, width)"
+                f"{what} does not take inputs of shape {shape} ({first_line(error)}): give "
+                "input_shape=(channels, height, width)"
             ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -3,12 +3,16 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from http.client import HTTPException
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le
 from torch import nn
 
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
+from lfgcl_env.edge.schema import check_value, short
+from lfgcl_env.edge.value_checks import first_line
 from lfgcl_env.networks.cifar_resnet import CifarResNet
 from lfgcl_env.networks.mobilenet_v2 import CifarMobileNetV2
 from lfgcl_env.networks.vgg import CifarVGG16
@@ -19,6 +23,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": CifarMobileNetV2,
 }
 TORCHVISION = "torchvision:"
+Classes = Annotated[int, Ge(1), Le(100_000)]
 
 
 def network_names() -> list[str]:
@@ -43,11 +48,12 @@ def build_network(name: str, **arguments: Any) -> nn.Module:
     Args:
         name: one of :func:`network_names`, ``"torchvision:NAME"``, or
             ``"package.module:function"``.
-        **arguments: handed to the builder, such as ``num_classes=100`` or, for the ResNets,
+        **arguments: passed to the builder, such as ``num_classes=100`` or, for the ResNets,
             ``shortcut="B"``.
 
     Raises:
-        ValueError: if the name or an argument is unknown, or the function gives no ``nn.Module``.
+        ValueError: if the name or an argument is unknown, the builder fails, or it returns no
+            ``nn.Module``.
 
     >>> build_network("resnet20", num_classes=100).linear
     Linear(in_features=64, out_features=100, bias=True)
@@ -61,25 +67,26 @@ def call_builder(
     """Call a builder, with an error that names it.
 
     Args:
-        builder: gives the network.
+        builder: returns the network.
         name: what to call it in errors.
         arguments: for the builder.
 
     Raises:
-        ValueError: if an argument is unknown, or what it gives is no ``nn.Module``.
+        ValueError: if an argument is unknown, the builder fails, or it returns no ``nn.Module``.
+        OSError: if the builder cannot read or download something.
     """
-    _check_arguments(name, builder, arguments)
-    if name.startswith(TORCHVISION):
-        try:
-            network = builder(**arguments)
-        except TypeError as error:  # their functions take anything, and their classes complain
-            raise ValueError(f"{name} cannot be built: {error}") from error
-    else:
+    check_arguments(name, builder, arguments)
+    try:
         network = builder(**arguments)
+    except (OSError, HTTPException):
+        raise
+    except Exception as error:  # a function of one's own may raise anything
+        given = f" with {short(arguments)}" if arguments else ""
+        raise ValueError(f"{name} cannot be built{given}: {first_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"{name} gave a {type(network).__name__}: a function that returns a torch.nn.Module "
-            "is needed"
+            f"{name} returned a {type(network).__name__}: a function that returns a "
+            "torch.nn.Module is needed"
         )
     return network
 
@@ -105,7 +112,19 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
     )
 
 
-def _check_arguments(name: str, builder: Callable[..., Any], arguments: dict[str, Any]) -> None:
+def check_arguments(name: str, builder: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Refuse arguments that a builder does not take.
+
+    Raises:
+        ValueError: if there is one; the message names the nearest.
+    """
+    if name.startswith(TORCHVISION) and "weights" in arguments:
+        raise ValueError(
+            f"{name} takes its weights from the argument 'weights', not as one of its own"
+        )
+    if name in BUILDERS or name.startswith(TORCHVISION):
+        classes = arguments.get("num_classes", 1)
+        check_value(classes, Classes, "num_classes", "a whole number from 1 to 100,000")
     try:
         parameters = inspect.signature(builder).parameters.values()
     except (TypeError, ValueError):  # some callables have no signature to look at

@@ -1,4 +1,4 @@
-"""Weights that come with the package: no download. Each has a model card beside it."""
+"""Weights in the package, which need no download; each file has a model card beside it."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ class EmbeddedWeights(NamedTuple):
     Attributes:
         state: float32 tensors by name; ``num_batches_tracked`` is not among them.
         arguments: that the network must be built with.
-        normalization: what the training normalised its images with.
+        normalization: of the images that it was trained on.
         path: of the file.
     """
 
@@ -62,6 +62,6 @@ def read_card(name: str) -> dict[str, Any]:
     """
     path = FOLDER / f"{name}_{_DATA}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model card {str(path)!r}: install the package anew")
+        raise FileNotFoundError(f"there is no model card {str(path)!r}: reinstall the package")
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return card

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lfgcl_env.edge.schema import short
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -79,13 +81,14 @@ def as_normalization(
     try:
         mean, std = value
         return Normalization(tuple(mean), tuple(std))
-    except TypeError:
+    except (TypeError, OverflowError):
         pass
     except ValueError as error:
         if "no normalization" in str(error):
             raise
     raise ValueError(
-        f"normalization {value!r} is neither a Normalization nor a pair ((mean, ...), (std, ...))"
+        f"normalization {short(value)} is neither a Normalization nor a pair ((mean, ...), "
+        "(std, ...))"
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.networks.embedded_weights import embedded_names
 from lfgcl_env.networks.normalization import IMAGENET, Normalization
 from lfgcl_env.networks.state_dicts import unwrap
@@ -87,7 +86,7 @@ def load_published(name: str) -> dict[str, Tensor]:
         ValueError: if there is none of that name, or the file is not the published one.
         OSError: if it cannot be downloaded.
     """
-    check_choice(name, PUBLISHED, "published weights")
+    check_published(name)
     url = PUBLISHED[name].url
     check_cached(url)
     with explained_download(url):
@@ -95,6 +94,19 @@ def load_published(name: str) -> dict[str, Tensor]:
             url, map_location="cpu", check_hash=True, weights_only=True
         )
     return unwrap(content, str(cached_path(url)))
+
+
+def check_published(name: str) -> None:
+    """Check that there are published weights of a network.
+
+    Raises:
+        ValueError: if there are none; the message names the networks that have some.
+    """
+    if name not in PUBLISHED:
+        raise ValueError(
+            f"there are no published weights of {name} (networks that have some: "
+            f"{', '.join(PUBLISHED)}): give weights='random' or the path of a state dict"
+        )
 
 
 def cached_path(url: str) -> Path:
@@ -139,7 +151,7 @@ def check_cached(url: str) -> None:
 
 @contextmanager
 def explained_download(url: str) -> Iterator[None]:
-    """Turn what can go wrong in a download of ``url`` into one sentence that says what to do.
+    """Explain a failed download of ``url`` in one sentence that says what to do.
 
     Raises:
         OSError: if it cannot be fetched or stored.
@@ -152,12 +164,13 @@ def explained_download(url: str) -> Iterator[None]:
         raise OSError(
             f"cannot download {url} ({reason}): put the file into "
             f"{str(cached_path(url).parent)!r} by hand, or give weights='random', the path of a "
-            f"state dict, or 'embedded', which the package has of {' and '.join(embedded_names())}"
+            "state dict, or 'embedded' for those in the package "
+            f"({' and '.join(embedded_names())})"
         ) from error
     except RuntimeError as error:
         if "invalid hash value" not in str(error):
             raise
         raise ValueError(
-            f"what {url} sent is damaged or is not the published checkpoint (its SHA-256 does not "
-            "begin with the digits in the name): try again later"
+            f"the file from {url} is damaged or is not the published checkpoint (its SHA-256 does "
+            "not begin with the digits in the name): try again later"
         ) from error

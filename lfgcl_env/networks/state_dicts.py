@@ -1,8 +1,7 @@
-"""Reading state dicts from files, without running what a file may hold, and fitting them."""
+"""Reading state dicts from files, without running code in them, and loading them."""
 
 import hashlib
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SHOWN = 3  # names of an error's list that are spelt out
+SHOWN = 3  # names of an error's list that are written out
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a state dict from a ``.safetensors`` file or one written by ``torch.save``.
 
-    A wrapper ``{"state_dict": ...}`` and the prefix ``module.`` of ``nn.DataParallel`` are taken
-    off. Files are read with ``weights_only``: nothing in them is executed.
+    A wrapper ``{"state_dict": ...}`` and the prefix ``module.`` of ``nn.DataParallel`` are
+    removed. Files are read with ``weights_only``: nothing in them is executed.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or holds something else; the message names it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no weights file {str(path)!r}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(
             f"{str(path)!r} is damaged, or is no state dict as torch.save(network.state_dict(), "
             "path) writes it (it is read with weights_only=True)"
@@ -76,8 +77,8 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
         source: what to call ``state`` in errors.
 
     Raises:
-        ValueError: if names or shapes differ, or values are not finite; the message lists the
-            first few.
+        ValueError: if names, shapes or kinds of numbers differ, or values are not finite; the
+            message lists the first few.
     """
     own = network.state_dict()
     lacking = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -87,11 +88,13 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
         for key, value in state.items()
         if key in own and value.shape != own[key].shape
     ]
-    problems = [
-        f"{what} {_first(names)}"
-        for what, names in (("lacks", lacking), ("has unknown", foreign), ("has", shapes))
-        if names
+    kinds = [
+        f"{key} of {_kind(value)} instead of {_kind(own[key])}"
+        for key, value in state.items()
+        if key in own and value.shape == own[key].shape and _kind(value) != _kind(own[key])
     ]
+    found = (("lacks", lacking), ("has unknown", foreign), ("has", shapes), ("has", kinds))
+    problems = [f"{what} {_first(names)}" for what, names in found if names]
     if problems:
         raise ValueError(
             f"{source!r} does not fit {type(network).__name__}: it {'; it '.join(problems)}"
@@ -100,6 +103,15 @@ def fit_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str)
     if broken:
         raise ValueError(f"{source!r} has NaN or infinite values in {_first(broken)}")
     network.load_state_dict(state, strict=False)
+
+
+def _kind(value: Tensor) -> str:
+    """Name what a tensor holds; only floating-point weights can be loaded as such."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+        return f"unusual storage ({value.layout}, {value.dtype}, {value.device.type})"
+    if value.is_complex():
+        return "complex numbers"
+    return "floating-point numbers" if value.is_floating_point() else "whole numbers"
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -117,12 +129,13 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         content = load_file(path)
-    except SafetensorError as error:
+    except OSError:
+        raise
+    except Exception as error:  # SafetensorError, and others for unusual types
         raise ValueError(f"{str(path)!r} is damaged, or is no safetensors file") from error
     return unwrap(content, str(path))
 

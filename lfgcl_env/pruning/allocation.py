@@ -61,7 +61,7 @@ def allocate(
         weight * problem.eliminations[group.name].errors
         for weight, group in zip(weights, problem.groups, strict=True)
     ]
-    allowed = allowed_cost(budget, problem.whole_cost)
+    allowed = allowed_cost(budget, int(problem.costs(problem.channels)))
     keep = problem.channels.copy()
     groups = np.arange(len(keep))
     while (now := problem.costs(keep)) > allowed:

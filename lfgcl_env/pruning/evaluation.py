@@ -1,13 +1,15 @@
-"""What is known of a strategy once it was scored."""
+"""Evaluation: the score and the costs of a strategy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lfgcl_env.pruning.budget.tolerance import meets
+from lfgcl_env.pruning.structure.cost import Cost
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a strategy once it was scored.
+    """The score and the costs of a strategy.
 
     Attributes:
         keep: channels kept in every group.
@@ -24,6 +26,18 @@ class Evaluation:
     params: int
     macs_ratio: float
     params_ratio: float
+
+    @classmethod
+    def of(cls, keep: Sequence[int], similarity: float, cost: Cost, baseline: Cost) -> "Evaluation":
+        """Make an evaluation from a strategy's score and cost, and the baseline's cost."""
+        return cls(
+            keep=tuple(keep),
+            similarity=similarity,
+            macs=cost.macs,
+            params=cost.params,
+            macs_ratio=cost.macs / baseline.macs,
+            params_ratio=cost.params / baseline.params,
+        )
 
     def meets(self, budget: float, metric: str) -> bool:
         """Whether it costs no more than a budget of ``"macs"`` or ``"params"``."""

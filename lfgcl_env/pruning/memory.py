@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.edge.schema import short
 from lfgcl_env.pruning.evaluation import Evaluation
+from lfgcl_env.pruning.structure.cost import Cost
+
+_HIGHEST = 1 + 1e-6  # forgives rounding
 
 Keep = tuple[int, ...]
 
@@ -35,8 +40,21 @@ class Memory:
             counted.add(key)
         return self._evaluations[key]
 
-    def add(self, evaluation: Evaluation) -> None:
-        """Remember an evaluation made elsewhere, without counting it."""
+    def add(self, evaluation: Evaluation, cost: Cost) -> None:
+        """Remember an evaluation made elsewhere, without counting it.
+
+        Args:
+            evaluation: checked by :func:`check_evaluation`.
+            cost: of the same strategy in this problem.
+
+        Raises:
+            ValueError: if the evaluation's costs are others.
+        """
+        if (cost.macs, cost.params) != (evaluation.macs, evaluation.params):
+            raise ValueError(
+                f"an evaluation with {evaluation.macs} MACs and {evaluation.params} parameters is "
+                f"not of this problem: the same strategy has {cost.macs} and {cost.params} here"
+            )
         self._evaluations[tuple(int(k) for k in evaluation.keep)] = evaluation
 
     def clear(self) -> None:
@@ -52,6 +70,21 @@ class Memory:
             yield counted
         finally:
             self._open = [other for other in self._open if other is not counted]
+
+
+def check_evaluation(evaluation: Evaluation) -> None:
+    """Refuse what is no evaluation with a finite similarity of at most 1.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    similarity = getattr(evaluation, "similarity", None)
+    number = isinstance(similarity, float | int) and not isinstance(similarity, bool)
+    if not isinstance(evaluation, Evaluation) or not number or not -inf < similarity <= _HIGHEST:
+        raise ValueError(
+            "only an Evaluation with a finite similarity of at most 1 can be remembered, got "
+            f"{short(evaluation)}"
+        )
 
 
 def _key(keep: NDArray[np.int64]) -> Keep:

@@ -5,18 +5,15 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.config import ProblemConfig, complete, options, signature
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.edge.schema import short
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning.budget.projection import Projection
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
@@ -28,23 +25,22 @@ from lfgcl_env.pruning.checks import (
     split_images,
 )
 from lfgcl_env.pruning.choices import CHOICES
-from lfgcl_env.pruning.criteria.brain_surgeon import eliminate
-from lfgcl_env.pruning.criteria.criterion import (
-    Context,
-    Elimination,
-    Scores,
-    order_channels,
-    score_channels,
-)
+from lfgcl_env.pruning.criteria.criterion import Elimination, Scores
+from lfgcl_env.pruning.criteria.ranking import Ranking
 from lfgcl_env.pruning.evaluation import Evaluation
-from lfgcl_env.pruning.memory import Memory
-from lfgcl_env.pruning.moments.second_moments import Moments, collect_moments
+from lfgcl_env.pruning.memory import Memory, check_evaluation
+from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.repair.sequential import SequentialOptions, repair_sequentially
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
+
+_POSITIONAL = [
+    inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
+    for name, kind in (("network", nn.Module | Baseline), ("images", Tensor))
+]
 
 
 class PruningProblem:
@@ -53,6 +49,9 @@ class PruningProblem:
     Whatever does not depend on a strategy is computed here, once: groups, slice plan, costs,
     channel orders and the baseline's features. Scoring a strategy then takes index selections and
     forward passes of an already smaller network; a strategy scored before is looked up.
+
+    A strategy is the number of channels kept in every group: integers, (groups,). Every method that
+    takes one raises a ValueError for what is no strategy of this network.
 
     Args:
         network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
@@ -80,17 +79,7 @@ class PruningProblem:
         batches: the calibration images, as candidates see them.
     """
 
-    __signature__: ClassVar[inspect.Signature] = signature(
-        ProblemConfig,
-        [
-            inspect.Parameter(
-                "network",
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                annotation=nn.Module | Baseline,
-            ),
-            inspect.Parameter("images", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Tensor),
-        ],
-    )
+    __signature__: ClassVar[inspect.Signature] = signature(ProblemConfig, _POSITIONAL)
 
     def __init__(
         self, network: nn.Module | Baseline, images: Tensor, **config: Unpack[ProblemConfig]
@@ -101,7 +90,7 @@ class PruningProblem:
         self.criterion, self.repair = chosen["criterion"], chosen["repair"]
         self.similarity, self.budget_metric = chosen["similarity"], chosen["budget_metric"]
         self.device = check_device(chosen["device"])
-        self._config, self._seed = chosen, chosen["seed"]
+        self._config = chosen
         self._repair = REPAIRS[self.repair]()
         images = check_images(images)
         if not isinstance(network, Baseline):
@@ -125,7 +114,7 @@ class PruningProblem:
         placed = images.to(self.device, next(self.candidate.network.parameters()).dtype)
         large = self._repair.large_batches
         self.batches = split_images(placed, self.network.layout, large=large)
-        self._orders = order_channels(self.criterion, self._context(), self.groups)
+        self._ranking = Ranking(self.network, self.batches, self.criterion, chosen["seed"])
         self.scorer = Scorer(
             self.network, self.candidate, self.batches, self.similarity, chosen["features"]
         )
@@ -144,36 +133,26 @@ class PruningProblem:
         """How many calibration images there are."""
         return sum(len(batch) for batch in self.batches)
 
-    @cached_property
+    @property
     def moments(self) -> dict[str, Moments]:
         """Second moments of the inputs of every layer that a group feeds, by layer name."""
-        whole = self.network.candidate(self.device).network
-        followed_by = self.network.followed_by
-        return collect_moments(whole, self.network.plan, self.batches, followed_by, seed=self._seed)
+        return self._ranking.moments
 
-    @cached_property
+    @property
     def eliminations(self) -> dict[str, Elimination]:
         """Backward elimination of every group's channels, by group name: order and error curve."""
-        return {group.name: eliminate(group, self.moments) for group in self.groups}
+        return self._ranking.eliminations
 
     def check_budget(self, budget: float) -> float:
-        """Return ``budget`` as a float.
-
-        Raises:
-            ValueError: if it is not in (0, 1] or cannot be reached; the message names the range.
-        """
+        """Return ``budget`` as a float, or raise a ValueError that names the range in reach."""
         return self._projection.check_budget(budget)
 
     def project(self, prune_ratios: ArrayLike, budget: float | None = None) -> NDArray[np.int64]:
-        """Turn wanted prune ratios into the strategy on the budget that shifts all alike.
-
-        Args:
-            prune_ratios: fraction of each group's channels to remove, in [0, 1]; (groups,).
-            budget: instead of the problem's own.
+        """Turn prune ratios in [0, 1] into the strategy on the budget that shifts all alike.
 
         Returns:
-            A strategy: channels kept in every group; int64, (groups,). It never costs more than
-            the budget, and one more channel in any group would.
+            int64, (groups,). It never costs more than the budget (None: the problem's own), and one
+            more channel in any group would.
 
         Raises:
             ValueError: for a wrong shape, NaN, ratios outside [0, 1], or an unreachable budget.
@@ -183,11 +162,7 @@ class PruningProblem:
         return self._projection(ratios, value)
 
     def cost(self, strategy: ArrayLike) -> Cost:
-        """Count MACs and parameters of a strategy, in closed form.
-
-        Raises:
-            ValueError: if it is no strategy of this problem.
-        """
+        """Count MACs and parameters of a strategy, in closed form."""
         return self.network.cost(strategy)
 
     def costs(self, keep: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -195,18 +170,10 @@ class PruningProblem:
         return self.network.cost_model.many(keep, self.budget_metric)
 
     def meets(self, strategy: ArrayLike, budget: float | None = None) -> bool:
-        """Whether a strategy costs no more than a budget; None for the problem's own.
-
-        Raises:
-            ValueError: if it is no strategy of this problem.
-        """
-        allowed = allowed_cost(self.budget if budget is None else budget, self.whole_cost)
-        return int(self.costs(self.network.check_strategy(strategy))) <= allowed
-
-    @property
-    def whole_cost(self) -> int:
-        """What the budget counts of the unpruned network."""
-        return self.network.cost_model.of_baseline(self.budget_metric)
+        """Whether a strategy costs no more than a budget; None for the problem's own."""
+        budget = self.budget if budget is None else budget
+        whole = int(self.costs(self.channels))
+        return int(self.costs(self.network.check_strategy(strategy))) <= allowed_cost(budget, whole)
 
     def prune_ratios(self, strategy: ArrayLike) -> NDArray[np.float64]:
         """Return the fraction of each group's channels that goes; float64, (groups,)."""
@@ -214,33 +181,20 @@ class PruningProblem:
 
     def kept_channels(self, strategy: ArrayLike) -> list[NDArray[np.int64]]:
         """Return the indices of the channels that stay in every group, ascending."""
-        keep = self.network.check_strategy(strategy)
-        return [np.sort(order[:k]) for order, k in zip(self._orders, keep, strict=True)]
+        return self._ranking.kept(self.network.check_strategy(strategy))
 
     def scores(self, criterion: str, *, relative: bool = True) -> tuple[Scores, ...]:
         """Score every group's channels under any criterion, the higher the more worth keeping.
 
-        Args:
-            criterion: a name in :data:`~lfgcl_env.pruning.criteria.criterion.CRITERIA`.
-            relative: see :class:`~lfgcl_env.pruning.criteria.criterion.Context`.
-
-        Returns:
-            One array (channels,) per group, float64.
+        For ``relative`` see :class:`~lfgcl_env.pruning.criteria.criterion.Context`.
 
         Raises:
             ValueError: for an unknown criterion, or one that a group gives nothing to score by.
         """
-        return score_channels(criterion, self._context(relative), self.groups)
+        return self._ranking.scores(criterion, relative=relative)
 
     def evaluate(self, strategy: ArrayLike) -> Evaluation:
-        """Score a strategy; one scored before is looked up.
-
-        Args:
-            strategy: channels kept in every group; integers, (groups,).
-
-        Raises:
-            ValueError: if it is no strategy of this problem.
-        """
+        """Score a strategy; one scored before is looked up."""
         return self._memory.evaluate(self.network.check_strategy(strategy))
 
     def known(self, strategy: ArrayLike) -> bool:
@@ -250,9 +204,7 @@ class PruningProblem:
     def count(self) -> AbstractContextManager[set[tuple[int, ...]]]:
         """Count the distinct strategies evaluated inside a block, looked-up ones included.
 
-        Returns:
-            A context manager that yields the set of these strategies, which grows inside the block:
-            ``with problem.count() as counted: ...; len(counted)``.
+        ``with problem.count() as counted:`` gives the set of these strategies, as tuples.
         """
         return self._memory.count()
 
@@ -262,17 +214,8 @@ class PruningProblem:
         Raises:
             ValueError: if its strategy or costs are not of this problem, or it is no evaluation.
         """
-        if not isinstance(evaluation, Evaluation) or not np.isfinite(evaluation.similarity):
-            raise ValueError(
-                f"an Evaluation with a finite similarity is needed, got {short(evaluation)}"
-            )
-        cost = self.cost(evaluation.keep)
-        if (cost.macs, cost.params) != (evaluation.macs, evaluation.params):
-            raise ValueError(
-                f"an evaluation with {evaluation.macs} MACs and {evaluation.params} parameters is "
-                f"not of this problem: the same strategy has {cost.macs} and {cost.params} here"
-            )
-        self._memory.add(evaluation)
+        check_evaluation(evaluation)
+        self._memory.add(evaluation, self.cost(evaluation.keep))
 
     def forget(self) -> None:
         """Forget all scores, so that every strategy is scored anew."""
@@ -282,9 +225,6 @@ class PruningProblem:
         """Return a physically smaller network for a strategy, as it was scored.
 
         Torch-Pruning cuts a copy; the repaired weights and statistics are then copied into it.
-
-        Raises:
-            ValueError: if it is no strategy of this problem.
         """
         kept = self.kept_channels(strategy)
         smaller = self.network.cut(kept)
@@ -315,8 +255,7 @@ class PruningProblem:
             The repaired network, on the CPU, and its evaluation.
 
         Raises:
-            ValueError: if it is no strategy of this problem, the images do not fit, or ``torch.fx``
-                cannot trace the network.
+            ValueError: if the images do not fit, or ``torch.fx`` cannot trace the network.
         """
         keep = self.network.check_strategy(strategy)
         images = check_images(images)
@@ -328,14 +267,10 @@ class PruningProblem:
         return smaller.cpu(), self._evaluation(keep, similarity)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
-        """Return the similarity of any network with a strategy's channels.
-
-        Args:
-            network: repaired or trained in any way, in evaluation mode, on the problem's device.
-            strategy: channels kept in every group.
+        """Return the similarity of any network with a strategy's channels, however it was trained.
 
         Raises:
-            ValueError: if it is no strategy of this problem, or the network has other channels.
+            ValueError: if the network has other channels, or cannot be run on the images.
         """
         return self.scorer.compare(self.scorer.read(network, self.kept_channels(strategy)))
 
@@ -347,8 +282,7 @@ class PruningProblem:
             network: one with these channels; None for the strategy's candidate, cut and repaired.
 
         Returns:
-            One matrix (images, features) per place, removed channels as zeros; the baseline's own
-            are ``features(channels)``.
+            One matrix (images, features) per place, removed channels as zeros.
         """
         kept = self.kept_channels(strategy)
         features = self._read(kept) if network is None else self.scorer.read(network, kept)
@@ -390,20 +324,13 @@ class PruningProblem:
 
     def settings(self) -> dict[str, Any]:
         """Return every argument that decides scores, JSON-able: see ``Option.decides``."""
-        features = self._config["features"]
-        plain = features if features is None or isinstance(features, str) else list(features)
-        settings = {
-            name: value
-            for name, value in self._config.items()
-            if options(ProblemConfig)[name].decides
+        decisive = [name for name, known in options(ProblemConfig).items() if known.decides]
+        settings: dict[str, Any] = {
+            name: value for name, value in self._config.items() if name in decisive
         }
-        return settings | {"budget": self.budget, "features": plain}
-
-    def _context(self, relative: bool = True) -> Context:
-        images = torch.cat(self.batches).cpu()
-        module = self.baseline.network
-        eliminations, moments = (lambda: self.eliminations), (lambda: self.moments)
-        return Context(module, images, eliminations, moments, self._seed, relative)
+        if not isinstance(settings["features"], str | None):
+            settings["features"] = list(settings["features"])
+        return settings | {"budget": self.budget}
 
     def _read(self, kept: list[NDArray[np.int64]]) -> list[Tensor]:
         """Cut and repair the candidate, and return its features."""
@@ -415,12 +342,4 @@ class PruningProblem:
         return self._evaluation(keep, self.scorer.compare(self._read(self.kept_channels(keep))))
 
     def _evaluation(self, keep: NDArray[np.int64], similarity: float) -> Evaluation:
-        cost, whole = self.cost(keep), self.baseline_cost
-        return Evaluation(
-            keep=tuple(keep.tolist()),
-            similarity=similarity,
-            macs=cost.macs,
-            params=cost.params,
-            macs_ratio=cost.macs / whole.macs,
-            params_ratio=cost.params / whole.params,
-        )
+        return Evaluation.of(keep.tolist(), similarity, self.cost(keep), self.baseline_cost)

@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from lfgcl_env.edge.files import write_png
-from lfgcl_env.pruning import Evaluation, PruningProblem
-from lfgcl_env.pruning.moments.second_moments import LARGEST
+from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
+from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.layers import measure_layers
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerChange:
     """One layer before and after pruning; every pair is (before, after).
 
     Attributes:
@@ -37,65 +37,66 @@ class Row:
     params: tuple[int, int]
 
 
-def rows(problem: PruningProblem, strategy: ArrayLike, network: nn.Module) -> list[Row]:
+def compare_layers(
+    network: PrunableNetwork, strategy: ArrayLike, pruned: nn.Module
+) -> list[LayerChange]:
     """Compare a pruned network with its baseline, layer by layer.
 
     Args:
-        problem: what was pruned.
+        network: what was pruned.
         strategy: channels kept in every group.
-        network: what :meth:`PruningProblem.compress` returned for it.
+        pruned: a network with these channels.
 
     Returns:
         Convolutions and linear layers in order of use, then all others together (BatchNorm's
-        parameters, mostly), then the total, which is that of :meth:`PruningProblem.cost`.
+        parameters, mostly), then the total, which is that of :meth:`PrunableNetwork.cost`.
     """
-    whole = problem.baseline.network
-    example = torch.zeros(1, *problem.baseline.input_shape)
-    before = measure_layers(whole, example)
-    after = {layer.name: layer for layer in measure_layers(network, example)}
+    whole = network.baseline.network
+    example = torch.zeros(1, *network.baseline.input_shape)
+    after = {layer.name: layer for layer in measure_layers(pruned, example)}
     table = [
-        Row(
+        LayerChange(
             layer.name,
             layer.kind,
             (layer.in_channels, after[layer.name].in_channels),
             (layer.out_channels, after[layer.name].out_channels),
             (layer.macs, after[layer.name].macs),
-            (_own(whole, layer.name), _own(network, layer.name)),
+            (_count_params(whole, layer.name), _count_params(pruned, layer.name)),
         )
-        for layer in before
+        for layer in network.layers
     ]
-    costs = problem.baseline_cost, problem.cost(strategy)
+    costs = network.baseline_cost, network.cost(strategy)
     macs, params = (costs[0].macs, costs[1].macs), (costs[0].params, costs[1].params)
     others = [
         (total[0] - sum(pair[0] for pair in pairs), total[1] - sum(pair[1] for pair in pairs))
         for total, pairs in (
-            (macs, [row.macs for row in table]),
-            (params, [row.params for row in table]),
+            (macs, [layer.macs for layer in table]),
+            (params, [layer.params for layer in table]),
         )
     ]
     return [
         *table,
-        Row("(others)", "", None, None, *others),
-        Row("total", "", None, None, macs, params),
+        LayerChange("(others)", "", None, None, *others),
+        LayerChange("total", "", None, None, macs, params),
     ]
 
 
-def text(table: list[Row]) -> str:
-    """A table for reading; MACs and parameters also as the share [%] that is left."""
+def format_table(table: list[LayerChange]) -> str:
+    """Write the table as text; MACs and parameters also as the share [%] that is left."""
     cells = [
         ["layer", "kind", "inputs", "outputs", "MACs", "left", "params", "left"],
         *(
             [
-                row.name,
-                row.kind,
-                _change(row.inputs),
-                _change(row.outputs),
-                _change(row.macs),
-                _left(row.macs),
-                _change(row.params),
-                _left(row.params),
+                layer.name,
+                layer.kind,
+                _change(layer.inputs),
+                _change(layer.outputs),
+                _change(layer.macs),
+                _left(layer.macs),
+                _change(layer.params),
+                _left(layer.params),
             ]
-            for row in table
+            for layer in table
         ),
     ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -110,23 +111,24 @@ def text(table: list[Row]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
 
 
-def remarks(problem: PruningProblem) -> str:
-    """What a reader of the table must know besides: layers too large for a full repair.
+def list_large_layers(problem: PruningProblem) -> str:
+    """Name the layers that are too large for a full repair before scoring.
 
     Returns:
-        A paragraph, or nothing where all layers are repaired alike.
+        A line, or nothing where all layers are repaired alike.
     """
-    if problem.repair != "least_squares" or not problem.large_layers:
+    large = large_layers(problem.baseline.network, problem.network.plan)
+    if problem.repair != "least_squares" or not large:
         return ""
-    layers = ", ".join(f"{name} ({n:,})" for name, n in problem.large_layers.items())
+    layers = ", ".join(f"{name} ({n:,})" for name, n in large.items())
     return (
         f"repaired by their means alone before scoring, for more than {LARGEST:,} patch features: "
         f"{layers}\n"
     )
 
 
-def headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
-    """One line: similarity before and after the sequential repair, if there was one, and costs."""
+def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
+    """Write one line: similarity before and after a sequential repair, and costs."""
     after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
     return (
         f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
@@ -134,17 +136,17 @@ def headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | N
     )
 
 
-def page(problem: PruningProblem, table: list[Row], above: str) -> str:
-    """A line above, the table, and what a reader must know besides."""
-    below = remarks(problem)
-    return f"{above}\n\n{text(table)}" + (f"\n{below}" if below else "")
+def format_page(problem: PruningProblem, table: list[LayerChange], above: str) -> str:
+    """Write a line above, the table, and the layers that are repaired otherwise."""
+    below = list_large_layers(problem)
+    return f"{above}\n\n{format_table(table)}" + (f"\n{below}" if below else "")
 
 
-def picture(table: list[Row], path: Path, title: str) -> Path | None:
+def draw_layers(table: list[LayerChange], path: Path, title: str) -> Path | None:
     """Draw output channels and MACs of every layer before and after as a PNG.
 
     Args:
-        table: from :func:`rows`.
+        table: from :func:`compare_layers`.
         path: the file to write.
         title: above the picture.
 
@@ -158,13 +160,13 @@ def picture(table: list[Row], path: Path, title: str) -> Path | None:
         return None
     from matplotlib.figure import Figure
 
-    layers = [row for row in table if row.kind]
+    layers = [layer for layer in table if layer.kind]
     positions = range(len(layers))
     figure = Figure(figsize=(max(8.0, 0.22 * len(layers)), 7.5), dpi=120, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     panels: list[tuple[Any, str, list[tuple[float, float]]]] = [
-        (above, "output channels", [row.outputs or (0, 0) for row in layers]),
-        (below, "MACs [M]", [(row.macs[0] / 1e6, row.macs[1] / 1e6) for row in layers]),
+        (above, "output channels", [layer.outputs or (0, 0) for layer in layers]),
+        (below, "MACs [M]", [(layer.macs[0] / 1e6, layer.macs[1] / 1e6) for layer in layers]),
     ]
     for axes, label, pairs in panels:
         axes.bar(positions, [pair[0] for pair in pairs], color="#d9dde3", label="baseline")
@@ -173,12 +175,12 @@ def picture(table: list[Row], path: Path, title: str) -> Path | None:
         axes.spines[["top", "right"]].set_visible(False)
     above.legend(loc="upper left", frameon=False)
     above.set_title(title, fontsize=10)
-    below.set_xticks(positions, [row.name for row in layers], rotation=90, fontsize=7)
+    below.set_xticks(positions, [layer.name for layer in layers], rotation=90, fontsize=7)
     below.set_xlim(-0.7, len(layers) - 0.3)
     return write_png(path, figure)
 
 
-def _own(network: nn.Module, name: str) -> int:
+def _count_params(network: nn.Module, name: str) -> int:
     return sum(p.numel() for p in network.get_submodule(name).parameters(recurse=False))
 
 

@@ -327,7 +327,7 @@ def test_torchvision_weights_are_checked_and_bring_their_arguments(torch_home, m
         ("no.such.package:build", "cannot import 'no.such.package'"),
         (f"{__name__}:smal", r"Did you mean 'small'\?"),
         (f"{__name__}:OWN", "not callable"),
-        (f"{__name__}:not_a_network", "gave a str"),
+        (f"{__name__}:not_a_network", "returned a str"),
         (3, "neither a name"),
     ],
 )

@@ -22,14 +22,13 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning import SIMILARITIES, PruningProblem
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
-from lfgcl_env.pruning.structure.surgery import cut
 
 SMALL = {"plain": plain, "flattening": flattening, "concat": Concatenating, "se": SqueezeExcite}
 INPUTS = images(6, seed=7)
 
 
 def candidate_of(problem: PruningProblem) -> Candidate:
-    return Candidate(problem.baseline.network, problem.plan, layout=problem._layout)
+    return problem.network.candidate()
 
 
 def small_problem(name: str, **arguments) -> PruningProblem:
@@ -46,7 +45,7 @@ def outputs(network: nn.Module, inputs: Tensor = INPUTS) -> Tensor:
 def surgically_cut(problem: PruningProblem, strategy) -> nn.Module:
     """By Torch-Pruning alone: nothing of the candidate goes in."""
     kept = problem.kept_channels(strategy)
-    return cut(problem.baseline.network, problem.groups, kept, problem._parts)
+    return problem.network.cut(kept)
 
 
 @pytest.mark.parametrize(("family", "scope"), SCOPED)
@@ -162,12 +161,12 @@ def features_of(network: nn.Module, classifier: str, inputs: Tensor) -> Tensor:
 def test_the_compressed_network_is_what_was_scored(repair, batched, similarity, monkeypatch):
     if batched:  # 22 images in batches of 8, 8 and 6
         monkeypatch.setattr("lfgcl_env.pruning.checks._PLAIN_BATCH_VALUES", 1)
-        monkeypatch.setattr("lfgcl_env.pruning.checks._STATISTICS_BATCH_VALUES", 1)
+        monkeypatch.setattr("lfgcl_env.pruning.checks._LARGE_BATCH_VALUES", 1)
     calibration = images(22, seed=2)
     problem = simple_problem(
         awake_baseline("resnet20"), calibration, budget=1.0, repair=repair, similarity=similarity
     )
-    assert len(problem._batches) == (3 if batched else 1)
+    assert len(problem.batches) == (3 if batched else 1)
     strategy = random_strategy(problem, 5)
     evaluation = problem.evaluate(strategy)
     compressed = problem.compress(strategy)
@@ -205,7 +204,7 @@ def test_several_batches_pool_to_the_statistics_of_all_images(monkeypatch):
     calibration = images(22, seed=2)
     arguments = {"budget": 1.0, "repair": "batchnorm"}
     whole = simple_problem(awake_baseline("resnet20"), calibration, **arguments)
-    monkeypatch.setattr("lfgcl_env.pruning.checks._STATISTICS_BATCH_VALUES", 1)
+    monkeypatch.setattr("lfgcl_env.pruning.checks._LARGE_BATCH_VALUES", 1)
     split = simple_problem(awake_baseline("resnet20"), calibration, **arguments)
     strategy = random_strategy(whole, 1)
     one, many = (problem.compress(strategy).state_dict() for problem in (whole, split))

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning.structure.layers import count_macs, measure_layers
-from lfgcl_env.pruning.structure.surgery import cut
 
 
 def counted(network: nn.Module) -> tuple[int, int]:
@@ -60,7 +59,7 @@ def test_closed_form_is_what_pytorch_counts_in_the_pruned_network(family, scope)
     for strategy in (random_strategy(problem, 11), np.ones_like(problem.channels)):
         cost = problem.cost(strategy)
         kept = problem.kept_channels(strategy)
-        pruned = cut(network, problem.groups, kept, problem._parts)
+        pruned = problem.network.cut(kept)
         assert (cost.macs, cost.params) == counted(pruned)
         assert cost.macs < problem.baseline_cost.macs
 
@@ -136,12 +135,18 @@ def test_attention_counts_in_macs_and_stays():
         [2.5, 6],
         [float("nan"), 6],
         [True, True],
+        [4 + 0j, 6],
+        [10**30, 6],
+        [[8], [6, 1]],
+        None,
+        {},
         ["8", "6"],
     ],
 )
 def test_what_is_no_strategy_is_refused(strategy):
     problem = simple_problem(awaken(plain()), images(), budget=1.0, repair="none")
-    for use in (problem.cost, problem.evaluate, problem.compress, problem.prune_ratios):
-        with pytest.raises(ValueError, match=r"channels"):
-            use(strategy)
-    assert problem.evaluations == 0
+    with problem.count() as counted:
+        for use in (problem.cost, problem.evaluate, problem.compress, problem.prune_ratios):
+            with pytest.raises(ValueError, match=r"channels"):
+                use(strategy)
+    assert not counted

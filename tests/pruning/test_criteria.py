@@ -16,7 +16,7 @@ from networks_for_tests import (
 from torch import nn
 
 from lfgcl_env.pruning import CRITERIA, PruningProblem
-from lfgcl_env.pruning.criteria.orders import Context, orders
+from lfgcl_env.pruning.criteria.criterion import Context, order_channels
 from lfgcl_env.pruning.structure.groups import find_groups
 
 
@@ -28,7 +28,7 @@ def context_of(network: nn.Module, seed: int = 0) -> Context:
 def order_of(criterion: str, network: nn.Module, seed: int = 0) -> list[int]:
     """Of the first group."""
     groups = find_groups(network, images(2)).groups[:1]
-    return orders(criterion, context_of(network, seed), groups)[0].tolist()
+    return order_channels(criterion, context_of(network, seed), groups)[0].tolist()
 
 
 def two_layers(filters: list[list[float]]) -> nn.Module:
@@ -91,13 +91,17 @@ def test_bn_scale_without_scales_is_refused():
 def test_random_depends_on_the_seed_and_the_group_alone():
     network = awaken(plain())
     first, second = (
-        orders("random", context_of(network, seed), find_groups(network, images(2)).groups)
+        order_channels("random", context_of(network, seed), find_groups(network, images(2)).groups)
         for seed in (0, 1)
     )
     assert first[0].tolist() != second[0].tolist()
-    again = orders("random", context_of(awaken(plain(), 5)), find_groups(network, images(2)).groups)
+    again = order_channels(
+        "random", context_of(awaken(plain(), 5)), find_groups(network, images(2)).groups
+    )
     assert [order.tolist() for order in again] == [order.tolist() for order in first]
-    alone = orders("random", context_of(network), find_groups(network, images(2)).groups[1:])
+    alone = order_channels(
+        "random", context_of(network), find_groups(network, images(2)).groups[1:]
+    )
     assert alone[0].tolist() == first[1].tolist()
 
 
@@ -131,7 +135,9 @@ def test_every_criterion_orders_every_channel_once_and_always_alike(criterion):
         for _ in range(2)
     )
     assert first.criterion == criterion
-    for group, order, again in zip(first.groups, first._orders, second._orders, strict=True):
+    for group, order, again in zip(
+        first.groups, first._ranking.orders, second._ranking.orders, strict=True
+    ):
         assert sorted(order.tolist()) == list(range(group.channels))
         assert order.dtype == np.int64
         assert order.tolist() == again.tolist()
@@ -143,7 +149,7 @@ def test_criteria_serve_coupled_concatenated_gated_and_flattened_channels(criter
     problem = PruningProblem(
         awaken(network()), images(8), budget=1.0, criterion=criterion, repair="none", scope="all"
     )
-    for group, order in zip(problem.groups, problem._orders, strict=True):
+    for group, order in zip(problem.groups, problem._ranking.orders, strict=True):
         assert sorted(order.tolist()) == list(range(group.channels))
 
 
@@ -169,7 +175,11 @@ def test_hrank_prefers_maps_of_full_rank_and_needs_maps():
     noise[:, 0] = noise[:, 0, :1]  # rank 1: all rows alike
     noise[:, 1, 4:] = noise[:, 1, :4]  # rank 4
     context = Context(network, noise, dict, dict, 0)
-    assert orders("hrank", context, find_groups(network, noise[:2]).groups)[0].tolist() == [2, 1, 0]
+    assert order_channels("hrank", context, find_groups(network, noise[:2]).groups)[0].tolist() == [
+        2,
+        1,
+        0,
+    ]
     with pytest.raises(ValueError, match=r"'hrank' needs feature maps.*no convolution consumes 0"):
         PruningProblem(awaken(flattening()), images(), criterion="hrank", repair="none")
 

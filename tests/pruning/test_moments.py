@@ -11,6 +11,7 @@ from lfgcl_env.pruning.moments import second_moments as moments_module
 from lfgcl_env.pruning.moments.patches import PatchReader, choose_positions, gram
 from lfgcl_env.pruning.moments.second_moments import (
     collect_moments,
+    large_layers,
     repaired_weights,
     ridge_strength,
 )
@@ -179,23 +180,26 @@ def test_large_layers_fall_back_to_means(monkeypatch):
     assert np.isfinite(problem.evaluate(problem.channels // 2).similarity)
 
 
+def large_of(problem):
+    return large_layers(problem.baseline.network, problem.network.plan)
+
+
 def test_large_layers_are_named_without_images_and_in_the_report(monkeypatch, capsys):
     problem = PruningProblem(network(), images(8))
-    assert problem.large_layers == {}
-    assert report.remarks(problem) == ""
+    assert large_of(problem) == {}
+    assert report.list_large_layers(problem) == ""
     monkeypatch.setattr(moments_module, "LARGEST", 400)
     problem = PruningProblem(network(), images(8), repair="none", criterion="l1")
     large = {f"layer3.{block}.conv2": 577 for block in range(3)}
-    assert problem.large_layers == large
-    assert "moments" not in vars(problem)
-    assert report.remarks(problem) == ""
+    assert large_of(problem) == large
+    assert report.list_large_layers(problem) == ""
     refitting = PruningProblem(network(), images(8))
     assert {name for name, m in refitting.moments.items() if m.gram is None} == set(large)
-    remarks = report.remarks(refitting)
+    remarks = report.list_large_layers(refitting)
     assert all(f"{name} (577)" in remarks for name in large)
     keep = refitting.channels
-    table = report.rows(refitting, keep, refitting.compress(keep))
-    assert report.page(refitting, table, "title").endswith(remarks)
+    table = report.compare_layers(refitting.network, keep, refitting.compress(keep))
+    assert report.format_page(refitting, table, "title").endswith(remarks)
     main(["inspect", "resnet20", "--weights", "random"])
     printed = capsys.readouterr().out
     assert all(f"{name}  577" in printed for name in large)

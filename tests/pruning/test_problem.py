@@ -1,5 +1,7 @@
-"""PruningProblem: scoring is deterministic, remembered and told; bad input is refused at once."""
+"""PruningProblem: scores are deterministic, remembered and counted; bad input is refused."""
 
+import inspect
+import json
 import pickle
 from dataclasses import replace
 
@@ -18,8 +20,9 @@ from networks_for_tests import (
 )
 from torch import Tensor, nn
 
+from lfgcl_env.config import ProblemConfig, defaults
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.pruning import REPAIRS, SCOPES, Evaluation, PruningProblem
+from lfgcl_env.pruning import REPAIRS, SCOPES, PruningProblem, allocate
 from lfgcl_env.pruning.score.similarities import cosine
 
 
@@ -42,43 +45,96 @@ def recorded(network: nn.Module, place: str, inputs: Tensor) -> Tensor:
 def test_a_strategy_is_scored_once_and_remembered(monkeypatch):
     problem = small()
     passes = []
-    run = problem._run
-    monkeypatch.setattr(problem, "_run", lambda keep: passes.append(keep) or run(keep))
+    compare = problem.scorer.compare
+    monkeypatch.setattr(
+        problem.scorer, "compare", lambda features: passes.append(features) or compare(features)
+    )
     first = problem.evaluate([4, 3])
     assert problem.evaluate((4, 3)) is first
     assert problem.evaluate(np.array([4.0, 3.0])) is first
     assert problem.evaluate(torch.tensor([4, 3])) is first
-    assert (problem.evaluations, len(passes)) == (1, 1)
+    assert len(passes) == 1
     problem.evaluate([3, 4])
-    assert (problem.evaluations, len(passes)) == (2, 2)
-    assert problem.memory.keys() == {(4, 3), (3, 4)}
+    assert len(passes) == 2
+    assert problem.known([4, 3])
+    assert problem.known([3, 4])
+    assert not problem.known([1, 1])
 
 
-def test_listeners_hear_of_every_new_strategy_once_and_in_order():
+def test_counts_are_of_distinct_strategies_looked_up_ones_included():
     problem = small()
-    heard: list[Evaluation] = []
-    problem.listeners.append(heard.append)
-    expected = [problem.evaluate(keep) for keep in ([4, 3], [1, 1], [4, 3], [8, 6], [1, 1])]
-    assert heard == [expected[0], expected[1], expected[3]]
-
-
-def test_a_listener_finds_the_evaluation_in_the_memory():
-    problem = small()
-    counts: list[int] = []
-    problem.listeners.append(lambda evaluation: counts.append(problem.evaluations))
     problem.evaluate([4, 3])
+    with problem.count() as counted:
+        for keep in ([4, 3], [1, 1], [4, 3]):
+            problem.evaluate(keep)
+        with problem.count() as inner:
+            problem.evaluate([8, 6])
+            problem.forget()
+            problem.evaluate([1, 1])
     problem.evaluate([2, 2])
-    assert counts == [1, 2]
+    assert counted == {(4, 3), (1, 1), (8, 6)}
+    assert inner == {(8, 6), (1, 1)}
+    assert (1, 1) in counted
 
 
-def test_remembered_evaluations_are_not_made_again_nor_told():
+def test_equal_counts_end_independently():
+    problem = small()
+    with problem.count() as outer:
+        with problem.count() as inner:
+            pass
+        problem.evaluate([4, 3])
+    assert (len(outer), len(inner)) == (1, 0)
+
+
+def test_a_count_ends_when_its_block_raises():
+    problem = small()
+    problem.evaluate([4, 3])
+    with pytest.raises(RuntimeError), problem.count() as counted:
+        raise RuntimeError
+    problem.evaluate([4, 3])
+    assert not counted
+
+
+def test_sensitivities_are_counted():
+    problem = PruningProblem(awaken(plain()), images(8))
+    with problem.count() as counted:
+        allocate(problem)
+    assert counted == {(4, 6), (8, 3)}
+
+
+def test_what_is_forgotten_is_scored_anew_and_alike():
+    problem = small()
+    first = problem.evaluate([4, 3])
+    problem.forget()
+    assert not problem.known([4, 3])
+    assert problem.evaluate([4, 3]) == first
+
+
+def test_remembered_evaluations_are_not_made_again_nor_counted():
     scored = small().evaluate([4, 3])
     problem = small()
-    problem.listeners.append(lambda evaluation: pytest.fail("told"))
     kept = replace(scored, similarity=0.123)
-    problem.remember(kept)
+    with problem.count() as counted:
+        problem.remember(kept)
+    assert not counted
+    assert problem.known([4, 3])
     assert problem.evaluate([4, 3]) is kept
-    assert problem.evaluations == 1
+
+
+@pytest.mark.parametrize(
+    "similarity", [float("nan"), float("inf"), -float("inf"), 2.0, "0.5", None, True]
+)
+def test_evaluations_without_a_finite_similarity_are_not_remembered(similarity):
+    problem = small()
+    evaluation = replace(problem.evaluate([4, 3]), similarity=similarity)
+    with pytest.raises(ValueError, match="only an Evaluation with a finite similarity"):
+        problem.remember(evaluation)
+
+
+@pytest.mark.parametrize("evaluation", [None, {"keep": [4, 3]}, (4, 3)])
+def test_what_is_no_evaluation_is_not_remembered(evaluation):
+    with pytest.raises(ValueError, match="only an Evaluation with a finite similarity"):
+        small().remember(evaluation)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +151,7 @@ def test_evaluations_of_another_problem_are_not_remembered(change, complaint):
     evaluation = replace(small().evaluate([4, 3]), **change)
     with pytest.raises(ValueError, match=complaint):
         problem.remember(evaluation)
-    assert problem.evaluations == 0
+    assert not problem.known([4, 3])
 
 
 @pytest.mark.parametrize("repair", REPAIRS)
@@ -107,7 +163,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(repair):
     backwards = [other.evaluate(keep) for keep in reversed(strategies)][::-1]
     assert forwards == backwards
     one.compress(strategies[0])
-    one.memory.clear()
+    one.forget()
     assert [one.evaluate(keep) for keep in strategies] == forwards
 
 
@@ -133,7 +189,7 @@ def test_a_pickled_problem_goes_on_scoring_alike():
     problem = small(repair="batchnorm", criterion="random", seed=4)
     problem.evaluate([4, 3])
     copied = pickle.loads(pickle.dumps(problem))
-    assert copied.evaluations == 1
+    assert copied.known([4, 3])
     assert copied.evaluate([2, 5]) == problem.evaluate([2, 5])
     assert copied.evaluate([8, 1]) == problem.evaluate([8, 1])
 
@@ -241,7 +297,7 @@ class Pair(nn.Module):
 
 def test_features_are_taken_before_anything_changes_them_in_place():
     problem = simple_problem(awaken(Awkward()), images(8), budget=1.0, features=["norm"])
-    assert float(problem._targets[0].min()) < -0.1
+    assert float(problem.scorer.targets[0].min()) < -0.1
 
 
 @pytest.mark.parametrize(
@@ -313,6 +369,65 @@ def test_images_of_another_precision_serve_alike():
 def test_unknown_choices_name_the_accepted_ones(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         small(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"budgets": 0.5}, r"the problem has no argument 'budgets'. Did you mean 'budget'\?"),
+        ({"criterion": 3}, "criterion must be a name, got 3"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"features": 3}, "features must be names of modules, or None, got 3"),
+        ({"budget": (0.3, 0.6)}, "budget must be a number, got"),
+        ({"device": 0}, "device must be a name, got 0"),
+        ({"device": "tpu9"}, "device 'tpu9' cannot be used here"),
+    ],
+)
+def test_unusable_arguments_are_refused_in_one_sentence(arguments, complaint):
+    with pytest.raises(ValueError, match=complaint) as refused:
+        small(**arguments)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_signature_shows_every_argument_and_its_default():
+    parameters = inspect.signature(PruningProblem).parameters
+    assert list(parameters)[:2] == ["network", "images"]
+    shown = {name: p.default for name, p in parameters.items() if name not in ("network", "images")}
+    assert shown == defaults(ProblemConfig)
+
+
+def test_settings_are_all_that_decides_scores_and_make_the_same_problem():
+    chosen = {
+        "budget": 0.9, "budget_metric": "params", "criterion": "random", "repair": "batchnorm",
+        "similarity": "mse", "features": ["0", "4"], "scope": "all", "round_to": 2,
+        "min_channels": 2, "seed": 5,
+    }  # fmt: skip
+    problem = small(**chosen, device="cpu")
+    assert problem.settings() == chosen
+    settings = json.loads(json.dumps(problem.settings()))
+    assert small(**settings).evaluate([4, 4]) == problem.evaluate([4, 4])
+
+
+@pytest.mark.parametrize("network", [None, "resnet20", nn.Linear(2, 2)])
+def test_networks_that_cannot_be_scored_are_refused(network):
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Module|cannot be run"):
+        small().score_network(network, [4, 3])
+
+
+def test_a_network_with_other_channels_is_not_scored():
+    problem = small(features=["3"])
+    network = problem.compress([4, 3])
+    with pytest.raises(ValueError, match=r"the network has 3 channels at '3', and .* keeps 2"):
+        problem.score_network(network, [4, 2])
+
+
+@pytest.mark.parametrize("metric", ["macs", "params"])
+def test_a_strategy_meets_the_budgets_that_it_does_not_exceed(metric):
+    problem = small(budget_metric=metric)
+    share = getattr(problem.evaluate([4, 3]), f"{metric}_ratio")
+    assert problem.meets([4, 3], share)
+    assert not problem.meets([4, 3], share - 1e-6)
+    assert problem.meets([8, 6])
 
 
 def test_batchnorm_repair_of_a_network_without_batchnorm_names_another():

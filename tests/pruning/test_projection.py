@@ -44,7 +44,7 @@ class Case:
         self.metric = metric
         self.project = Projection(
             self.full.tolist(),
-            self.problem._cost,
+            self.problem.network.cost_model,
             metric=metric,
             round_to=round_to,
             min_channels=min_channels,

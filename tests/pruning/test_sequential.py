@@ -9,10 +9,7 @@ from torch import nn
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair import sequential as sequential_module
-from lfgcl_env.pruning.repair.augmentation import augment
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
-from lfgcl_env.search.shortlist import choose
 
 FEW = SequentialOptions(rows=4096, relu_aware=1)
 
@@ -73,81 +70,12 @@ def test_every_family_can_be_repaired_and_stays_finite(name):
     assert sum(p.numel() for p in network.parameters()) == problem.cost(keep).params
 
 
-@pytest.mark.parametrize("options", [FEW, replace(FEW, crops=4, flips=True, copies=2)])
-def test_nothing_pruned_nothing_changed(options):
+def test_nothing_pruned_nothing_changed():
     problem = made("resnet20", budget=1.0)
-    network, evaluation = problem.finish(problem.channels, images(16), options)
+    network, evaluation = problem.finish(problem.channels, images(16), FEW)
     assert evaluation.similarity == pytest.approx(1.0, abs=1e-9)
     for key, tensor in problem.baseline.network.state_dict().items():
         assert torch.equal(network.state_dict()[key], tensor)
-
-
-BLACK = torch.tensor([-2.0, -1.0, 0.5])
-
-
-def augmented(x, **changed):
-    asked = {"crops": 4, "flips": True, "copies": 2, "seed": 0} | changed
-    return augment(x, **asked, border=BLACK)
-
-
-def test_copies_are_seeded_crops_and_mirror_images_with_a_black_border():
-    x = images(6)
-    copies = augmented(x)
-    assert copies.shape == (12, 3, 32, 32)
-    assert torch.equal(copies, augmented(x))
-    assert not torch.equal(copies, augmented(x, seed=1))
-    assert not torch.equal(copies[:6], copies[6:])
-    framed = BLACK[:, None, None].expand(6, 3, 40, 40).clone()
-    framed[:, :, 4:36, 4:36] = x
-    windows = framed.unfold(2, 32, 1).unfold(3, 32, 1).flatten(2, 3)
-    for index, copy_ in enumerate(copies):
-        crops = windows[index % 6].movedim(1, 0)
-        same = (crops == copy_).flatten(1).all(1) | (crops == copy_.flip(2)).flatten(1).all(1)
-        assert same.sum() == 1
-
-
-def test_flips_alone_mirror_about_half_of_the_images():
-    x = images(64)
-    flipped = augmented(x, crops=0, copies=1)
-    mirrored = (flipped == x.flip(3)).flatten(1).all(1)
-    assert 16 < mirrored.sum() < 48
-    assert torch.equal(flipped[~mirrored], x[~mirrored])
-
-
-def test_no_augmentation_gives_the_same_images():
-    x = images(4)
-    assert augmented(x, crops=0, flips=False, copies=1) is x
-
-
-def test_inputs_without_width_are_not_flipped():
-    with pytest.raises(ValueError, match="only images"):
-        augmented(torch.randn(4, 3))
-
-
-@pytest.mark.parametrize("wrong", [{"crops": -1}, {"copies": 0}, {"copies": 2}])
-def test_augmentation_that_cannot_be_drawn_is_refused(wrong):
-    with pytest.raises(ValueError, match="crops"):
-        SequentialOptions(**wrong)
-
-
-def test_repair_sees_augmented_images_padded_with_black_pixels(monkeypatch):
-    problem = made("resnet20", budget=0.8)
-    normalization = problem.baseline.normalization
-    seen = []
-    monkeypatch.setattr(
-        sequential_module,
-        "augment",
-        lambda x, **arguments: seen.append(arguments["border"]) or augment(x, **arguments),
-    )
-    options = replace(FEW, crops=4, flips=True, copies=2)
-    network = problem.finish(uniform(problem), images(8), options)[0]
-    again = problem.finish(uniform(problem), images(8), options)[0]
-    plain = problem.finish(uniform(problem), images(8), FEW)[0]
-    weight = "layer3.0.conv2.weight"
-    assert torch.equal(network.state_dict()[weight], again.state_dict()[weight])
-    assert not torch.equal(network.state_dict()[weight], plain.state_dict()[weight])
-    black = normalization.apply(torch.zeros(3, 1, 1)).flatten()
-    assert all(torch.equal(border, black) for border in seen)
 
 
 def test_repair_is_deterministic_and_leaves_the_baseline_alone():
@@ -206,23 +134,6 @@ def test_networks_that_flatten_with_view_can_be_repaired():
     problem = PruningProblem(Viewing().eval(), images(8, 8), budget=0.6)
     _, repaired = problem.finish(uniform(problem), images(8, 8, seed=1), FEW)
     assert np.isfinite(repaired.similarity)
-
-
-def test_shortlist_keeps_the_best_after_repair_and_includes_the_allocation():
-    problem = made("resnet20", budget=0.5)
-    rng = np.random.default_rng(0)
-    evaluations = [problem.evaluate(problem.project(rng.random(9))) for _ in range(6)]
-    said = []
-    network, listed = choose(problem, evaluations, images(16, seed=3), size=3, say=said.append)
-    assert len(listed) == len(said) == 3
-    assert tuple(allocate(problem)) in {s.searched.keep for s in listed}
-    assert [s.repaired.similarity for s in listed[1:]] == sorted(
-        (s.repaired.similarity for s in listed[1:]), reverse=True
-    )
-    shape = network.get_submodule("layer1.0.conv1").weight.shape
-    assert shape[0] == listed[0].searched.keep[0]
-    with pytest.raises(ValueError, match="at least 1"):
-        choose(problem, evaluations, images(16), size=0)
 
 
 @pytest.mark.data("CIFAR10", "resnet20")
