@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def check_evaluation(evaluation: Evaluation) -> None:
     Raises:
         ValueError: if it is none.
     """
-    similarity = getattr(evaluation, "similarity", None)
+    similarity: Any = getattr(evaluation, "similarity", None)
     number = isinstance(similarity, float | int) and not isinstance(similarity, bool)
     if not isinstance(evaluation, Evaluation) or not number or not -inf < similarity <= _HIGHEST:
         raise ValueError(

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from lfgcl_env.edge.files import check_links, remove_file, remove_partials, write_text
 from lfgcl_env.edge.schema import read_text
 from lfgcl_env.edge.sealed import parse_sealed, sealed
-from lfgcl_env.runs.arguments import Described
+from lfgcl_env.runs.arguments_file import Described
 from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.runs.record import Record
 
@@ -115,7 +115,7 @@ class RunFolder:
 
         Args:
             arguments: ``environment``, its keyword arguments, and the search's own, as JSON, see
-                :class:`~lfgcl_env.runs.arguments.Asked`.
+                :class:`~lfgcl_env.runs.arguments_file.Asked`.
 
         Raises:
             ValueError: if an argument is of a wrong type or out of bounds, or the folder holds a

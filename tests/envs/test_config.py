@@ -24,7 +24,7 @@ from lfgcl_env.config import (
     table,
 )
 from lfgcl_env.envs import AMCEnv, LFGCLEnv
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 
 KINDS = [(LFGCLEnv, GlobalConfig), (AMCEnv, LayerwiseConfig)]
 
