@@ -244,4 +244,4 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_half_written(saved, error, m
 def test_saving_does_not_need_the_strategy_to_be_scored_before(tmp_path):
     problem = simple_problem(awaken(plain()), images(), budget=1.0)
     problem.save(tmp_path / "pruned", np.array([2, 3]))
-    assert problem.evaluations == 1
+    assert problem.known([2, 3])
