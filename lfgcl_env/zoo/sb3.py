@@ -72,19 +72,18 @@ def _named(name: str) -> Any:
 def _read(text: str) -> dict[str, Any]:
     """Read ``policy_kwargs`` written as Python, which rl_zoo3 evaluates, without running it."""
     try:
-        value = _value(ast.parse(text, mode="eval").body)
+        return dict(_value(ast.parse(text, mode="eval").body))
     except (SyntaxError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(
             f"policy_kwargs {short(text)} cannot be read: write dict(NAME=VALUE, ...) with plain "
             "values, nn.NAME and get_class_by_name('module.Class')"
         ) from error
-    return dict(value)
 
 
 def _value(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=given):
-            return {str(argument.arg): _value(argument.value) for argument in given}
+            return {argument.arg: _value(argument.value) for argument in given if argument.arg}
         case ast.Call(
             func=ast.Name(id="get_class_by_name"), args=[ast.Constant(value=str(name))], keywords=[]
         ):
