@@ -1,10 +1,16 @@
-.PHONY: install test lint format type bench clean
+# What a person does daily; .ci/run, the workflow and the pre-commit hooks call the same verbs.
+.PHONY: install test test-fast lint format type docs bench build lower-bounds clean
+
+WORKERS ?= 2
 
 install:
 	pip install -e ".[all,dev]"
 
 test:
-	pytest -n auto
+	pytest -n $(WORKERS) -q
+
+test-fast:
+	pytest -n $(WORKERS) -q -m "not slow"
 
 lint:
 	ruff check .
@@ -17,8 +23,22 @@ format:
 type:
 	mypy
 
+docs:
+	python docs/make_arguments.py
+
 bench:
 	python benchmarks/speed.py
 
+build:
+	python -m build
+
+# The oldest packages that setup.cfg allows, in an environment of their own (several GB).
+lower-bounds:
+	rm -rf .venv-lower
+	python3 -m venv .venv-lower
+	python3 .ci/lower_bounds.py > .venv-lower/bounds.txt
+	.venv-lower/bin/pip install --constraint .venv-lower/bounds.txt -e ".[all,dev]"
+	.venv-lower/bin/pytest -n $(WORKERS) -q -m "not slow"
+
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .venv-lower .mypy_cache .pytest_cache .ruff_cache

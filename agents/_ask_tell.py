@@ -1,23 +1,25 @@
-"""Black-box search as an agent: strategies are asked for one by one, and told their similarity.
+"""Black-box search as an agent: a method proposes strategies and receives their rewards.
 
-A search sees neither the network nor the observation. It works on *logits* of keep ratios, where
+The method sees neither the network nor the observation. It works on *logits* of keep ratios, where
 the environment's projection onto the budget is one shift of all of them: only how groups differ
-from each other matters, and steps mean the same whether a group keeps much or little.
+from each other matters, and a step has the same effect whether a group keeps much or little.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
+from lfgcl_env.edge.files import write_text
+from lfgcl_env.edge.schema import Schema, parse, read_text
 from lfgcl_env.envs.embedding import observed_budget
+from lfgcl_env.search.return_so_far import ReturnSoFar
 
 Action = NDArray[np.float32]
 Logits = NDArray[np.float64]
@@ -29,11 +31,11 @@ _NEAR = 0.05  # budgets no further apart than this share a search
 
 
 class AskTell(ABC):
-    """What asks for strategies: an agent's whole method. Logits are clipped to ``LIMIT`` by it.
+    """A search method. It clips its logits to ``LIMIT``.
 
     Args:
         start: logits of the strategy to try first; (groups,).
-        draws: decides every draw.
+        draws: the source of all randomness.
     """
 
     def __init__(self, start: Logits, draws: np.random.Generator) -> None:
@@ -45,38 +47,44 @@ class AskTell(ABC):
         """Return the logits to try next, (groups,), or None if there is nothing left to try."""
 
     @abstractmethod
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
-        """Take in what came of the logits that were asked for last.
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
+        """Learn from the reward of the logits that :meth:`ask` returned last.
 
         Args:
-            logits: as they were asked for.
-            similarity: of the strategy that they were projected to.
+            logits: as :meth:`ask` returned them.
+            reward: of the strategy that they were projected to, the higher the better.
             known: whether that strategy was visited before, on the same budget.
         """
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Schema):
     """The best strategy that was visited on a budget.
 
     Attributes:
         budget: fraction of the baseline's cost that could remain.
-        similarity: of the strategy.
+        reward: of the strategy.
         prune_ratios: as they were executed, one per group.
     """
 
-    budget: float
-    similarity: float
-    prune_ratios: tuple[float, ...]
+    budget: Annotated[float, Gt(0), Le(1)]
+    reward: float
+    prune_ratios: tuple[Annotated[float, Ge(0), Le(1)], ...]
+
+
+class SavedSearch(Schema):
+    """The file of a search agent: its seed, and the best strategy of every budget."""
+
+    seed: int
+    best: tuple[Found, ...]
 
 
 class AskTellAgent:
-    """Steps an environment through what a search asks for, and remembers the best.
+    """Run a search method on an environment, and keep the best strategy.
 
-    Similarities on different budgets cannot be compared. Where an environment draws budgets from a
-    range, every budget has a search of its own, and an episode whose budget is within 0.05 of one
-    that was searched before is begun again with that one. All actions of an episode with several
-    steps are strategies like any other.
+    A strategy's reward is the return of the episode up to its step, so that all steps of a longer
+    episode are strategies like any other. Rewards on different budgets cannot be compared. Where an
+    environment draws budgets from a range, every budget has a search of its own, and an episode
+    whose budget is within 0.05 of one that was searched before is reset to that one.
 
     Args:
         env: an environment whose actions are prune ratios.
@@ -98,7 +106,7 @@ class AskTellAgent:
                 "a search decides all groups at once and cannot act layer by layer: give it the "
                 "global environment, LFGCL-... instead of AMC-..."
             )
-        self.env = env
+        self.env = ReturnSoFar(env)
         self.seed = seed
         self._begin = begin
         self._draws = np.random.default_rng(seed)
@@ -124,11 +132,13 @@ class AskTellAgent:
                 break
             _, reward, terminated, truncated, info = self.env.step(prune_ratios(logits))
             visit = (budget, info["keep"].tobytes())
-            search.tell(logits, info["similarity"], visit in self._visited)
+            search.tell(logits, float(reward), visit in self._visited)
             self._visited.add(visit)
-            if budget not in self._found or info["similarity"] > self._found[budget].similarity:
+            if budget not in self._found or reward > self._found[budget].reward:
                 ratios = tuple(info["prune_ratios"].tolist())
-                self._found[budget] = Found(budget, info["similarity"], ratios)
+                self._found[budget] = Found(
+                    budget=budget, reward=float(reward), prune_ratios=ratios
+                )
             if callback is not None and not callback(locals(), globals()):
                 break
             if len(logits) == 1:  # one group has one strategy on a budget
@@ -140,8 +150,8 @@ class AskTellAgent:
     def predict(self, observation: Any, **_: Any) -> tuple[Action, None]:
         """Return the best action for the observed budget, and no state.
 
-        It is the best strategy of the nearest budget that was searched; before the first step,
-        where the search would begin.
+        It is the best strategy of the nearest budget that was searched; before the first step, the
+        search's start.
         """
         budget = observed_budget(observation)
         if not self._found:
@@ -155,9 +165,8 @@ class AskTellAgent:
         Raises:
             OSError: if the file cannot be written.
         """
-        best = [asdict(found) for found in self._found.values()]
-        text = json.dumps({"seed": self.seed, "best": best}, indent=2) + "\n"
-        Path(path).write_text(text, encoding="utf-8")
+        saved = SavedSearch(seed=self.seed, best=tuple(self._found.values()))
+        write_text(Path(path), saved.model_dump_json(indent=2) + "\n")
 
     def set_parameters(self, path: str | PathLike[str]) -> None:
         """Predict what was saved; learning afterwards is a new search that may find better.
@@ -167,23 +176,19 @@ class AskTellAgent:
 
         Raises:
             OSError: if the file cannot be read.
-            ValueError: if it is none, or of a network with another number of groups.
+            ValueError: if it is not a search agent's, or of another number of groups.
         """
-        try:
-            best = json.loads(Path(path).read_text(encoding="utf-8"))["best"]
-            found = [Found(b["budget"], b["similarity"], tuple(b["prune_ratios"])) for b in best]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no file that a search agent saved ({error})") from error
-        for one in found:
+        best = parse(SavedSearch, read_text(path), f"{path} is not a search agent's file").best
+        for one in best:
             if len(one.prune_ratios) != groups_of(self.env):
                 raise ValueError(
                     f"{path} has prune ratios of {len(one.prune_ratios)} groups, and this network "
-                    f"has {groups_of(self.env)}: a search is worth nothing on another network"
+                    f"has {groups_of(self.env)}: a search does not carry over to another network"
                 )
-        self._found = {one.budget: one for one in found}
+        self._found = {one.budget: one for one in best}
 
     def _reset(self, seed: int | None = None) -> tuple[float, AskTell]:
-        """Begin an episode; return its budget and the search for it."""
+        """Start an episode; return its budget and the search for it."""
         _, info = self.env.reset(seed=seed)
         drawn = info["budget"]
         budget = min(self._searches, key=lambda known: abs(known - drawn), default=drawn)
@@ -199,25 +204,25 @@ class AskTellAgent:
 def from_uniform(
     kind: Callable[[Logits, np.random.Generator], AskTell], env: gym.Env[Any, Action], seed: int
 ) -> AskTellAgent:
-    """Make an agent whose searches begin with uniform ratios, as an ``AgentFactory`` does.
+    """Make an agent whose searches start from uniform ratios.
 
     Args:
-        kind: makes a search from where it begins and a generator.
+        kind: makes a search from its start and a generator.
         env: see :class:`AskTellAgent`.
-        seed: likewise.
+        seed: see :class:`AskTellAgent`.
     """
     start = np.zeros(groups_of(env))
     return AskTellAgent(env, seed, lambda _budget, draws: kind(start, draws))
 
 
 def groups_of(env: gym.Env[Any, Action]) -> int:
-    """How many groups the actions of an environment have an entry for."""
+    """Return how many groups the actions of an environment decide."""
     assert isinstance(env.action_space, gym.spaces.Box)
     return env.action_space.shape[0]
 
 
 def prune_ratios(logits: Logits) -> Action:
-    """Prune ratios of logits of keep ratios.
+    """Turn logits of keep ratios into prune ratios.
 
     >>> prune_ratios(np.array([0.0, 5.0]))
     array([0.5       , 0.00669285], dtype=float32)

@@ -1,4 +1,4 @@
-"""Searching with a sampler of optuna, which fits a model to all that it was told."""
+"""Search with a sampler of optuna, which fits a model to all strategies and rewards so far."""
 
 import warnings
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ WIDEST = 2.0
 
 
 class OptunaSearch(AskTell):
-    """Asks a study of optuna, held in memory.
+    """Search by a study of optuna, held in memory.
 
     Args:
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
-        draws: likewise.
+        draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         sampler: name of a class in ``optuna.samplers``.
         **options: of the sampler, besides its seed.
     """
@@ -45,15 +45,15 @@ class OptunaSearch(AskTell):
             self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
 
     def ask(self) -> Logits:
-        """Return what the study asks for; at first the start."""
+        """Return the study's next trial; the first is the start."""
         with _quiet():
             self._trial = self._study.ask(self._space)
         return np.array([self._trial.params[name] for name in self._space])
 
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
-        """Tell the study."""
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
+        """Report the reward to the study."""
         with _quiet():
-            self._study.tell(self._trial, similarity)
+            self._study.tell(self._trial, reward)
 
 
 @contextmanager

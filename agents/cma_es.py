@@ -1,4 +1,4 @@
-"""CMA-ES: an evolution strategy that learns which groups should change together.
+"""CMA-ES: an evolution strategy that learns which groups to change together.
 
 Source: Hansen, The CMA Evolution Strategy: A Tutorial (2016), as implemented by the package
 ``cma`` with its own population size, 4 + 3 ln n. Uniform ratios are scored first. Once all of a
@@ -25,7 +25,7 @@ LOWEST_SPREAD = 0.02  # below it a run has converged
 
 
 class CMAES(AskTell):
-    """Asks generation by generation."""
+    """Search generation by generation."""
 
     def __init__(self, start: Logits, draws: np.random.Generator) -> None:
         super().__init__(start, draws)
@@ -33,7 +33,7 @@ class CMAES(AskTell):
         self._run: Any = None
         self._population: int | None = None
         self._asked: list[Logits] = [start]
-        self._told: list[tuple[Logits, float]] = []
+        self._generation: list[tuple[Logits, float]] = []
 
     def ask(self) -> Logits:
         """Return the next of the generation, or the first of a new one."""
@@ -41,16 +41,16 @@ class CMAES(AskTell):
             if self._run is None or self._run.stop():
                 self._start()
             self._asked = list(self._run.ask())
-        return np.clip(self._asked[len(self._told)], -LIMIT, LIMIT)
+        return np.clip(self._asked[len(self._generation)], -LIMIT, LIMIT)
 
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Update the distribution after the last of the generation."""
-        self._best = max(self._best, (similarity, logits), key=lambda scored: scored[0])
-        self._told.append((logits, similarity))
-        if len(self._told) == len(self._asked):
+        self._best = max(self._best, (reward, logits), key=lambda scored: scored[0])
+        self._generation.append((logits, reward))
+        if len(self._generation) == len(self._asked):
             if self._run is not None:
-                self._run.tell(self._asked, [-similarity for _, similarity in self._told])
-            self._asked, self._told = [], []
+                self._run.tell(self._asked, [-reward for _, reward in self._generation])
+            self._asked, self._generation = [], []
 
     def _start(self) -> None:
         """Begin a run at the best strategy so far."""

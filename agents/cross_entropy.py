@@ -2,7 +2,8 @@
 
 Source: Rubinstein and Kroese, The Cross-Entropy Method (2004), with smoothed updates. Elites are
 centred before they are averaged, because the projection onto the budget shifts them all. What
-differs: once a whole generation was visited before, the spread starts anew around the mean.
+differs: once a whole generation was visited before, the spread starts anew around the mean, each
+time twice as wide as before.
 """
 
 from typing import Any
@@ -20,11 +21,11 @@ LOWEST_SPREAD = 0.02  # added in every update, against premature convergence
 
 
 class CrossEntropy(AskTell):
-    """Draws generations of strategies around the best of the one before.
+    """Draw generations of strategies around the best of the one before.
 
     Args:
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
-        draws: likewise.
+        draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         spread: standard deviation of logits at the start.
     """
 
@@ -43,9 +44,9 @@ class CrossEntropy(AskTell):
         self._begun, scale = True, self._spread * self._begun
         return np.clip(self._mean + scale * noise, -LIMIT, LIMIT)
 
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Update the Gaussian after the last of the generation."""
-        self._generation.append((similarity, logits))
+        self._generation.append((reward, logits))
         self._new += not known
         if len(self._generation) < POPULATION:
             return
@@ -55,6 +56,7 @@ class CrossEntropy(AskTell):
         self._spread += SMOOTHING * (elites.std(axis=0) + LOWEST_SPREAD - self._spread)
         if self._new == 0:
             self._spread[:] = self._start_spread
+            self._start_spread = min(2 * self._start_spread, LIMIT)
         self._generation, self._new = [], 0
 
 

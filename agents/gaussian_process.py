@@ -1,4 +1,4 @@
-"""Bayesian optimisation: a Gaussian process fitted to all that was scored, and asked what is best.
+"""Bayesian optimisation: a Gaussian process fitted to all strategies and rewards so far.
 
 Source: Snoek, Larochelle and Adams, Practical Bayesian Optimization (NeurIPS 2012), as implemented
 by optuna: Matern-5/2 kernel with a length scale per group, logarithm of the expected improvement

@@ -1,42 +1,44 @@
-"""The LFGCL agent: deep deterministic policy gradient over the whole network at once.
+"""The LFGCL agent: a search guided by an ensemble of critics.
 
-An actor sees every group of channels as a row of numbers and answers with all prune ratios
-together; an ensemble of critics learns from every evaluation what a strategy is worth; the actor
-follows the critics' gradient. This is DDPG (Lillicrap et al., ICLR 2016), which LFGCL (Liu et al.,
-2021) uses, made for episodes of one expensive step. What differs from DDPG:
+Every step executes one whole strategy. Noise around several centres makes many proposals, critics
+that learn from every evaluation value them, and the best-valued one is executed. The centres are
+the best strategies so far and the action of an actor that follows the critics' gradient: a
+deterministic policy gradient (DDPG; Lillicrap et al., ICLR 2016), which LFGCL (Liu et al., 2021)
+uses alone, is one source of proposals among others. ``docs/agent.md`` measures what each part is
+worth; ``plain_ddpg.py`` is DDPG without them.
+
+Differences from DDPG:
 
 * Actor and critics apply the same weights to every group and exchange a mean message, so that the
-  number of groups is not built in and what is learnt carries over to other networks.
-* The critics are told the *executed* keep ratios, after projection and rounding, and the error that
-  the sensitivity curve in the observation promises for them. Where DDPG stores the action that the
-  actor asked for, two actions that gave the same network look different.
-* There is no bootstrapping and there are no target networks: an action is a whole strategy and its
-  similarity does not depend on the state, with a horizon above one neither.
-* The critics learn ``-log(1 - similarity)``, since similarities crowd below 1, relative to what is
-  usual on the budget at hand, standardised and cut off far below; by a Huber loss, with weight
-  decay. The actor's gradient is clipped.
-* Inputs are the observation's columns, the same relative to the other groups of this network, and
-  waves of the position. Columns that change within an episode are left out.
-* Four critics with batches of their own, many updates per evaluation, and the actor follows their
-  mean. The projection onto the budget is part of the actor: its gradient passes through it.
-* Exploration is Gaussian in logits of keep ratios and anneals. A part of it varies smoothly over
-  depth, since independent noise in many groups averages out and leaves the budget where it was
-  among the stages. Of many noisy actions, around the actor's and around the best strategies so far,
-  the one with the highest mean plus spread of the critics is executed. The first action is the
-  actor's own, without noise.
-* A strategy that was scored before teaches nothing: the noise grows until a new one is tried.
-* The best strategy is kept; ``predict`` answers with it while the critics know nothing better for
-  the budget in the observation.
+  number of groups is not built in and a trained agent transfers to other networks.
+* The critics see the *executed* keep ratios, after projection and rounding, and the error that the
+  sensitivity curve in the observation predicts for them. DDPG stores the requested action, by which
+  two actions that gave the same network look different.
+* There are no target networks and no bootstrapping: an action is a whole strategy, and its return
+  does not depend on the state. With a horizon above one, a step's strategy is worth the return of
+  the episode up to it.
+* The critics regress on transformed returns (:func:`values_of`), relative to what is usual on the
+  budget at hand, standardised and clipped below, with a Huber loss and weight decay. The actor's
+  gradient is clipped.
+* Inputs are the observation's columns, the same relative to the network's other groups, and sines
+  and cosines of the position. Columns that change within an episode are left out.
+* Four critics with batches of their own, many updates per evaluation; the actor follows their mean.
+  The projection onto the budget is part of the actor: the gradient passes through it.
+* Noise is Gaussian in logits of keep ratios and anneals. A part of it varies smoothly over depth,
+  since independent noise in many groups averages out and leaves the budget where it was among the
+  stages. The critics' mean plus a part of their spread decides between proposals. The first action
+  is the actor's own, without noise.
+* A strategy that was scored before is no news: the noise grows until a new one is executed.
+* ``predict`` returns the best strategy so far, unless the critics value the actor's more.
 
-What differs from AMC's agent (He et al., ECCV 2018), besides: one action for all layers instead of
-one a layer, eight evaluations around the untrained actor instead of a hundred random episodes, no
-moving-average baseline. Against the paper of LFGCL, of which only the abstract can be read, all of
-this is our own.
+Besides these it differs from AMC's agent (He et al., ECCV 2018) in deciding all layers at once, and
+in eight evaluations around the untrained actor instead of a hundred random episodes. Of LFGCL's
+paper only the abstract can be read: the parts that are not DDPG are our own.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -48,40 +50,209 @@ from torch.nn import functional as F
 
 from lfgcl_env.envs.embedding import FEATURES
 
+from . import _agent_file as agent_file
+from ._groups import BUDGET, POSITION, Groups, View, logits_of
+
 Action = NDArray[np.float32]
 Observation = NDArray[np.float32]
 
-ERRORS = ((1.0, None), (0.75, "error_75"), (0.5, "error_50"), (0.25, "error_25"), (0.0, None))
-"""Points of the sensitivity curve: keep ratio and the observation's column; none at the ends."""
-
-STATIC = FEATURES.index("keep_ratio")  # the columns before it do not change
-BUDGET = FEATURES.index("budget")
-POSITION = FEATURES.index("position")
-GAIN = FEATURES.index("gain")
-FREQUENCIES = 3  # sines and cosines of the position, so that single groups can be told apart
-
 
 @dataclass(frozen=True)
-class Arguments:
-    """Settings of the agent."""
+class Arguments(View):
+    """Settings of the agent, besides those of its view of a network."""
 
+    # networks
     hidden: int = 64  # units of every hidden layer
     critics: int = 4  # members of the ensemble
+    logit_bound: float = 4.0  # the actor's logits lie within +- this
+    # learning
     actor_learning_rate: float = 3e-3  # of Adam
     critic_learning_rate: float = 3e-3  # of AdamW
     weight_decay: float = 1e-3  # of the critics
     batch_size: int = 32  # strategies in a critic's batch
-    updates: int = 20  # of critics and actor after every evaluation
-    noise: float = 0.6  # standard deviation of the exploration at the start, in logits
+    actor_batch_size: int = 16  # observations in the actor's batch, where budgets differ
+    updates: int = 20  # of critics and of the actor after every evaluation
+    gradient_clip: float = 1.0  # norm of the actor's gradient
+    trend_degree: int = 3  # of the polynomial of the budget that is subtracted from values
+    lowest_value: float = -3.0  # standardised values below are clipped
+    # proposals
+    candidates: int = 64  # proposals for every evaluation
+    elites: int = 4  # best strategies so far that are centres of noise
+    noise: float = 0.6  # standard deviation of the noise at the start, in logits
     last_noise: float = 0.1  # and at the end
-    anneal: int = 250  # evaluations until the end is reached
+    anneal: int = 250  # evaluations until the end
+    least_scale: float = 0.3  # a proposal's noise is scaled by a uniform draw between this
+    most_scale: float = 1.7  # and this
+    least_share: float = 0.2  # share of groups that a proposal moves: between this and all
     smooth: float = 1.0  # noise that varies smoothly over depth, relative to that of single groups
-    smooth_share: float = 0.7  # of noisy actions that have such a part
-    candidates: int = 64  # noisy actions of which the critics choose one
-    optimism: float = 0.5  # weight of the critics' spread in this choice
-    warm_up: int = 8  # evaluations before the critics are asked
-    head_start: int = 125  # evaluations of annealing and warm-up that another run's agent spares
-    elites: int = 4  # strategies so far that noise is also put on
+    smooth_share: float = 0.7  # of proposals that have it
+    growth: float = 1.5  # factor of the noise for every repeated strategy in a row
+    most_growths: int = 8  # of them
+    # choice
+    warm_up: int = 8  # evaluations before the critics choose and elites are centres
+    head_start: int = 125  # evaluations of annealing and warm-up that another run's agent saves
+    optimism: float = 0.5  # weight of the critics' spread in the choice
+    # ablation
+    actor: bool = True  # False: elites are the only centres
+    choice: bool = True  # False: the first proposal is executed, whatever critics say
+
+    def __post_init__(self) -> None:
+        if not self.actor and not self.elites:
+            raise ValueError("without an actor, elites must be at least 1: noise needs a centre")
+
+
+# Networks
+
+
+class Actor(nn.Module):
+    """Maps groups to logits of keep ratios, which are equal before it learns."""
+
+    def __init__(self, arguments: Arguments, generator: torch.Generator) -> None:
+        super().__init__()
+        self.bound, hidden = arguments.logit_bound, arguments.hidden
+        self.first = linear(arguments.inputs, hidden, generator)
+        self.second = linear(2 * hidden, hidden, generator)
+        self.last = linear(hidden, 1, generator)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, groups: Groups) -> Tensor:
+        """Return logits; (batch, groups)."""
+        hidden = exchange(F.silu(self.first(groups.inputs)))
+        logits: Tensor = self.last(F.silu(self.second(hidden)))[..., 0]
+        return self.bound * torch.tanh(logits / self.bound)
+
+
+class Critics(nn.Module):
+    """An ensemble that maps groups and keep ratios to values of strategies."""
+
+    def __init__(self, arguments: Arguments, generator: torch.Generator) -> None:
+        super().__init__()
+        members, hidden = arguments.critics, arguments.hidden
+        self.first = EnsembleLinear(members, arguments.inputs + 4, hidden, generator)
+        self.second = EnsembleLinear(members, 2 * hidden, hidden, generator)
+        self.last = EnsembleLinear(members, hidden, 1, generator)
+
+    def forward(self, groups: Groups, keep: Tensor) -> Tensor:
+        """Return values; (members, batch).
+
+        Args:
+            groups: of a batch, or of one observation that holds for all.
+            keep: keep ratios (batch, groups), or a batch for every member (members, batch, groups).
+        """
+        logits, error = logits_of(keep, groups.view), groups.error_at(keep)
+        # Scaled to about [-1, 1]. The last is the share of MACs that is saved in the group.
+        strategy = [2 * keep - 1, logits / 2, 4 * error, 4 * groups.gain * (1 - keep)]
+        described = groups.inputs.expand(*keep.shape, groups.inputs.shape[-1])
+        inputs = torch.cat([described, torch.stack(strategy, dim=-1)], dim=-1)
+        inputs = inputs if keep.dim() == 3 else inputs[None]
+        hidden = exchange(F.silu(self.first(inputs)))
+        value: Tensor = self.last(F.silu(self.second(hidden)))[..., 0].sum(-1)
+        return value
+
+
+class EnsembleLinear(nn.Module):
+    """The linear layers of all members of an ensemble."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        weight = torch.randn(members, inputs, outputs, generator=generator) / inputs**0.5
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(members, outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map (members or 1, batch, groups, inputs) to (members, batch, groups, outputs)."""
+        members, (batch, groups) = len(self.weight), inputs.shape[1:3]
+        flat = inputs.expand(members, *inputs.shape[1:]).reshape(members, batch * groups, -1)
+        return torch.baddbmm(self.bias[:, None], flat, self.weight).view(members, batch, groups, -1)
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """Make a linear layer that leaves the scale of its inputs as it is."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(inputs, outputs, generator=generator).T / inputs**0.5)
+        layer.bias.zero_()
+    return layer
+
+
+def exchange(hidden: Tensor) -> Tensor:
+    """Append the mean over all groups to every group; (..., groups, 2 x hidden)."""
+    return torch.cat([hidden, hidden.mean(-2, keepdim=True).expand_as(hidden)], dim=-1)
+
+
+# Replay
+
+
+class Replay:
+    """All distinct strategies so far: observation, executed keep ratios, return."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self._arguments = arguments
+        self._items: dict[tuple[bytes, float], tuple[Observation, Action, float]] = {}
+        self._tensors: tuple[Groups, Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def many_budgets(self) -> bool:
+        """Whether its budgets differ."""
+        return len({budget for _, budget in self._items}) > 1
+
+    def add(self, observation: Observation, keep: Action, episode_return: float) -> bool:
+        """Add a strategy, and return whether it is new; of a known one the first return stays."""
+        key = (keep.tobytes(), float(observation[0, BUDGET]))
+        new = key not in self._items
+        if new:
+            self._items[key] = (np.asarray(observation), keep, float(episode_return))
+            self._tensors = None
+        return new
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Return observations, keep ratios and returns, in their order; nothing if it is empty."""
+        return [np.stack(part) for part in zip(*self._items.values(), strict=True)]
+
+    def tensors(self) -> tuple[Groups, Tensor, Tensor]:
+        """Return groups, keep ratios (strategies, groups), and values (strategies,).
+
+        Values are relative to what is usual on their budget, a polynomial fitted to all of them,
+        and standardised.
+        """
+        if self._tensors is not None:
+            return self._tensors
+        a = self._arguments
+        observations, keep, returns = self.arrays()
+        groups, value = Groups.of(observations, a), values_of(returns)
+        budgets = logits_of(groups.budget.double(), a).numpy()
+        degree = min(a.trend_degree, len(set(budgets.tolist())) - 1)
+        value = value - np.polyval(np.polyfit(budgets, value, degree), budgets)
+        value = np.maximum(value / (value.std() + 1e-6), a.lowest_value)
+        self._tensors = groups, torch.from_numpy(keep), torch.from_numpy(value).float()
+        return self._tensors
+
+
+def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map returns to what critics learn, in the same order.
+
+    Returns in [0, 1], as similarities and accuracies are, crowd below 1 and become
+    ``-log(1 - return)``. Of returns on any other scale (or a tiny one) only the order counts, so
+    that penalties of any size are no outliers: they become normal scores, equal ones the same.
+
+    >>> values_of(np.array([0.0, 0.5, 0.75])).round(2).tolist()
+    [-0.0, 0.69, 1.39]
+    >>> values_of(np.array([-1e9, 3.0, 8.0])).round(2).tolist()
+    [-0.97, 0.0, 0.97]
+    """
+    if returns.min() >= 0 and returns.max() <= 1:
+        values: NDArray[np.float64] = -np.log(np.maximum(1.0 - returns, 1e-6))
+        if np.ptp(values) > 1e-4:
+            return values
+    _, rank, count = np.unique(returns, return_inverse=True, return_counts=True)
+    quantiles = (np.cumsum(count) - count / 2) / len(returns)
+    scores: NDArray[np.float64] = torch.special.ndtri(torch.from_numpy(quantiles[rank])).numpy()
+    return scores
+
+
+# Agent
 
 
 class LFGCLAgent:
@@ -92,9 +263,14 @@ class LFGCLAgent:
         seed: decides everything.
         arguments: settings.
 
+    Attributes:
+        losses: the latest, by name.
+
     Raises:
         ValueError: if the environment is another.
     """
+
+    name = "lfgcl"
 
     def __init__(
         self, env: gym.Env[Any, Any], seed: int, arguments: Arguments | None = None
@@ -106,19 +282,21 @@ class LFGCLAgent:
                 f"observations {shape}: give it a global environment, LFGCL-..., unwrapped"
             )
         self.env, self.seed = env, seed
-        self.arguments = arguments or Arguments()
+        self.arguments = a = arguments or Arguments()
         self.losses: dict[str, float] = {}
-        self._draws = np.random.default_rng(seed)
-        self._torch = torch.Generator().manual_seed(seed)
-        a = self.arguments
-        self.actor = Actor(a.hidden, self._torch)
-        self.critics = Critics(a.hidden, a.critics, self._torch)
+        self.draws = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.actor = Actor(a, self.generator)
+        self.critics = Critics(a, self.generator)
+        self.networks = nn.ModuleDict({"actor": self.actor, "critics": self.critics})
         self._actor_optimizer = torch.optim.Adam(self.actor.parameters(), a.actor_learning_rate)
         self._critic_optimizer = torch.optim.AdamW(
             self.critics.parameters(), a.critic_learning_rate, weight_decay=a.weight_decay
         )
-        self.replay = Replay()
-        self._repeated = 0
+        self.optimizers: Sequence[torch.optim.Optimizer]
+        self.optimizers = (self._actor_optimizer, self._critic_optimizer)
+        self.replay = Replay(a)
+        self._repeated = 0  # strategies in a row that were known
         self._head_start = 0
 
     def learn(
@@ -134,366 +312,162 @@ class LFGCLAgent:
                 Stable-Baselines3's callbacks, the functions.
         """
         observation, _ = self.env.reset(seed=self.seed)
+        episode_return = 0.0
         for _ in range(total_timesteps):
             action = self._explore(observation)
-            following, _, terminated, truncated, info = self.env.step(action)
-            new = self.replay.add(observation, info["prune_ratios"], info["similarity"])
+            following, reward, terminated, truncated, info = self.env.step(action)
+            episode_return += float(reward)
+            keep = 1.0 - np.asarray(info["prune_ratios"], dtype=np.float32)
+            new = self.replay.add(observation, keep, episode_return)
             self._repeated = 0 if new else self._repeated + 1
             if new and len(self.replay) > self.arguments.warm_up:
                 self.update()
             observation = following
             if terminated or truncated:
                 observation, _ = self.env.reset()
+                episode_return = 0.0
             if callback is not None and not callback(locals(), globals()):
                 break
         return self
 
     @torch.no_grad()
     def predict(self, observation: Observation, **_: Any) -> tuple[Action, None]:
-        """Return the best known action for the observation's budget, and no state.
+        """Return the best action for the observation's budget, and no state.
 
-        Observations (n, groups, features) of several environments have actions (n, groups).
-
-        It is the actor's, or that of the best strategy so far moved to this budget, whichever the
-        critics value more; before the first evaluation (of an agent that was loaded, too) the
-        actor's.
+        It is the best strategy so far, moved to this budget, or the actor's, whichever the critics
+        value more; before the first evaluation, of a loaded agent too, the actor's.
+        Observations (n, groups, features) have actions (n, groups).
         """
         if np.ndim(observation) == 3:
             return np.stack([self.predict(one)[0] for one in observation]), None
-        layers = Layers(observation)
-        logits = self.actor(layers)
+        groups = Groups.of(observation, self.arguments)
+        logits = self._actors(groups)
         if len(self.replay):
-            value, known = self._known(layers)
-            if float(value[0]) >= float(self.critics(layers, layers.on_budget(logits)).mean()):
+            value, known = self._best(groups)
+            own = self.critics(groups, groups.on_budget(logits)).mean()
+            if not self.arguments.actor or float(value[0]) >= float(own):
                 logits = known[:1]
-        return _action(layers.on_budget(logits)[0]), None
+        return _action(groups.on_budget(logits)[0]), None
 
     def update(self) -> None:
         """Train critics and actor on the replay for ``updates`` steps each."""
         a = self.arguments
-        layers, keep, value = self.replay.tensors()
+        groups, keep, value = self.replay.tensors()
+        shape = (a.critics, min(a.batch_size, len(value)))
         for _ in range(a.updates):
-            rows = torch.randint(
-                len(value), (a.critics, min(a.batch_size, len(value))), generator=self._torch
-            )
-            found = self.critics(layers.take(rows), keep[rows], own=True)
-            critic_loss = F.smooth_l1_loss(found, value[rows])
+            batch = torch.randint(len(value), shape, generator=self.generator)
+            critic_loss = F.smooth_l1_loss(self.critics(groups[batch], keep[batch]), value[batch])
             self._critic_optimizer.zero_grad()
             critic_loss.backward()  # type: ignore[no-untyped-call]
             self._critic_optimizer.step()
-
-        budgets = torch.randperm(len(value), generator=self._torch)[:16]
-        seen = layers.take(budgets) if self.replay.many_budgets else layers.take(budgets[:1])
+        self.losses = {"critic": float(critic_loss.detach())}
+        if not a.actor:
+            return
+        some = torch.randperm(len(value), generator=self.generator)[: a.actor_batch_size]
+        seen = groups[some if self.replay.many_budgets else some[:1]]
         for _ in range(a.updates):
             actor_loss = -self.critics(seen, seen.on_budget(self.actor(seen))).mean()
             self._actor_optimizer.zero_grad()
             actor_loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.actor.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(self.actor.parameters(), a.gradient_clip)
             self._actor_optimizer.step()
-        self.losses = {"critic": float(critic_loss.detach()), "actor": float(actor_loss.detach())}
+        self.losses["actor"] = float(actor_loss.detach())
 
     @torch.no_grad()
     def _explore(self, observation: Observation) -> Action:
+        """Return the action to execute next: the best-valued of many proposals."""
         a, count = self.arguments, len(self.replay)
-        layers = Layers(observation)
-        centres = self.actor(layers)
+        groups = Groups.of(observation, a)
+        centres = self._actors(groups)
         if count == 0:
-            return _action(layers.on_budget(centres)[0])
+            return _action(groups.on_budget(centres)[0])
         count += self._head_start
         if count > a.warm_up:
-            centres = torch.cat([centres, self._known(layers)[1][: a.elites]])
-        noise = a.noise + (a.last_noise - a.noise) * min(1.0, count / a.anneal)
-        noise *= 1.5 ** min(self._repeated, 8)
-        chosen = self._draws.integers(len(centres), size=a.candidates)
-        shape = (a.candidates, centres.shape[1])
-        scale = noise * self._draws.uniform(0.3, 1.7, size=(a.candidates, 1))
-        some = self._draws.uniform(size=shape) < self._draws.uniform(0.2, 1.0, size=(shape[0], 1))
-        moves = self._draws.standard_normal(shape) * scale * some
-        waves = _smooth(observation)
-        smooth = self._draws.standard_normal((a.candidates, len(waves))) @ waves
-        has = self._draws.uniform(size=(a.candidates, 1)) < a.smooth_share
-        moves += a.smooth * noise * smooth * has
-        keep = layers.on_budget(centres[torch.from_numpy(chosen)] + torch.from_numpy(moves).float())
-        if count <= a.warm_up:
+            elites = self._best(groups)[1][: a.elites]
+            centres = torch.cat([centres, elites]) if a.actor else elites
+        keep = groups.on_budget(self._proposals(centres, observation, count))
+        if count <= a.warm_up or not a.choice:
             return _action(keep[0])
-        found = self.critics(layers, keep)
-        best = (found.mean(0) + a.optimism * found.std(0)).argmax()
+        value = self.critics(groups, keep)
+        best = (value.mean(0) + a.optimism * value.std(0)).argmax()
         return _action(keep[best])
 
-    def _known(self, layers: "Layers") -> tuple[Tensor, Tensor]:
-        """Strategies so far, moved to a budget: their values, highest first, and logits.
+    def _actors(self, groups: Groups) -> Tensor:
+        """Return the actor's logits, or those of uniform ratios if there is no actor."""
+        logits: Tensor = self.actor(groups)
+        return logits if self.arguments.actor else torch.zeros_like(logits)
+
+    def _proposals(self, centres: Tensor, observation: Observation, count: int) -> Tensor:
+        """Return logits with noise around randomly chosen centres; (candidates, groups)."""
+        a, draws, column = self.arguments, self.draws, (self.arguments.candidates, 1)
+        annealed = min(1.0, count / a.anneal)
+        noise = a.noise + (a.last_noise - a.noise) * annealed
+        noise *= a.growth ** min(self._repeated, a.most_growths)
+        chosen = draws.integers(len(centres), size=a.candidates)
+        shape = (a.candidates, centres.shape[1])
+        scale = noise * draws.uniform(a.least_scale, a.most_scale, size=column)
+        moved = draws.uniform(size=shape) < draws.uniform(a.least_share, 1.0, size=column)
+        moves = draws.standard_normal(shape) * scale * moved
+        waves = _waves(observation)
+        smooth = draws.standard_normal((a.candidates, len(waves))) @ waves
+        has_smooth = draws.uniform(size=column) < a.smooth_share
+        moves += a.smooth * noise * smooth * has_smooth
+        return centres[torch.from_numpy(chosen)] + torch.from_numpy(moves).float()
+
+    def _best(self, groups: Groups) -> tuple[Tensor, Tensor]:
+        """Return the strategies so far, moved to a budget: values, highest first, and logits.
 
         A value is what the critics say of the strategy once moved, corrected by how wrong they are
         about it where it was scored; for the budget at which it was scored that is its score.
         """
         scored, keep, value = self.replay.tensors()
-        logits = _logits(keep)
+        logits = logits_of(keep, self.arguments)
         if self.replay.many_budgets:
-            moved = self.critics(layers, layers.on_budget(logits)).mean(0)
+            moved = self.critics(groups, groups.on_budget(logits)).mean(0)
             value = value + moved - self.critics(scored, keep).mean(0)
         order = value.argsort(descending=True)
         return value[order], logits[order]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write networks, settings and replay to a file, at exactly this path."""
-        torch.save(
-            {
-                "arguments": asdict(self.arguments),
-                "seed": self.seed,
-                "actor": self.actor.state_dict(),
-                "critics": self.critics.state_dict(),
-                "replay": self.replay.state(),
-                "head_start": self._head_start,
-            },
-            path,
-        )
+        """Write all that :meth:`learn` goes on with to a file, at exactly this path."""
+        replay = [torch.from_numpy(part) for part in self.replay.arrays()]
+        counts = [self._repeated, self._head_start]
+        agent_file.write(path, self, replay=replay, counts=counts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gym.Env[Any, Any]) -> "LFGCLAgent":
-        """Read what :meth:`save` wrote, for the environment that it was learnt on or its like.
+        """Read what :meth:`save` wrote, to go on as that agent would on the same environment.
 
         Raises:
-            ValueError: if the file is not an LFGCL agent's.
+            ValueError: if the file is not of this agent and version, or does not fit.
             OSError: if it cannot be read.
         """
-        found = _read(path)
-        known = {field.name for field in fields(Arguments)}
-        if set(found["arguments"]) != known:
-            raise ValueError(f"{os.fspath(path)} is of another version of this agent")
-        agent = cls(env, found["seed"], Arguments(**found["arguments"]))
-        agent._take(found, path)
-        agent.replay = Replay.of(found["replay"])
-        agent._head_start = found["head_start"]
+        saved = agent_file.read(path, cls.name)
+        with agent_file.refusing(path, cls.name):
+            agent = cls(env, saved["seed"], agent_file.saved_arguments(Arguments, saved))
+            agent_file.restore(agent, saved)
+            agent._repeated, agent._head_start = (int(count) for count in saved["counts"])
+            for step in zip(*(part.numpy() for part in saved["replay"]), strict=True):
+                if step[0].shape != env.observation_space.shape:
+                    raise ValueError(f"its observations are {step[0].shape}, of another network")
+                agent.replay.add(*step)
         return agent
 
     def set_parameters(self, path: str | os.PathLike[str]) -> None:
-        """Begin with the networks that another agent learnt, on any network, and nothing else.
+        """Begin with the networks of another agent, trained on any network, and nothing else.
 
         Raises:
             ValueError: if the file is not an LFGCL agent's, or its networks have another size.
             OSError: if it cannot be read.
         """
-        self._take(_read(path), path)
+        agent_file.restore_networks(self, path)
         self._head_start = self.arguments.head_start
 
-    def _take(self, found: dict[str, Any], path: str | os.PathLike[str]) -> None:
-        try:
-            self.actor.load_state_dict(found["actor"])
-            self.critics.load_state_dict(found["critics"])
-        except RuntimeError as error:
-            raise ValueError(
-                f"the networks in {os.fspath(path)} do not fit: {' '.join(str(error).split())}"
-            ) from error
 
-
-class Layers:
-    """What an observation says of the groups, as inputs of actor and critics.
-
-    Args:
-        observations: (groups, features), or several: (..., groups, features).
-
-    Attributes:
-        rows: (batch, groups, inputs): what does not change, as it is and relative to the network's
-            other groups; waves of the position; the budget.
-        errors: the sensitivity curve at the keep ratios in ``ERRORS``; (batch, groups, points).
-        gain: share of all MACs in removing a group whole; (batch, groups).
-        budget: (batch,).
-    """
-
-    def __init__(self, observations: Observation | Tensor) -> None:
-        seen = torch.as_tensor(observations, dtype=torch.float32)
-        seen = seen if seen.dim() > 2 else seen[None]
-        static, self.budget = seen[..., :STATIC], (seen[..., 0, BUDGET] + 1) / 2
-        ones = torch.ones_like(seen[..., 0])
-        ends = {1.0: 0.0 * ones, 0.0: ones}
-        self.errors = torch.stack(
-            [
-                ends[keep] if name is None else (seen[..., FEATURES.index(name)] + 1) / 2
-                for keep, name in ERRORS
-            ],
-            dim=-1,
-        )
-        self.gain = (seen[..., GAIN] + 1) / 2  # halving saves at most half of all MACs
-        wide = torch.cat([static, (self.errors[..., 1:-1] + 1e-3).log()], dim=-1)
-        relative = (wide - wide.mean(-2, keepdim=True)) / (wide.std(-2, keepdim=True) + 0.05)
-        turns = torch.pi * seen[..., POSITION, None] * 2.0 ** torch.arange(FREQUENCIES)
-        budget = _logits(self.budget)[..., None, None].expand(*seen.shape[:-1], 1)
-        self.rows = torch.cat(
-            [static, relative.clamp(-3, 3), turns.sin(), turns.cos(), budget], dim=-1
-        )
-
-    def take(self, index: Tensor) -> "Layers":
-        """Some of the batch, in the shape of the index."""
-        taken = object.__new__(Layers)
-        for name in ("rows", "errors", "gain", "budget"):
-            setattr(taken, name, getattr(self, name)[index])
-        return taken
-
-    def on_budget(self, logits: Tensor) -> Tensor:
-        """Keep ratios of logits after the common shift that meets the budget; differentiable.
-
-        MACs are taken to be linear in keep ratios, which they are unless two groups meet in a
-        layer. The environment's own projection corrects the rest.
-
-        Args:
-            logits: (batch, groups).
-        """
-        whole = self.gain.sum(-1, keepdim=True)
-        target = (whole - (1 - self.budget[..., None])).clamp(min=1e-3 * whole)
-        with torch.no_grad():
-            low, high = torch.full_like(logits[..., :1], -12.0), torch.full_like(target, 12.0)
-            high = high.expand_as(low)
-            for _ in range(24):
-                shift = (low + high) / 2
-                above = (self.gain * torch.sigmoid(logits + shift)).sum(-1, keepdim=True) > target
-                low, high = torch.where(above, low, shift), torch.where(above, shift, high)
-        keep = torch.sigmoid(logits + shift)
-        spent = (self.gain * keep).sum(-1, keepdim=True)
-        slope = (self.gain * keep * (1 - keep)).sum(-1, keepdim=True).detach() + 1e-6
-        # Zero, with the gradient of the shift by the implicit function theorem.
-        correction = -(spent - spent.detach()) / slope
-        return torch.sigmoid(logits + shift + correction)
-
-    def error_at(self, keep: Tensor) -> Tensor:
-        """The sensitivity curve, linear between its points; like ``keep``."""
-        points = [point for point, _ in ERRORS]
-        error = torch.zeros_like(keep)
-        for index in range(len(points) - 1):
-            high, low = points[index], points[index + 1]
-            part = ((high - keep) / (high - low)).clamp(0, 1)
-            error = error + part * (self.errors[..., index + 1] - self.errors[..., index])
-        return error
-
-
-INPUTS = 2 * STATIC + (len(ERRORS) - 2) + 2 * FREQUENCIES + 1
-
-
-class Actor(nn.Module):
-    """Rows of groups to logits of keep ratios; equal logits (uniform ratios) before it learns."""
-
-    def __init__(self, hidden: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.first = Linears(1, INPUTS, hidden, generator)
-        self.second = Linears(1, 2 * hidden, hidden, generator)
-        self.last = Linears(1, hidden, 1, generator)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, layers: Layers) -> Tensor:
-        """Logits; (batch, groups)."""
-        hidden = exchange(F.silu(self.first(layers.rows[None])))
-        logits: Tensor = self.last(F.silu(self.second(hidden)))[0, ..., 0]
-        return 4 * torch.tanh(logits / 4)
-
-
-class Critics(nn.Module):
-    """An ensemble: rows of groups and keep ratios to values of strategies."""
-
-    def __init__(self, hidden: int, members: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.members = members
-        self.first = Linears(members, INPUTS + 4, hidden, generator)
-        self.second = Linears(members, 2 * hidden, hidden, generator)
-        self.last = Linears(members, hidden, 1, generator)
-
-    def forward(self, layers: Layers, keep: Tensor, own: bool = False) -> Tensor:
-        """Values; (members, batch).
-
-        Args:
-            layers: of a batch, or of one that holds for all.
-            keep: keep ratios; (batch, groups).
-            own: the batch has a leading dimension, a part for every member.
-        """
-        logits, error = _logits(keep), layers.error_at(keep)
-        strategy = torch.stack(
-            [2 * keep - 1, logits / 2, 4 * error, 4 * layers.gain * (1 - keep)], dim=-1
-        )
-        rows = torch.cat([layers.rows.expand(*strategy.shape[:-1], INPUTS), strategy], dim=-1)
-        hidden = exchange(F.silu(self.first(rows if own else rows[None])))
-        value: Tensor = self.last(F.silu(self.second(hidden)))[..., 0].sum(-1)
-        return value
-
-
-class Linears(nn.Module):
-    """Linear layers of all members of an ensemble at once."""
-
-    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
-        super().__init__()
-        weight = torch.randn(members, inputs, outputs, generator=generator) / inputs**0.5
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(members, outputs))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(members or 1, batch, groups, inputs) to (members, batch, groups, outputs)."""
-        members, (batch, groups) = len(self.weight), inputs.shape[1:3]
-        flat = inputs.expand(members, *inputs.shape[1:]).reshape(members, batch * groups, -1)
-        return torch.baddbmm(self.bias[:, None], flat, self.weight).view(members, batch, groups, -1)
-
-
-def exchange(hidden: Tensor) -> Tensor:
-    """Give every group the mean of all groups besides its own; (..., groups, 2 x hidden)."""
-    return torch.cat([hidden, hidden.mean(-2, keepdim=True).expand_as(hidden)], dim=-1)
-
-
-class Replay:
-    """All distinct strategies so far: observation, executed keep ratios, similarity."""
-
-    def __init__(self) -> None:
-        self._items: dict[tuple[bytes, float], tuple[Observation, Action, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def many_budgets(self) -> bool:
-        """Whether there are several budgets in it."""
-        return len({budget for _, budget in self._items}) > 1
-
-    def add(self, observation: Observation, prune_ratios: Any, similarity: float) -> bool:
-        """Take in a strategy, and tell whether it is new."""
-        keep = 1.0 - np.asarray(prune_ratios, dtype=np.float32)
-        key = (keep.tobytes(), float(observation[0, BUDGET]))
-        new = key not in self._items
-        if new:
-            self._items[key] = (np.asarray(observation), keep, float(similarity))
-        return new
-
-    def tensors(self) -> tuple[Layers, Tensor, Tensor]:
-        """Layers, keep ratios (strategies, groups), and values (strategies,).
-
-        Values are relative to what is usual on their budget, a cubic fitted to all of them, and
-        standardised.
-        """
-        observations, keep, similarity = (
-            np.stack(part) for part in zip(*self._items.values(), strict=True)
-        )
-        layers = Layers(observations)
-        value = -np.log(np.maximum(1.0 - similarity.astype(np.float64), 1e-6))
-        budgets = _logits(layers.budget.double()).numpy()
-        degree = min(3, len(set(budgets.tolist())) - 1)
-        value = value - np.polyval(np.polyfit(budgets, value, degree), budgets)
-        value = np.maximum(value / (value.std() + 1e-6), -3.0)
-        return layers, torch.from_numpy(keep), torch.from_numpy(value).float()
-
-    def state(self) -> dict[str, Tensor]:
-        """What :meth:`of` reads."""
-        parts = (np.stack(part) for part in zip(*self._items.values(), strict=True))
-        names = ("observations", "keep", "similarity")
-        return (
-            {n: torch.from_numpy(p) for n, p in zip(names, parts, strict=True)}
-            if self._items
-            else {}
-        )
-
-    @staticmethod
-    def of(state: dict[str, Tensor]) -> "Replay":
-        """A replay from its state."""
-        replay = Replay()
-        for o, keep, similarity in zip(*(state[n].numpy() for n in state), strict=True):
-            replay.add(o, 1.0 - keep, similarity)
-        return replay
-
-
-def _logits(keep: Tensor) -> Tensor:
-    return keep.clamp(0.02, 0.98).logit()
+def _waves(observation: Observation) -> NDArray[np.float64]:
+    """Return functions of depth that smooth noise is made of; (3, groups)."""
+    depth = np.asarray(observation, dtype=np.float64)[:, POSITION]
+    return np.stack([depth, np.sin(np.pi * depth), np.cos(np.pi * depth)])
 
 
 def _action(keep: Tensor) -> Action:
@@ -501,25 +475,15 @@ def _action(keep: Tensor) -> Action:
     return action
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        found = torch.load(path, weights_only=True)
-        missing = {"arguments", "seed", "actor", "critics", "replay", "head_start"} - set(found)
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{os.fspath(path)} is not a file of the LFGCL agent") from error
-    if missing:
-        raise ValueError(f"{os.fspath(path)} is not a file of the LFGCL agent")
-    return dict(found)
-
-
-def _smooth(observation: Observation) -> NDArray[np.float64]:
-    """Functions of depth that smooth noise is made of; (3, groups)."""
-    depth = np.asarray(observation, dtype=np.float64)[:, POSITION]
-    return np.stack([depth, np.sin(np.pi * depth), np.cos(np.pi * depth)])
-
-
 def make(env: gym.Env[Any, Action], seed: int) -> LFGCLAgent:
-    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``.
+
+    >>> import gymnasium as gym, lfgcl_env
+    >>> env = gym.make("LFGCL-ResNet20-v0", weights="random", images="random", num_images=2)
+    >>> agent = make(env, seed=0).learn(total_timesteps=3)
+    >>> observation, _ = env.reset()
+    >>> action, _ = agent.predict(observation, deterministic=True)
+    >>> action.shape
+    (9,)
+    """
     return LFGCLAgent(env, seed)

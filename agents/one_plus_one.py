@@ -18,27 +18,27 @@ STEP = 0.5  # standard deviation of logits at the start
 
 
 class OnePlusOne(AskTell):
-    """Keeps one parent and a step size."""
+    """Keep one parent and a step size."""
 
     def __init__(self, start: Logits, draws: np.random.Generator) -> None:
         super().__init__(start, draws)
         self._parent = start
-        self._similarity: float | None = None
+        self._reward: float | None = None
         self._step = STEP
 
     def ask(self) -> Logits:
         """Return an offspring of the parent; at first the start."""
-        if self._similarity is None:
+        if self._reward is None:
             return self.start
         noise = self.draws.standard_normal(self.start.shape)
         return np.clip(self._parent + self._step * noise, -LIMIT, LIMIT)
 
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Replace the parent if the offspring is no worse, and adapt the step."""
-        first = self._similarity is None
-        success = self._similarity is None or similarity >= self._similarity
+        first = self._reward is None
+        success = self._reward is None or reward >= self._reward
         if success:
-            self._parent, self._similarity = logits - logits.mean(), similarity
+            self._parent, self._reward = logits - logits.mean(), reward
         if not first:
             self._step *= float(np.exp(((success or known) - 0.2) / np.sqrt(len(logits) + 1)))
 

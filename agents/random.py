@@ -1,4 +1,4 @@
-"""Random search: the control that every other agent has to beat, and the example of an agent."""
+"""Random search: the control for every other agent, and the smallest example of an agent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.search.return_so_far import ReturnSoFar
+
 Action = NDArray[np.float32]
 
 
 class RandomAgent:
-    """Tries prune ratios drawn uniformly and independently, and remembers the best.
+    """Draw prune ratios uniformly and independently, and keep those with the highest reward.
 
     Args:
         env: an environment whose actions are prune ratios.
@@ -20,7 +22,7 @@ class RandomAgent:
 
     def __init__(self, env: gym.Env[Any, Action], seed: int) -> None:
         assert isinstance(env.action_space, gym.spaces.Box)
-        self.env = env
+        self.env = ReturnSoFar(env)
         self.seed = seed
         self._space = env.action_space
         self._draws = np.random.default_rng(seed)
@@ -40,9 +42,9 @@ class RandomAgent:
         self.env.reset(seed=self.seed)
         for _ in range(total_timesteps):
             action = self._draw()
-            _, _, terminated, truncated, info = self.env.step(action)
-            if info["similarity"] > self._best[0]:
-                self._best = (info["similarity"], action)
+            _, reward, terminated, truncated, _ = self.env.step(action)
+            if reward > self._best[0]:
+                self._best = (reward, action)
             if terminated or truncated:
                 self.env.reset()
             if callback is not None and not callback(locals(), globals()):

@@ -11,7 +11,7 @@ from ._ask_tell import Action, AskTell, AskTellAgent, Logits, from_uniform
 
 
 class Uniform(AskTell):
-    """Asks for its start, once."""
+    """Propose the start, once."""
 
     _asked = False
 
@@ -20,7 +20,7 @@ class Uniform(AskTell):
         self._asked, asked = True, self._asked
         return None if asked else self.start
 
-    def tell(self, logits: Logits, similarity: float, known: bool) -> None:
+    def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Do nothing."""
 
 

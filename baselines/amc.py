@@ -1,12 +1,12 @@
-"""AMC's agent: DDPG that decides layer by layer and gives every decision the final reward.
+"""AMC's agent: DDPG that decides layer by layer and gives every decision the episode's return.
 
 Source: He et al., *AMC: AutoML for Model Compression and Acceleration on Mobile Devices*, ECCV
 2018, section 3.2, and the authors' code (mit-han-lab/amc, ``lib/agent.py``, ``amc_search.py``),
 whose settings these are. In 100 episodes actions are random. After that they are drawn from a
 truncated normal distribution around the actor's answer, whose standard deviation of 0.5 shrinks by
-5 % an episode. At an episode's end its final reward is stored with each of its transitions, and the
-networks are updated once for each of them. From the rewards of a batch a moving average is taken
-off; the discount is 1. Run it with::
+5 % an episode. At an episode's end its return, which in AMC's environment is the last reward, is
+stored with each of its transitions, and the networks are updated once for each of them. A moving
+average is subtracted from the rewards of a batch; the discount is 1. Run it with::
 
     lfgcl prune AMC-ResNet20-v0 --agent lfgcl_env.baselines.amc:make --out runs/amc
 
@@ -75,7 +75,7 @@ class Transition(NamedTuple):
     Attributes:
         state: before it; (features,).
         action: prune ratios, requested or executed; (actions,).
-        reward: the last of the episode.
+        reward: the return of the episode.
         following: the state after it; (features,).
         over: whether the episode ended with it.
     """
@@ -142,19 +142,20 @@ class AMCAgent:
             callback: called after every step with the local and the global variables.
 
         Raises:
-            ValueError: if executed actions are to be stored and the environment does not tell them.
+            ValueError: if executed actions are to be stored and ``info`` does not hold them.
         """
-        state = _flat(self.env.reset(seed=self.seed)[0])
+        state, returned = _flat(self.env.reset(seed=self.seed)[0]), 0.0
         steps: list[Transition] = []
         for _ in range(total_timesteps):
             action = self.explore(state)
             observation, reward, terminated, truncated, info = self.env.step(action)
             over, following = terminated or truncated, _flat(observation)
+            returned += float(reward)
             steps.append(Transition(state, self._to_store(action, info), 0.0, following, over))
             state = following
             if over:
-                self.end_episode(steps, float(reward))
-                state, steps = _flat(self.env.reset()[0]), []
+                self.end_episode(steps, returned)
+                state, steps, returned = _flat(self.env.reset()[0]), [], 0.0
             if callback is not None and not callback(locals(), globals()):
                 break
         return self
@@ -176,15 +177,15 @@ class AMCAgent:
             return self._draws.uniform(0.0, 1.0, self._actions).astype(np.float32)
         return truncated_normal(self.predict(state)[0], self.deviation(), self._draws)
 
-    def end_episode(self, steps: list[Transition], reward: float) -> None:
-        """Store an episode's transitions with its final reward, and update once for each of them.
+    def end_episode(self, steps: list[Transition], returned: float) -> None:
+        """Store an episode's transitions with its return, and update once for each of them.
 
         Args:
-            steps: the episode, their rewards still open.
-            reward: the last.
+            steps: the episode's transitions, whose rewards are replaced.
+            returned: the sum of the episode's rewards.
         """
         for step in steps:
-            self.memory.append(step._replace(reward=reward))
+            self.memory.append(step._replace(reward=returned))
             del self.memory[: -self.arguments.memory * len(steps)]
             if self.episodes >= self.arguments.warm_up:
                 self.update()
@@ -227,7 +228,7 @@ class AMCAgent:
         torch.save({"actor": self.actor.state_dict(), "critic": self.critic.state_dict()}, path)
 
     def set_parameters(self, path: str | os.PathLike[str]) -> None:
-        """Begin with the networks that another agent learnt; random episodes come first as ever.
+        """Start from the networks of a saved agent; the random episodes still come first.
 
         Raises:
             ValueError: if the file is not an AMC agent's, or its networks have another size.
@@ -248,7 +249,7 @@ class AMCAgent:
         self._align_targets()
 
     def _average(self, mean: float) -> float:
-        """Move the moving average towards a batch's mean reward, and return it."""
+        """Update the moving average with a batch's mean reward, and return it."""
         if self.moving_average is None:
             self.moving_average = mean
         self.moving_average += self.arguments.baseline_weight * (mean - self.moving_average)
@@ -259,7 +260,7 @@ class AMCAgent:
             return action
         if "executed_action" not in info:
             raise ValueError(
-                "executed actions can be stored where info tells 'executed_action', as in "
+                "executed actions can be stored where info holds 'executed_action', as in "
                 "AMC-ResNet20-v0: store requested ones here"
             )
         return np.array([info["executed_action"]], dtype=np.float32)

@@ -7,8 +7,8 @@ re-estimation is the environment's, which therefore must have ``repair="batchnor
 
 What differs:
 
-- the score is the environment's similarity, without labels; theirs is the accuracy on a part of
-  the training images;
+- the score is the environment's reward, by default without labels; theirs is the accuracy on a
+  part of the training images;
 - accepted candidates are projected onto the budget, so that none is above it;
 - the range to draw from is not tuned by hand to network and budget ([0, 0.4], [0, 0.7] and [0, 0.8]
   for a quarter, half and three quarters off ResNet-50): its middle is the uniform ratio on the
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.return_so_far import ReturnSoFar
 
-from . import uniform
+from . import uniform_ratios
 
 Action = NDArray[np.float32]
 
@@ -50,7 +51,7 @@ def candidates(
         channels is within ``TOLERANCE`` of the budget. Where there is none such among a thousand,
         as with very few groups, it is the nearest of them.
     """
-    middle = float(problem.prune_ratios(uniform.strategy(problem, budget)).mean())
+    middle = float(problem.prune_ratios(uniform_ratios.strategy(problem, budget)).mean())
     width = min(middle, 1.0 - middle)
     whole = int(problem.costs(problem.channels))
     while True:
@@ -62,9 +63,9 @@ def candidates(
 
 
 class EagleEyeAgent:
-    """Tries random strategies near the budget, and remembers the best.
+    """Try random strategies near the budget, and keep the one with the highest reward.
 
-    Similarities on different budgets cannot be compared, so that all episodes have the first one's
+    Rewards on different budgets cannot be compared, so that all episodes have the first one's
     budget where the environment draws it from a range.
 
     Args:
@@ -73,7 +74,7 @@ class EagleEyeAgent:
     """
 
     def __init__(self, env: gym.Env[Any, Action], seed: int) -> None:
-        self.env = env
+        self.env = ReturnSoFar(env)
         self.problem = problem_of(env)
         self.seed = seed
         self._best: Action = np.full(len(self.problem.groups), 0.5, dtype=np.float32)
@@ -94,9 +95,9 @@ class EagleEyeAgent:
         drawn = candidates(self.problem, budget, np.random.default_rng(self.seed))
         for _ in range(total_timesteps):
             action = next(drawn)
-            _, _, terminated, truncated, info = self.env.step(action)
-            if info["similarity"] > best:
-                best, self._best = info["similarity"], action
+            _, reward, terminated, truncated, _ = self.env.step(action)
+            if reward > best:
+                best, self._best = reward, action
             if callback is not None and not callback(locals(), globals()):
                 break
             if terminated or truncated:

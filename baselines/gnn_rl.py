@@ -14,8 +14,8 @@ What differs:
   each as its node, and encoded in one stage; theirs has a node per operation, and two stages;
 - the last strategy is projected onto the budget. Theirs ends at or below it, and an episode that
   does not come so far in five steps is lost with a penalty;
-- the reward is the environment's similarity, without labels; theirs is minus the error in percent;
-- PPO is Stable-Baselines3's: the spread of actions begins at theirs, 0.5, and is learnt, gradients
+- the reward is the environment's, by default without labels; theirs is minus the error in percent;
+- PPO is Stable-Baselines3's: the spread of actions begins at theirs, 0.5, and is trained, gradients
   are clipped, values are not squashed;
 - their searches take up to 15,000 episodes; of a few hundred not much can be expected.
 """
@@ -57,13 +57,13 @@ SETTINGS: dict[str, Any] = {
 
 
 class Shrinking(gym.Wrapper[Any, NDArray[np.float32], Any, Any]):
-    """Makes episodes of several steps, in each of which every group loses a part of what it has.
+    """Make episodes of several steps, in each of which every group loses a part of its channels.
 
     An action in [-1, 1] is the fraction of the channels left in each group that goes; a negative
     one brings channels back. Keep ratios stay between ``LOWEST_KEEP_RATIO`` and 1. When the budget
     is met, and at the latest after ``STEPS`` steps, the wrapped environment takes one step with all
-    that was removed; until then there is no reward. Observations are the environment's embedding
-    of the network so far.
+    that was removed, whose reward is returned; until then rewards are 0. Observations are the
+    environment's embedding of the network so far.
 
     Args:
         env: an environment whose actions are prune ratios, all of them at once.
@@ -95,8 +95,8 @@ class Shrinking(gym.Wrapper[Any, NDArray[np.float32], Any, Any]):
         if self._steps < STEPS and self._problem.costs(keep) > self._budget * whole:
             return self._embedding(keep, self._budget), 0.0, False, False, {}
         ratios = (1.0 - self._keep_ratios).astype(np.float32)
-        observation, _, _, _, info = self.env.step(ratios)
-        return observation, float(info["similarity"]), True, False, info
+        observation, reward, _, _, info = self.env.step(ratios)
+        return observation, float(reward), True, False, info
 
 
 class GraphEncoder(BaseFeaturesExtractor):

@@ -1,4 +1,4 @@
-"""LeGR: one global ranking of all channels, learnt by evolution, that serves every budget.
+"""LeGR: one global ranking of all channels, found by evolution, that serves every budget.
 
 Source: Chin, Ding, Zhang and Marculescu, *Towards Efficient Model Compression via Learned Global
 Ranking*, CVPR 2020, and its code. Every group has a scale and a shift that turn the squared L2
@@ -9,15 +9,15 @@ groups and replaces the oldest member.
 
 What differs:
 
-- fitness is the environment's similarity, without labels and after its repair; theirs is the loss
-  on labelled images, after some steps of fine-tuning (none in their script for ResNet-56);
+- fitness is the environment's reward, by default without labels and after its repair; theirs is the
+  loss on labelled images, after some steps of fine-tuning (none in their script for ResNet-56);
 - at least one group is mutated: a tenth of few groups would be none;
-- which channels stay is for the problem's criterion to say, as with all baselines; with criterion
-  ``"l2"`` it is as published;
+- the problem's criterion decides which channels stay, as for all baselines; with criterion ``"l2"``
+  it is as published;
 - where additions couple producers, their norms are averaged, not summed;
 - steps shrink over 400 evaluations as published, and stay at their smallest afterwards.
 
-The ranking should be learnt on the lowest budget of interest, as they do; :func:`strategy` and
+The ranking should be searched on the lowest budget of interest, as theirs is; :func:`strategy` and
 ``predict`` apply it to any other.
 """
 
@@ -29,9 +29,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.edge.schema import read_text
 from lfgcl_env.envs.embedding import observed_budget
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.return_so_far import ReturnSoFar
 
 from .global_threshold import Scores, keep_highest
 
@@ -86,7 +88,7 @@ def _ranked(
 class LeGRAgent:
     """Regularised evolution of a ranking.
 
-    Similarities on different budgets cannot be compared, so that all episodes have the first one's
+    Rewards on different budgets cannot be compared, so that all episodes have the first one's
     budget where the environment draws it from a range.
 
     Args:
@@ -94,11 +96,11 @@ class LeGRAgent:
         seed: decides every draw.
 
     Attributes:
-        affine: the best ranking so far; the identity before the first step.
+        affine: the ranking with the highest reward so far; the identity before the first step.
     """
 
     def __init__(self, env: gym.Env[Any, Action], seed: int) -> None:
-        self.env = env
+        self.env = ReturnSoFar(env)
         self.problem = problem_of(env)
         self.seed = seed
         self.affine: Affine = np.tile([1.0, 0.0], (len(self.problem.groups), 1))
@@ -123,11 +125,11 @@ class LeGRAgent:
         for generation in range(total_timesteps):
             affine = self._candidate(generation)
             action = self._action(affine, budget)
-            _, _, terminated, truncated, info = self.env.step(action)
-            self._population.append((info["similarity"], affine))
+            _, reward, terminated, truncated, _ = self.env.step(action)
+            self._population.append((float(reward), affine))
             del self._population[:-POPULATION]
-            if info["similarity"] > best:
-                best, self.affine = info["similarity"], affine
+            if reward > best:
+                best, self.affine = reward, affine
             if callback is not None and not callback(locals(), globals()):
                 break
             if terminated or truncated:
@@ -149,13 +151,18 @@ class LeGRAgent:
             np.savetxt(file, self.affine)
 
     def set_parameters(self, path: str | PathLike[str]) -> None:
-        """Predict with a ranking that :meth:`save` wrote; learning begins anew.
+        """Predict with a ranking that :meth:`save` wrote; a later search starts anew.
 
         Raises:
             OSError: if the file cannot be read.
             ValueError: if it holds no ranking of as many groups.
         """
-        affine = np.loadtxt(path, ndmin=2)
+        try:
+            affine = np.loadtxt(read_text(path).splitlines(), ndmin=2)
+        except ValueError as error:
+            raise ValueError(f"{path} holds no ranking ({error})") from None
+        if not np.isfinite(affine).all():
+            raise ValueError(f"{path} holds no ranking: its numbers must be finite")
         strategy(self.problem, affine, 1.0)  # refuses another shape
         self.affine = affine
 

@@ -1,6 +1,6 @@
 """Soft filter pruning's strategy: the same rate for every layer, the smallest L2 norms first.
 
-Source: Soft Filter Pruning (He et al., IJCAI 2018), section 3. Differs from the source in that
+Source: Soft Filter Pruning (He et al., IJCAI 2018), section 3. It differs from the source in that
 nothing is trained: there, filters are zeroed after every epoch of training and may grow again; here
 the trained network's norms decide once. The rate follows from the budget.
 """
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lfgcl_env.pruning import PruningProblem
 
-from . import uniform
+from . import uniform_ratios
 
 CRITERION = "l2"
 """The criterion that the problem must have been made with."""
@@ -32,6 +32,6 @@ def strategy(problem: PruningProblem, budget: float | None = None) -> NDArray[np
     if problem.criterion != CRITERION:
         raise ValueError(
             f"soft filter pruning orders channels by criterion {CRITERION!r} and this problem by "
-            f"{problem.criterion!r}: make it with criterion={CRITERION!r}, or take uniform"
+            f"{problem.criterion!r}: make it with criterion={CRITERION!r}, or take uniform_ratios"
         )
-    return uniform.strategy(problem, budget)
+    return uniform_ratios.strategy(problem, budget)

@@ -1,226 +1,268 @@
 """Top-1 of pruned networks before any training: the ablations, and the curve over budgets.
 
 Searches and repairs see unlabelled training images alone; the 10,000 test images appear in the last
-column. Every row is kept in results/accuracy_NETWORK.jsonl as soon as it is there, so that a run
-can be stopped and started again; --report makes the tables from what is there.
+column. A run is one strategy, by a method, on a budget and a seed, and all networks made of it.
+Runs are kept in results/accuracy_NETWORK.jsonl; --report makes the tables from them.
 
     python benchmarks/accuracy.py --network resnet20
     python benchmarks/accuracy.py --network resnet56 --report
 """
 
 import argparse
-import json
+import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
-import torch
-from lfgcl_env.baselines import uniform
-from provenance import RESULTS, write
-from rows import lines
+from comparison.methods import STRATEGIES, version
+from study import Fields, Study, agent_version, markdown_table, prepare, study_parser
+from torch import Tensor, nn
 
-from lfgcl_env.images import load_images, load_test_set, top1
-from lfgcl_env.networks import load_baseline
+from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
+from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.run_search import run_search
-from lfgcl_env.search.shortlist import THOROUGH, choose
+from lfgcl_env.search.shortlist import THOROUGH
 
 REWARD = "discounted_mse"
 SEARCH_IMAGES = 256
 REPAIR_IMAGES = 1024
-SHORTLISTED = (
-    "lfgcl",
-    "cross_entropy",
-)  # by the agents' similarities; the repair of eight takes minutes
-SEQUENTIAL = SequentialOptions(relu_aware=1)
-CONTROLS = (
-    ("uniform, L1, no repair", "l1", "none"),
-    ("uniform, L1, BatchNorm re-estimated", "l1", "batchnorm"),
-    ("uniform, least squares", "obs", "least_squares"),
-)
+SHORTLIST = 8
+SHORTLISTED = ("lfgcl", "cross_entropy")  # those with the highest similarity: it takes minutes
+REPAIRS = {"sequential": SequentialOptions(relu_aware=1), "alternating": THOROUGH}
+UNSEARCHED = ("uniform, L1", "uniform", "allocation")
+"""Methods that are no agents."""
 
 
-def main() -> None:
-    """Measure what is missing, or report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.3, 0.4, 0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--agents", nargs="+", default=["lfgcl", "cross_entropy", "random", "ddpg"])
     parser.add_argument("--similarity", default=REWARD, help="another is part of names")
-    parser.add_argument("--report", action="store_true", help="only make the tables")
-    options = parser.parse_args()
-    path = RESULTS / f"accuracy_{options.network}.jsonl"
-    if not options.report:
-        Measurement(options, path).run()
-    report(options, path)
+    options = parser.parse_args(arguments)
+    path = options.out / f"accuracy_{options.network}.jsonl"
+    study = Study(path, list(grid(options)), measured, name=name)
+    code = 0 if options.report else study.run()
+    report(options.network, study)
+    return code
 
 
-class Measurement:
-    """Appends a line for every method, budget and seed that has none yet."""
+def grid(options: argparse.Namespace) -> Iterator[Fields]:
+    """Yield the first budget over all seeds, then the curve over budgets with the first seed."""
+    first, *others = options.budgets
+    places = [(first, seed, list(UNSEARCHED), options.agents) for seed in range(options.seeds)]
+    places += [(budget, 0, ["allocation"], []) for budget in others]
+    for budget, seed, unsearched, agents in places:
+        for method in (*unsearched, *agents):
+            yield {
+                "network": options.network,
+                "method": method,
+                "agent_version": version_of(method),
+                "similarity": None if method.startswith("uniform") else options.similarity,
+                "budget": budget,
+                "seed": seed,
+                "evaluations": options.evaluations if method in agents else None,
+                "search_images": SEARCH_IMAGES,
+                "repair_images": REPAIR_IMAGES,
+            }
 
-    def __init__(self, options: argparse.Namespace, path: Path) -> None:
-        self._options, self._path = options, path
-        self._done = {(r["method"], r["budget"], r["seed"]) for r in lines(path)}
-        self._baseline = load_baseline(options.network, "published")
-        self._test = load_test_set("CIFAR10", normalization=self._baseline.normalization)
 
-    def run(self) -> None:
-        """The first budget over all seeds, then the curve over budgets with the first seed."""
-        first, *others = self._options.budgets
-        for seed in range(self._options.seeds):
-            self._seed(seed)
-            self._unsearched(first, seed, controls=True)
-            for agent in self._options.agents:
-                self._searched(agent, first, seed)
-        for budget in others:
-            self._seed(0)
-            self._unsearched(budget, 0, controls=False)
+def version_of(method: str) -> str:
+    """Return the version of a method's code."""
+    if method == "allocation":
+        return agent_version(allocate.__module__)
+    return version("uniform" if method in UNSEARCHED else method)
 
-    def _seed(self, seed: int) -> None:
-        """Other images for every seed, drawn from all 50,000 training images."""
-        images = load_images(
-            "CIFAR10",
-            SEARCH_IMAGES + REPAIR_IMAGES,
-            shape=self._baseline.input_shape,
-            normalization=self._baseline.normalization,
-            seed=seed,
-        )
-        self._search_images, self._repair_images = images[:SEARCH_IMAGES], images[SEARCH_IMAGES:]
 
-    def _problem(self, criterion: str, repair: str, seed: int) -> PruningProblem:
+def name(run: Fields) -> str:
+    """Name a run in messages."""
+    return f"{run['network']} {run['budget']:.0%} {run['method']} seed {run['seed']}"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the runs on a network and a seed share.
+
+    Attributes:
+        baseline: the network.
+        search_images: of the searches and the problems.
+        repair_images: others, for the repair; both drawn from all training images.
+        test: labelled test images.
+    """
+
+    baseline: Baseline
+    search_images: Tensor
+    repair_images: Tensor
+    test: LabelledImages
+
+    def problem(self, similarity: str | None = None, **config: Any) -> PruningProblem:
+        """Return the problem of pruning the network."""
         return PruningProblem(
-            self._baseline,
-            self._search_images,
-            criterion=criterion,
-            repair=repair,
-            similarity=self._options.similarity,
-            seed=seed,
+            self.baseline, self.search_images, similarity=similarity or REWARD, **config
         )
 
-    def _unsearched(self, budget: float, seed: int, *, controls: bool) -> None:
-        """Uniform ratios and the allocation by sensitivities, which takes an evaluation a group."""
-        if controls:
-            for name, criterion, repair in CONTROLS:
-                if self._missing(name, budget, seed):
-                    problem = self._problem(criterion, repair, seed)
-                    keep = uniform.strategy(problem, budget)
-                    self._add(name, budget, seed, problem.compress(keep), keep)
-        problem = self._problem("obs", "least_squares", seed)
-        halved = uniform.strategy(problem, budget)
-        if controls:
-            self._repaired("uniform", budget, seed, problem, halved)
-        allocation = self._named("allocation")
-        if self._missing(f"{allocation}, alternating", budget, seed):
-            started = time.time()
-            keep = allocate(problem, budget)
-            facts = {"seconds": time.time() - started, "evaluations": len(problem.groups)}
-            network = problem.compress(keep)
-            self._add(f"{allocation}, least squares", budget, seed, network, keep, **facts)
-            self._repaired(allocation, budget, seed, problem, keep)
+    def top1(self, network: nn.Module) -> float:
+        """Return the top-1 of a network on the test images [%]."""
+        return round(top1(network, self.test), 2)
 
-    def _searched(self, agent: str, budget: float, seed: int) -> None:
-        name = self._named(agent)
-        shortlist = f"{name}, shortlist of 8, alternating"
-        last = shortlist if agent in SHORTLISTED else f"{name}, alternating"
-        if not self._missing(last, budget, seed):
-            return
-        env = gym.make(
-            "LFGCL-v0",
-            network=self._baseline,
-            images="CIFAR10",
-            num_images=SEARCH_IMAGES,
-            seed=seed,
-            budget=budget,
-            similarity=self._options.similarity,
-        )
-        problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
-        started = time.time()
-        found = run_search(env, agent, self._options.evaluations, seed=seed)
-        facts = {"seconds": time.time() - started, "evaluations": len(found.records)}
-        keep = np.array(found.best.keep)
-        network = problem.compress(keep)
-        self._add(f"{name}, least squares", budget, seed, network, keep, **facts)
-        self._repaired(name, budget, seed, problem, keep)
-        if agent not in SHORTLISTED:
-            return
-        started = time.time()
-        evaluations = [record.evaluation for record in found.records]
-        network, listed = choose(problem, evaluations, self._repair_images, budget=budget)
-        facts = {"seconds": time.time() - started, "evaluations": problem.evaluations}
-        facts["origin"] = listed[0].origin
-        self._add(shortlist, budget, seed, network, np.array(listed[0].searched.keep), **facts)
 
-    def _repaired(
-        self, name: str, budget: float, seed: int, problem: PruningProblem, keep: Any
-    ) -> None:
-        for label, options in (("sequential", SEQUENTIAL), ("alternating", THOROUGH)):
-            method = f"{name}, {label}"
-            if self._missing(method, budget, seed):
-                started = time.time()
-                network, evaluation = problem.finish(keep, self._repair_images, options)
-                facts = {"seconds": time.time() - started, "similarity": evaluation.similarity}
-                self._add(method, budget, seed, network, keep, **facts)
+@lru_cache(maxsize=1)
+def data(network: str, seed: int) -> Data:
+    """Load what the runs on a network and a seed share."""
+    baseline = load_baseline(network, "published")
+    images = load_images(
+        "CIFAR10",
+        SEARCH_IMAGES + REPAIR_IMAGES,
+        shape=baseline.input_shape,
+        normalization=baseline.normalization,
+        seed=seed,
+    )
+    test = load_test_set("CIFAR10", normalization=baseline.normalization)
+    return Data(baseline, images[:SEARCH_IMAGES], images[SEARCH_IMAGES:], test)
 
-    def _named(self, method: str) -> str:
-        """A method that the reward has a part in."""
-        reward = self._options.similarity
-        return method if reward == REWARD else f"{method} ({reward} reward)"
 
-    def _missing(self, method: str, budget: float, seed: int) -> bool:
-        return (method, budget, seed) not in self._done
-
-    def _add(
-        self, method: str, budget: float, seed: int, network: Any, keep: Any, **facts: Any
-    ) -> None:
-        if not self._missing(method, budget, seed):
-            return
-        line = {
-            "method": method,
-            "budget": budget,
-            "seed": seed,
-            "top1": round(top1(network, self._test), 2),
+def measured(run: Fields) -> Fields:
+    """Find a run's strategy, and test the networks made of it."""
+    shared, budget, seed = data(run["network"], run["seed"]), run["budget"], run["seed"]
+    if run["method"] == "uniform, L1":
+        return controls(shared, budget, seed)
+    if run["method"] in UNSEARCHED:
+        problem = shared.problem(run["similarity"], seed=seed)
+        strategy = allocate if run["method"] == "allocation" else STRATEGIES["uniform"]
+        with problem.count() as counted:
+            began = time.time()
+            keep = strategy(problem, budget)
+            seconds = time.time() - began
+        return {
             "keep": np.asarray(keep).tolist(),
-            **facts,
+            "search_seconds": seconds,
+            "scored": len(counted),
+            "networks": networks(shared, problem, keep),
         }
-        print(json.dumps({k: v for k, v in line.items() if k != "keep"}), flush=True)
-        self._path.parent.mkdir(exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._done.add((method, budget, seed))
+    return searched(shared, run)
 
 
-def report(options: argparse.Namespace, path: Path) -> None:
+def controls(shared: Data, budget: float, seed: int) -> Fields:
+    """Test uniform ratios without this package's order and repair."""
+    found, keep = {}, None
+    for label, repair in (("no repair", "none"), ("BatchNorm re-estimated", "batchnorm")):
+        problem = shared.problem(criterion="l1", repair=repair, seed=seed)
+        keep = STRATEGIES["uniform"](problem, budget)
+        found[label] = {"top1": shared.top1(problem.compress(keep))}
+    return {"keep": np.asarray(keep).tolist(), "networks": found}
+
+
+def searched(shared: Data, run: Fields) -> Fields:
+    """Search with an agent, and test its best strategy's networks, and its shortlist's winner."""
+    env = gym.make(
+        "LFGCL-v0",
+        network=shared.baseline,
+        images="CIFAR10",
+        num_images=run["search_images"],
+        seed=run["seed"],
+        budget=run["budget"],
+        similarity=run["similarity"],
+    )
+    problem = problem_of(env)
+    has_shortlist = run["method"] in SHORTLISTED
+    with problem.count() as counted:
+        began = time.time()
+        found = run_search(
+            env,
+            run["method"],
+            run["evaluations"],
+            agent_seed=run["seed"],
+            shortlist=SHORTLIST if has_shortlist else 0,
+            repair_images=shared.repair_images,
+        )
+        seconds = time.time() - began
+    search_seconds = found.records[-1].seconds if has_shortlist else seconds
+    keep = max(found.records, key=lambda record: record.reward).evaluation.keep
+    made = networks(shared, problem, keep)
+    if found.network is not None:
+        made[f"shortlist of {SHORTLIST}, alternating"] = {
+            "top1": shared.top1(found.network),
+            "seconds": seconds - search_seconds,
+            "keep": list(found.shortlist[0].searched.keep),
+            "origin": found.shortlist[0].origin,
+            "scored": len(counted),
+        }
+    return {
+        "keep": list(keep),
+        "search_seconds": search_seconds,
+        "scored": len(found.records),
+        "networks": made,
+    }
+
+
+def networks(shared: Data, problem: PruningProblem, keep: Any) -> Fields:
+    """Test a strategy as it was scored, and after every thorough repair."""
+    made: Fields = {"least squares": {"top1": shared.top1(problem.compress(keep))}}
+    for label, options in REPAIRS.items():
+        began = time.time()
+        network, evaluation = problem.finish(keep, shared.repair_images, options)
+        made[label] = {
+            "seconds": time.time() - began,
+            "similarity": evaluation.similarity,
+            "top1": shared.top1(network),
+        }
+    return made
+
+
+def report(network: str, study: Study) -> None:
     """Write results/accuracy_NETWORK.json and print it as Markdown."""
-    rows = list(lines(path))
-    table = []
-    for budget in sorted({r["budget"] for r in rows}):
-        for method in dict.fromkeys(r["method"] for r in rows):
-            mine = [r for r in rows if (r["method"], r["budget"]) == (method, budget)]
+    found: dict[tuple[float, str], list[Fields]] = {}
+    for record in study.records():
+        for label, made in record["networks"].items():
+            seconds = record["search_seconds"] if label == "least squares" else made.get("seconds")
+            key = (record["budget"], f"{method(record)}, {label}")
+            found.setdefault(key, []).append({"top1": made["top1"], "seconds": seconds})
+    table: list[Fields] = []
+    for budget in sorted({budget for budget, _ in found}):
+        for title in dict.fromkeys(title for _, title in found):
+            mine = found.get((budget, title), [])
             if mine:
-                scores = [r["top1"] for r in mine]
-                seconds = [r["seconds"] for r in mine if "seconds" in r]
+                scores = [one["top1"] for one in mine]
+                seconds = [one["seconds"] for one in mine if one["seconds"]]
                 table.append(
                     {
                         "budget": budget,
-                        "method": method,
+                        "method": title,
                         "top1": scores,
                         "mean": round(float(np.mean(scores)), 2),
                         "seconds": round(float(np.median(seconds)), 1) if seconds else None,
                     }
                 )
-    print("| MACs kept | method | top-1 (mean) | seeds |\n|---|---|---|---|")
-    for row in table:
-        scores = ", ".join(f"{s:.2f}" for s in row["top1"])  # type: ignore[union-attr]
-        print(f"| {row['budget']:.0%} | {row['method']} | {row['mean']:.2f} | {scores} |")
-    write(f"accuracy_{options.network}", {"network": options.network, "table": table})
+    cells = [
+        [
+            f"{line['budget']:.0%}",
+            line["method"],
+            f"{line['mean']:.2f}",
+            ", ".join(f"{score:.2f}" for score in line["top1"]),
+        ]
+        for line in table
+    ]
+    print(markdown_table(["MACs kept", "method", "top-1 (mean)", "seeds"], cells))
+    study.write_report({"network": network, "table": table})
+
+
+def method(record: Fields) -> str:
+    """Return a method's name, with the reward where it is not the usual one."""
+    reward = record["similarity"] or REWARD
+    title = str(record["method"])
+    return title if reward == REWARD else f"{title} ({reward} reward)"
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    prepare()
+    sys.exit(main())

@@ -2,12 +2,12 @@ r"""Data-free against label-free: images made from the network alone, or real on
 
 Uniform ratios and searched ones, both repaired on the same images throughout, for the moments, the
 search and the repair: sequentially, and as ``lfgcl prune`` repairs what it keeps, with
-gauss_newton. The 10,000 test images appear in the last column alone. Every row is kept in
-results/data_free_NETWORK.jsonl as soon as it is there, so that the script can be stopped and
-started again; --report only makes the table. Synthetic images wait in the user's cache.
+gauss_newton. The 10,000 test images appear in the last column alone. Runs are kept in
+results/data_free_NETWORK.jsonl; --report only makes the table. Synthetic images are cached in the
+user's folder.
 
-Networks that do not tell CIFAR-10's classes apart, and random weights, have no top-1. For them the
-last column is how similar the outputs stay on 1,000 of the test images: 1 / (1 + e) with the
+Networks that were not trained for CIFAR-10's classes, and random weights, have no top-1. For them
+the last column is how similar the outputs stay on 1,000 of the test images: 1 / (1 + e) with the
 squared error e relative to the outputs' variance [%].
 
     python benchmarks/data_free.py
@@ -17,21 +17,18 @@ squared error e relative to the outputs' variance [%].
 """
 
 import argparse
-import json
+import sys
 import time
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
-from lfgcl_env.baselines import uniform
-from provenance import RESULTS, provenance, write
-from rows import Row, lines
+from comparison.methods import STRATEGIES, version
+from study import Fields, Study, markdown_table, prepare, study_parser
 from torch import Tensor, nn
 
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, synthetic_pixels, top1
@@ -49,15 +46,12 @@ REPAIRS = {"sequential": SequentialOptions(relu_aware=1), "alternating": THOROUG
 KINDS = ("synthetic", "real")
 METHODS = ("uniform", "searched")
 OTHERS = 1000
-OUTPUTS = "similarity_of_outputs"
-IDENTITY = ("budget", "images", "count", "method", "seed")
-GROUND = ("weights", "input_shape", "evaluations")
-"""What else rows that are compared have in common; ``evaluations`` is the number asked for."""
+TOP1, OUTPUTS = "top1", "similarity_of_outputs"
 
 
-def main() -> None:
-    """Measure what is missing, or report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--weights", default="published")
     parser.add_argument("--size", type=int, help="of an input's side, where there is a choice")
@@ -65,176 +59,179 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[256, 64, 1024], help="images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, default=250)
-    parser.add_argument("--report", action="store_true", help="only make the table")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     name = options.network.replace(":", "_")
-    path = RESULTS / f"data_free_{name}.jsonl"
-    if not options.report:
-        Measurement(options, path).run()
-    report(name, newest(lines(path)))
+    path = options.out / f"data_free_{name}.jsonl"
+    runs = [] if options.report else list(grid(options))
+    study = Study(path, runs, measured, name=title)
+    code = study.run()
+    report(name, study)
+    return code
 
 
-class Measurement:
-    """Appends a line for every budget, images, method and seed that has none yet."""
-
-    def __init__(self, options: argparse.Namespace, path: Path) -> None:
-        self._options, self._path = options, path
-        size = options.size
-        self._baseline = load_baseline(
-            options.network, options.weights, input_shape=(3, size, size) if size else None
-        )
-        self._score, self._test_of = (
-            ("top1", self._top1) if self._has_top1() else (OUTPUTS, self._similarity)
-        )
-        self._ground = {
+def grid(options: argparse.Namespace) -> Iterator[Fields]:
+    """Yield all of the first seed, then of the others."""
+    size = options.size
+    shape = [3, size, size] if size else None
+    network = Network(options.network, options.weights, tuple(shape) if shape else None)
+    versions = {
+        "uniform": version("uniform"),
+        "searched": version(AGENT),
+    }
+    parts = (options.seeds, options.counts, KINDS, options.budgets, METHODS)
+    for seed, count, kind, budget, method in product(*parts):
+        yield {
+            "network": options.network,
             "weights": options.weights,
-            "input_shape": list(self._baseline.input_shape),
-            "evaluations": options.evaluations,
+            "input_shape": list(network.baseline.input_shape),
+            "budget": budget,
+            "images": kind,
+            "count": count,
+            "method": method,
+            "agent_version": versions[method],
+            "seed": seed,
+            "evaluations": options.evaluations if method == "searched" else None,
         }
-        rows = newest(lines(path))
-        if any({name: row[name] for name in GROUND} != self._ground for row in rows):
-            raise SystemExit(f"{path} has rows that differ in {', '.join(GROUND)}: move it away")
-        self._known = {identity(row): row for row in rows}
-        self._commit = provenance()["commit"]
 
-    def _has_top1(self) -> bool:
-        known = (self._baseline.input_shape, self._baseline.num_classes) == ((3, 32, 32), 10)
-        return known and self._baseline.weights != "random"
+
+def title(run: Fields) -> str:
+    """Name a run in messages."""
+    where = f"{run['network']} {run['budget']:.0%} {run['count']} {run['images']} images"
+    return f"{where} {run['method']} seed {run['seed']}"
+
+
+class Network:
+    """A network, and how what is left of it is tested.
+
+    Args:
+        name: of the network.
+        weights: see :func:`lfgcl_env.networks.load_baseline`.
+        shape: of its inputs, where there is a choice.
+
+    Attributes:
+        baseline: the network.
+        score: the name of its test.
+    """
+
+    def __init__(self, name: str, weights: str, shape: tuple[int, ...] | None) -> None:
+        self.baseline = load_baseline(name, weights, input_shape=shape)
+        known = (self.baseline.input_shape, self.baseline.num_classes) == ((3, 32, 32), 10)
+        self.score = TOP1 if known and self.baseline.weights != "random" else OUTPUTS
+
+    def test(self, network: nn.Module) -> float:
+        """Return top-1 of a pruned network, or how similar its outputs are [%]."""
+        if self.score == TOP1:
+            return round(top1(network, self._test), 2)
+        outputs = []
+        for module in (self.baseline.network, network):
+            with torch.inference_mode():
+                outputs.append(
+                    torch.cat([module.eval()(x) for x in torch.split(self._others, 100)])
+                )
+        return round(100 * mse(*outputs), 2)
 
     @cached_property
     def _test(self) -> LabelledImages:
-        return load_test_set("CIFAR10", normalization=self._baseline.normalization)
-
-    def _top1(self, network: nn.Module) -> float:
-        return round(top1(network, self._test), 2)
+        return load_test_set("CIFAR10", normalization=self.baseline.normalization)
 
     @cached_property
     def _others(self) -> Tensor:
         pixels = read_dataset("CIFAR10", train=False).pixels[:OTHERS]
-        return to_inputs(pixels, self._baseline.normalization, self._baseline.input_shape)
-
-    def _similarity(self, network: nn.Module) -> float:
-        outputs = []
-        for module in (self._baseline.network, network):
-            with torch.inference_mode():
-                outputs.append(torch.cat([module.eval()(x) for x in self._others.split(100)]))
-        return round(100 * mse(*outputs), 2)
-
-    def run(self) -> None:
-        """All of the first seed, then of the others."""
-        for seed in self._options.seeds:
-            for count in self._options.counts:
-                for kind in KINDS:
-                    missing = [
-                        (budget, method)
-                        for budget in self._options.budgets
-                        for method in METHODS
-                        if not self._complete((budget, kind, count, method, seed))
-                    ]
-                    images = self._images(kind, count, seed) if missing else torch.empty(0)
-                    for budget, method in missing:
-                        row = dict(zip(IDENTITY, (budget, kind, count, method, seed), strict=True))
-                        self._add(row | self._measured(images, row))
-
-    def _complete(self, asked: tuple[Any, ...]) -> bool:
-        return all(named(self._score, repair) in self._known.get(asked, {}) for repair in REPAIRS)
-
-    def _images(self, kind: str, count: int, seed: int) -> Tensor:
-        """Images as the network takes them; of more images, fewer are the first."""
-        source = synthetic_pixels(self._baseline, count, seed=seed) if kind == "synthetic" else None
-        return load_images(
-            "CIFAR10" if source is None else source,
-            count,
-            shape=self._baseline.input_shape,
-            normalization=self._baseline.normalization,
-            seed=seed,
-        )
-
-    def _measured(self, images: Tensor, row: Row) -> Row:
-        """What a row lacks; a strategy that is known is not searched again."""
-        budget, method, seed = row["budget"], row["method"], row["seed"]
-        known = self._known.get(identity(row), {})
-        env = gym.make(
-            "LFGCL-v0", network=self._baseline, images=images, num_images=None, budget=budget
-        )
-        problem = problem_of(env)
-        started = time.time()
-        if known:
-            keep = np.array(known["keep"])
-        elif method == "searched":
-            keep = np.array(run_search(env, AGENT, self._options.evaluations, seed=seed).best.keep)
-        else:
-            keep = uniform.strategy(problem, budget)
-        searched = time.time()
-        found = self._ground | {"search_seconds": round(searched - started, 1)} | known
-        found["keep"] = keep.tolist()
-        for repair, options in REPAIRS.items():
-            if named(self._score, repair) in found:
-                continue
-            began = time.time()
-            network, evaluation = problem.finish(keep, images, options)
-            found |= {
-                named("similarity", repair): round(evaluation.similarity, 5),
-                named("repair_seconds", repair): round(time.time() - began, 1),
-                named(self._score, repair): self._test_of(network),
-            }
-        return found
-
-    def _add(self, row: Row) -> None:
-        print(json.dumps({k: v for k, v in row.items() if k != "keep"}), flush=True)
-        self._path.parent.mkdir(exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row | {"commit": self._commit}) + "\n")
+        return to_inputs(pixels, self.baseline.normalization, self.baseline.input_shape)
 
 
-def named(what: str, repair: str) -> str:
-    """A row's column; the plain name is that of sequential repair."""
-    return what if repair == "sequential" else f"{what}_{repair}"
+network_of = lru_cache(maxsize=1)(Network)
+"""The last network, which all runs share."""
 
 
-def identity(row: Row) -> tuple[Any, ...]:
-    """What tells a row from others."""
-    return tuple(row[name] for name in IDENTITY)
+@lru_cache(maxsize=1)
+def images_of(
+    name: str, weights: str, shape: tuple[int, ...], kind: str, count: int, seed: int
+) -> Tensor:
+    """Return images as a network takes them; fewer images are the first of more."""
+    baseline = network_of(name, weights, shape).baseline
+    source = synthetic_pixels(baseline, count, seed=seed) if kind == "synthetic" else None
+    return load_images(
+        "CIFAR10" if source is None else source,
+        count,
+        shape=baseline.input_shape,
+        normalization=baseline.normalization,
+        seed=seed,
+    )
 
 
-def newest(rows: Iterable[Row]) -> list[Row]:
-    """Rows as they were written last."""
-    return list({identity(row): row for row in rows}.values())
+def measured(run: Fields) -> Fields:
+    """Find a strategy, and repair and test its network in every way."""
+    where = (run["network"], run["weights"], tuple(run["input_shape"]))
+    network = network_of(*where)
+    images = images_of(*where, run["images"], run["count"], run["seed"])
+    env = gym.make(
+        "LFGCL-v0", network=network.baseline, images=images, num_images=None, budget=run["budget"]
+    )
+    problem = problem_of(env)
+    began = time.time()
+    keep: Any
+    if run["method"] == "searched":
+        found = run_search(env, AGENT, run["evaluations"], agent_seed=run["seed"])
+        keep = max(found.records, key=lambda record: record.reward).evaluation.keep
+    else:
+        keep = STRATEGIES["uniform"](problem, run["budget"])
+    seconds, repaired = time.time() - began, {}
+    for repair, options in REPAIRS.items():
+        began = time.time()
+        module, evaluation = problem.finish(keep, images, options)
+        repaired[repair] = {
+            "similarity": round(evaluation.similarity, 5),
+            "seconds": round(time.time() - began, 1),
+            network.score: network.test(module),
+        }
+    return {
+        "keep": np.asarray(keep).tolist(),
+        "search_seconds": round(seconds, 1),
+        "repaired": repaired,
+    }
 
 
-def report(network: str, rows: list[Row]) -> None:
+def report(network: str, study: Study) -> None:
     """Write results/data_free_NETWORK.json and print it as Markdown."""
-    table: list[dict[str, Any]] = []
-    score = "top1" if "top1" in rows[0] else OUTPUTS
-    heads = sorted({(r["budget"], r["count"], r["method"]) for r in rows})
-    for (budget, count, method), repair in product(heads, REPAIRS):
-        line: dict[str, Any] = {"budget": budget, "images": count, "method": method}
-        line["repair"] = repair
-        for kind in KINDS:
-            wanted = (budget, kind, count, method)
-            line[kind] = {
-                str(r["seed"]): r[named(score, repair)]
-                for r in sorted(rows, key=lambda r: r["seed"])
-                if identity(r)[:4] == wanted and named(score, repair) in r
-            }
-        both = sorted(set(line["synthetic"]) & set(line["real"]))
+    records = sorted(study.records(), key=lambda record: record["seed"])
+    first = next(iter(records[0]["repaired"].values()))
+    score = TOP1 if TOP1 in first else OUTPUTS
+    groups: dict[tuple[float, int, str, str], dict[str, dict[str, float]]] = {}
+    for record in records:
+        for repair, made in record["repaired"].items():
+            key = (record["budget"], record["count"], record["method"], repair)
+            line = groups.setdefault(key, {kind: {} for kind in KINDS})
+            line[record["images"]][str(record["seed"])] = made[score]
+    order = list(REPAIRS)
+    table: list[Fields] = []
+    for key in sorted(groups, key=lambda key: (*key[:3], order.index(key[3]))):
+        scores = groups[key]
+        heads = zip(("budget", "images", "method", "repair"), key, strict=True)
+        line_of: Fields = {**dict(heads), **scores}
+        both = sorted(set(scores["synthetic"]) & set(scores["real"]))
         if both:  # the same seeds, or the difference would be that of the seeds
-            means = [float(np.mean([line[kind][seed] for seed in both])) for kind in KINDS]
-            line["difference"] = round(means[0] - means[1], 2)
-        table.append(line)
-    print("| MACs kept | images | method | repair | synthetic | real | difference |")
-    print("|---" * 7 + "|")
-    for line in table:
-        cells = [_cell(line[kind]) for kind in KINDS]
-        difference = f"{line['difference']:+.2f}" if "difference" in line else ""
-        head = f"| {line['budget']:.0%} | {line['images']} | {line['method']} | {line['repair']} | "
-        print(head + " | ".join([*cells, difference]) + " |")
+            means = [float(np.mean([scores[kind][seed] for seed in both])) for kind in KINDS]
+            line_of["difference"] = round(means[0] - means[1], 2)
+        table.append(line_of)
+    cells = [
+        [
+            f"{line['budget']:.0%}",
+            str(line["images"]),
+            line["method"],
+            line["repair"],
+            *(_cell(line[kind]) for kind in KINDS),
+            f"{line['difference']:+.2f}" if "difference" in line else "",
+        ]
+        for line in table
+    ]
+    print(markdown_table(["MACs kept", "images", "method", "repair", *KINDS, "difference"], cells))
     print(f"({score} [%])")
-    write(f"data_free_{network}", {"network": network, "score": score, "table": table})
+    study.write_report({"network": network, "score": score, "table": table})
 
 
 def _cell(scores: dict[str, float]) -> str:
-    """Mean, and every seed's."""
+    """Return the mean, and every seed's score."""
     if not scores:
         return ""
     each = ", ".join(f"{score:.2f}" for score in scores.values())
@@ -242,5 +239,5 @@ def _cell(scores: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    prepare()
+    sys.exit(main())

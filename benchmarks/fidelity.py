@@ -3,40 +3,39 @@
 For every network and budget, random strategies (half of them near good ones) are scored with every
 similarity, repair and number of images, and each is repaired sequentially and tested on the first
 5,000 test images. Reported are Spearman's and Kendall's correlation, over all strategies and inside
-the better half by top-1. Resumable: finished strategies are kept in
-results/fidelity_NETWORK.jsonl.
+the better half by top-1. Runs are kept in results/fidelity_NETWORK.jsonl.
 
     python benchmarks/fidelity.py --network resnet20 --budgets 0.35 0.5 0.65
 """
 
 import argparse
-import json
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from provenance import RESULTS, write
-from rows import lines
 from scipy import stats
-from torch import Tensor
-from tqdm import tqdm
+from study import Fields, Study, markdown_table, prepare, study_parser
+from torch import Tensor, nn
 
-from lfgcl_env.images import load_images, load_test_set, top1
+from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
-from lfgcl_env.pruning.score.similarities import OF_OUTPUTS, SIMILARITIES
+from lfgcl_env.pruning.score.similarities import SIMILARITIES
 
 REPAIRS = ("none", "batchnorm", "least_squares")
 REPAIR_OPTIONS = SequentialOptions(rows=16384, relu_aware=1)
+USUAL = 256
+"""Calibration images of all signals but those of least squares, which have several numbers."""
 
 
-def main() -> None:
-    """Score what is missing, then report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Score what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35, 0.5, 0.65])
     parser.add_argument("--strategies", type=int, default=60)
@@ -44,80 +43,129 @@ def main() -> None:
     parser.add_argument("--repair-images", type=int, default=256)
     parser.add_argument("--test-images", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report", action="store_true", help="only make the tables")
-    options = parser.parse_args()
-    path = RESULTS / f"fidelity_{options.network}.jsonl"
-    RESULTS.mkdir(exist_ok=True)
-    if not options.report:
-        measure(options, path)
-    report(options, path)
+    options = parser.parse_args(arguments)
+    path = options.out / f"fidelity_{options.network}.jsonl"
+    runs = [] if options.report else list(grid(options))
+    study = Study(path, runs, measured, name=name)
+    with torch.no_grad():
+        code = study.run()
+    report(options, study)
+    return code
 
 
-def measure(options: argparse.Namespace, path: Path) -> None:
-    """Append a line for every strategy that has none yet."""
-    baseline = load_baseline(options.network, "published")
-    images = load_images(
-        "CIFAR10",
-        max(options.images) + options.repair_images,
-        shape=baseline.input_shape,
-        normalization=baseline.normalization,
-        seed=options.seed,
-    )
-    test = load_test_set("CIFAR10", normalization=baseline.normalization)
-    count = options.test_images
-    test = replace(test, images=test.images[:count], labels=test.labels[:count])
-    problems = {
-        (repair, count): PruningProblem(
-            baseline, images[:count], criterion="obs", repair=repair, seed=options.seed
-        )
-        for repair in REPAIRS
-        for count in (options.images if repair == "least_squares" else [256])
+def grid(options: argparse.Namespace) -> Iterator[Fields]:
+    """Yield the strategies of every budget."""
+    shared = {
+        "network": options.network,
+        "seed": options.seed,
+        "images": options.images,
+        "repair_images": options.repair_images,
+        "test_images": options.test_images,
     }
-    targets = {key: p.features(p.channels)[0] for key, p in problems.items()}
-    classifier = baseline.network.linear
-    finisher = problems["least_squares", 256]
-    done = {(r["budget"], tuple(r["keep"])) for r in lines(path)}
+    signals = signals_of(*_key(shared))
     for budget in options.budgets:
-        strategies = draw(finisher, budget, options.strategies, options.seed)
-        for keep in tqdm(strategies, desc=f"{options.network} at {budget:.0%}"):
-            if (budget, tuple(keep.tolist())) in done:
-                continue
-            signals = {}
-            for (repair, count), problem in problems.items():
-                features = problem.features(keep)[0]
-                pair = (classifier(targets[repair, count]), classifier(features))
-                for name, value in compare(targets[repair, count], features, *pair).items():
-                    signals[f"{repair} {name} {count}"] = value
-                signals[f"{repair} discounted_mse {count}"] = problem.evaluate(keep).similarity
-            network, _ = finisher.finish(keep, images[-options.repair_images :], REPAIR_OPTIONS)
-            features, target = finisher.features(keep, network)[0], targets["least_squares", 256]
-            pair = (classifier(target), network.linear(features))
-            for name, value in compare(target, features, *pair).items():
-                signals[f"sequential {name} 256"] = value
-            signals["sequential discounted_mse 256"] = finisher.score_network(network, keep)
-            line = {
-                "budget": budget,
-                "keep": keep.tolist(),
-                "signals": signals,
-                "top1": top1(network, test),
-            }
-            with path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+        for keep in draw(signals.finisher, budget, options.strategies, options.seed):
+            yield shared | {"budget": budget, "keep": keep.tolist()}
+
+
+def name(run: Fields) -> str:
+    """Name a run in messages."""
+    return f"{run['network']} {run['budget']:.0%} strategy {' '.join(map(str, run['keep']))}"
+
+
+class Signals:
+    """All problems that score the strategies of a network, and the test of finished networks.
+
+    Args:
+        network: its name.
+        seed: of the images.
+        images: numbers of calibration images of the problems that repair by least squares.
+        repair_images: others, for sequential repair.
+        test_images: labelled.
+
+    Attributes:
+        finisher: the problem that repairs strategies sequentially.
+    """
+
+    def __init__(
+        self, network: str, seed: int, images: tuple[int, ...], repair_images: int, test_images: int
+    ) -> None:
+        baseline = load_baseline(network, "published")
+        drawn = load_images(
+            "CIFAR10",
+            max(images) + repair_images,
+            shape=baseline.input_shape,
+            normalization=baseline.normalization,
+            seed=seed,
+        )
+        self._problems = {
+            (repair, count): PruningProblem(
+                baseline, drawn[:count], criterion="obs", repair=repair, seed=seed
+            )
+            for repair in REPAIRS
+            for count in (images if repair == "least_squares" else [USUAL])
+        }
+        self._targets = {key: p.features(p.channels)[0] for key, p in self._problems.items()}
+        self._classifier: nn.Module = baseline.network.get_submodule("linear")
+        self.finisher = self._problems["least_squares", USUAL]
+        self._repair_images = drawn[-repair_images:]
+        test = load_test_set("CIFAR10", normalization=baseline.normalization)
+        self._test: LabelledImages = replace(
+            test, images=test.images[:test_images], labels=test.labels[:test_images]
+        )
+
+    def searched(self, keep: Sequence[int]) -> dict[str, float]:
+        """Return the signals of a strategy as a search has them, by name."""
+        found: dict[str, float] = {}
+        for (repair, count), problem in self._problems.items():
+            target, features = self._targets[repair, count], problem.features(keep)[0]
+            values = compare(target, features, self._classifier(target), self._classifier(features))
+            found |= {f"{repair} {name} {count}": value for name, value in values.items()}
+            found[f"{repair} discounted_mse {count}"] = problem.evaluate(keep).similarity
+        return found
+
+    def finished(self, keep: Sequence[int]) -> tuple[dict[str, float], float]:
+        """Return the signals of a strategy after sequential repair by name, and its top-1 [%]."""
+        network, _ = self.finisher.finish(keep, self._repair_images, REPAIR_OPTIONS)
+        target = self._targets["least_squares", USUAL]
+        features = self.finisher.features(keep, network)[0]
+        classifier = network.get_submodule("linear")
+        values = compare(target, features, self._classifier(target), classifier(features))
+        found = {f"sequential {name} {USUAL}": value for name, value in values.items()}
+        found[f"sequential discounted_mse {USUAL}"] = self.finisher.score_network(network, keep)
+        return found, top1(network, self._test)
+
+
+signals_of = lru_cache(maxsize=1)(Signals)
+"""The last network's signals, which all runs share."""
+
+
+def measured(run: Fields) -> Fields:
+    """Return every signal of a strategy, and its top-1 after sequential repair."""
+    signals = signals_of(*_key(run))
+    searched = signals.searched(run["keep"])
+    finished, accuracy = signals.finished(run["keep"])
+    return {"signals": searched | finished, "top1": accuracy}
+
+
+def _key(run: Fields) -> tuple[str, int, tuple[int, ...], int, int]:
+    images = tuple(run["images"])
+    return run["network"], run["seed"], images, run["repair_images"], run["test_images"]
 
 
 def compare(
     target: Tensor, features: Tensor, target_logits: Tensor, logits: Tensor
 ) -> dict[str, float]:
-    """Every similarity of two matrices: of penultimate features, or of outputs."""
+    """Return every similarity of two matrices: of penultimate features, or of outputs."""
     return {
-        name: function(target_logits, logits) if name in OF_OUTPUTS else function(target, features)
-        for name, function in SIMILARITIES.items()
-        if name != "discounted_mse"
+        name: kind(target_logits, logits) if kind.of_outputs else kind(target, features)
+        for name, kind in SIMILARITIES.items()
+        if kind.upstream is None
     }
 
 
 def draw(problem: PruningProblem, budget: float, count: int, seed: int) -> list[NDArray[np.int64]]:
-    """Half of the strategies from logits spread widely, half near a good one.
+    """Draw half of the strategies from logits spread widely, half near a good one.
 
     The good one spends the budget where the error curves say that channels matter.
     """
@@ -134,7 +182,7 @@ def draw(problem: PruningProblem, budget: float, count: int, seed: int) -> list[
 
 
 def _allocated(problem: PruningProblem, budget: float) -> NDArray[np.float64]:
-    """Logits of keep ratios after removing the channels with least error per MAC saved."""
+    """Return logits of keep ratios after removing the channels with least error per MAC saved."""
     keep = problem.channels.copy()
     curves = [problem.eliminations[g.name].errors for g in problem.groups]
     macs = problem.baseline_cost.macs
@@ -154,37 +202,39 @@ def _allocated(problem: PruningProblem, budget: float) -> NDArray[np.float64]:
     return logits
 
 
-def report(options: argparse.Namespace, path: Path) -> None:
+def report(options: argparse.Namespace, study: Study) -> None:
     """Write correlations of every signal to results/fidelity_NETWORK.json and print the table."""
-    rows = [r for r in lines(path) if r["budget"] in options.budgets]
-    table = []
-    for signal in set.intersection(*(set(row["signals"]) for row in rows)):
+    records = [record for record in study.records() if record["budget"] in options.budgets]
+    table: list[Fields] = []
+    for signal in set.intersection(*(set(record["signals"]) for record in records)):
         spearman, kendall, half = [], [], []
         for budget in options.budgets:
-            mine = [r for r in rows if r["budget"] == budget]
-            scores = np.array([r["signals"][signal] for r in mine])
-            accuracy = np.array([r["top1"] for r in mine])
+            mine = [record for record in records if record["budget"] == budget]
+            scores = np.array([record["signals"][signal] for record in mine])
+            accuracy = np.array([record["top1"] for record in mine])
             better = accuracy >= np.median(accuracy)
             spearman.append(float(stats.spearmanr(scores, accuracy).statistic))
             kendall.append(float(stats.kendalltau(scores, accuracy).statistic))
             half.append(float(stats.spearmanr(scores[better], accuracy[better]).statistic))
         table.append({"signal": signal, "spearman": spearman, "kendall": kendall, "top_half": half})
-    table.sort(key=lambda row: (-float(np.mean(row["spearman"])), row["signal"]))  # type: ignore[arg-type]
-    result: dict[str, Any] = {
+    table.sort(key=lambda line: (-float(np.mean(line["spearman"])), line["signal"]))
+    accuracies = [record["top1"] for record in records]
+    columns = ("spearman", "kendall", "top_half")
+    cells = [
+        [line["signal"], *(f"{np.mean(line[column]):.3f}" for column in columns)] for line in table
+    ]
+    print(markdown_table(["repair, similarity, images", "Spearman", "Kendall", "top half"], cells))
+    result = {
         "network": options.network,
         "budgets": options.budgets,
-        "strategies": len(rows),
-        "top1_range": [min(r["top1"] for r in rows), max(r["top1"] for r in rows)],
+        "strategies": len(records),
+        "top1_range": [min(accuracies), max(accuracies)],
         "test_images": options.test_images,
         "table": table,
     }
-    print(f"{'repair, similarity, images':<34} {'Spearman':>9} {'Kendall':>8} {'top half':>9}")
-    for row in table:
-        means = [float(np.mean(row[key])) for key in ("spearman", "kendall", "top_half")]
-        print(f"{row['signal']!s:<34} {means[0]:9.3f} {means[1]:8.3f} {means[2]:9.3f}")
-    print(write(f"fidelity_{options.network}", result))
+    print(study.write_report(result))
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
-    main()
+    prepare()
+    sys.exit(main())

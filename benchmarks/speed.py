@@ -1,100 +1,117 @@
-"""Time of construction and of one evaluation, with its parts; medians of distinct strategies.
+"""Time of construction and of one evaluation, with its parts; medians over random strategies.
 
-python benchmarks/speed.py --network resnet56 --images 256
+The parts are measured through the public interface: an evaluation cuts, repairs, runs and compares;
+``score_network`` of the finished network runs and compares; ``features`` runs. A repeated
+evaluation finds the cut and repaired weights still in place. Results are in
+results/speed_NETWORK.jsonl.
+
+    python benchmarks/speed.py --network resnet56 --images 256
 """
 
-import argparse
+import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import checkout  # noqa: F401 - baselines are found by it
 import gymnasium as gym
 import numpy as np
 import torch
-from lfgcl_env.baselines import uniform
-from provenance import write
+from study import Fields, Study, markdown_table, prepare, study_parser
 
+import lfgcl_env
 from lfgcl_env.images import load_images
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.repair.batchnorm import run_plain
-from lfgcl_env.pruning.structure.surgery import cut
+
+CONSTRUCTIONS = 3
+"""The first also imports torchvision; the median of the others is what a further one takes."""
 
 
-def main() -> None:
-    """Measure, print and write results/speed_NETWORK.json."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, unless measured before, and print; return 1 if it failed."""
+    assert lfgcl_env  # registers the environments
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet56")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--strategies", type=int, default=10)
-    options = parser.parse_args()
-    result: dict[str, Any] = {"network": options.network, "images": options.images}
+    options = parser.parse_args(arguments)
+    names = ("network", "images", "strategies")
+    run = {name: getattr(options, name) for name in names}
+    study = Study(options.out / f"speed_{options.network}.jsonl", [run], measured)
+    with torch.no_grad():
+        code = 0 if options.report else study.run()
+    cells = [
+        [name, f"{1000 * value:.1f}"]
+        for record in study.records()
+        for name, value in record.items()
+        if name not in names
+    ]
+    print(markdown_table(["", "milliseconds"], cells))
+    return code
 
-    # The first construction also imports torchvision; the second is what a second one costs.
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        gym.make(
-            "LFGCL-v0",
-            network=options.network,
-            weights="published",
-            images="CIFAR10",
-            num_images=512,
+
+def measured(run: Fields) -> Fields:
+    """Return all times [s]."""
+    constructions = [
+        seconds(
+            lambda: gym.make(
+                "LFGCL-v0",
+                network=run["network"],
+                weights="published",
+                images="CIFAR10",
+                num_images=run["images"],
+            )
         )
-        seconds.append(time.perf_counter() - started)
-    result["construction_512_images"] = {"first": seconds[0], "then": float(np.median(seconds[1:]))}
-
-    baseline = load_baseline(options.network, "published")
+        for _ in range(CONSTRUCTIONS)
+    ]
+    baseline = load_baseline(run["network"], "published")
     images = load_images(
-        "CIFAR10",
-        options.images,
-        shape=baseline.input_shape,
-        normalization=baseline.normalization,
+        "CIFAR10", run["images"], shape=baseline.input_shape, normalization=baseline.normalization
     )
     problem = PruningProblem(baseline, images)
     rng = np.random.default_rng(0)
-    for label, evaluated in (("first_visit", False), ("cached_repair", True)):
-        parts: dict[str, list[float]] = {"projection": [], "cut_and_repair": [], "forward": []}
-        parts |= {"comparison": [], "whole_step": []}
-        for _ in range(options.strategies):
-            ratios = rng.random(len(problem.groups))
-            started = time.perf_counter()
-            keep = problem.project(ratios)
-            parts["projection"].append(time.perf_counter() - started)
-            if evaluated:
-                problem._candidate.install(problem.kept_channels(keep))
-                problem._candidate._installed.clear()
-            kept = problem.kept_channels(keep)
-            parts["cut_and_repair"].append(timed(lambda k=kept: problem._candidate.install(k)))
-            started = time.perf_counter()
-            found = run_plain(problem._candidate.network, problem._reader, problem._batches)
-            parts["forward"].append(time.perf_counter() - started)
-            mask = problem.plan.mask(kept)
-            parts["comparison"].append(
-                timed(lambda f=found, m=mask: problem._compared(problem._reader.joined(f, m)))
-            )
-            parts["whole_step"].append(sum(parts[name][-1] for name in list(parts)[:4]))
-        medians = {name: float(np.median(values)) for name, values in parts.items()}
-        medians["forward_share"] = medians["forward"] / medians["whole_step"]
-        result[label] = medians
-
-    kept = problem.kept_channels(uniform.strategy(problem))
-    module, parts_of = baseline.network, problem._parts
-    surgery = [timed(lambda: cut(module, problem.groups, kept, parts_of)) for _ in range(5)]
-    result["surgery_instead_of_a_cut"] = float(np.median(surgery))
-    for key, value in result.items():
-        print(f"{key}: {value}")
-    print(write(f"speed_{options.network}", result))
+    parts: dict[str, list[float]] = {}
+    for _ in range(run["strategies"]):
+        ratios = rng.random(len(problem.groups))
+        for name, value in parts_of(problem, ratios).items():
+            parts.setdefault(name, []).append(value)
+    return {
+        "first construction": constructions[0],
+        "construction": float(np.median(constructions[1:])),
+        **{name: float(np.median(values)) for name, values in parts.items()},
+    }
 
 
-def timed(action: Callable[[], Any]) -> float:
-    """Seconds that an action takes."""
+def parts_of(
+    problem: PruningProblem, ratios: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> Fields:
+    """Return the times of all parts of a strategy's evaluation [s]."""
+    projection = seconds(lambda: problem.project(ratios))
+    keep = problem.project(ratios)
+    evaluation = seconds(lambda: problem.evaluate(keep))
+    problem.forget()
+    again = seconds(lambda: problem.evaluate(keep))
+    compression = seconds(lambda: problem.compress(keep))
+    network = problem.compress(keep)
+    scoring = seconds(lambda: problem.score_network(network, keep))
+    forward = seconds(lambda: problem.features(keep, network))
+    return {
+        "projection": projection,
+        "evaluation": evaluation,
+        "repeated evaluation": again,
+        "cut and repair": max(0.0, evaluation - scoring),
+        "forward pass": forward,
+        "comparison": max(0.0, scoring - forward),
+        "compression": compression,
+    }
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long an action takes [s]."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
-    main()
+    prepare()
+    sys.exit(main())

@@ -1,9 +1,9 @@
 """Train a network for CIFAR-10 or CIFAR-100 from scratch: fast, resumable to the bit.
 
 A checkpoint is written after every epoch and every few minutes, and when the training is stopped
-with Ctrl-C; the same command goes on. The test images are looked at once, by --export, which writes
+with Ctrl-C; the same command continues. The test images are used once, by --export, which writes
 half-precision weights and a model card: for CIFAR-10 where the package reads them, for CIFAR-100,
-which it has no weights for, into the folder that is given.
+for which it has no weights, into the folder that is given.
 
     python benchmarks/train_baseline.py resnet20 --epochs 30 --export
     python benchmarks/train_baseline.py resnet56 --epochs 30 --teacher resnet56 --export
@@ -20,21 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from study import new_parser
 from tqdm import tqdm
-from training import CLASSES, Recipe, Training, grown
-from training_data import held_out
-from training_export import default_precision, export
+from training.batches import held_out
+from training.export import default_precision, export
+from training.growing import grown
+from training.recipe import CLASSES, Recipe
+from training.trainer import Training
 
 from lfgcl_env.images.datasets import DATASETS, Split, read_dataset
 from lfgcl_env.networks import network_names
 from lfgcl_env.networks.embedded_weights import FOLDER
 from lfgcl_env.networks.state_dicts import state_sha256
 
-SHOWN = 20  # steps between updates of the loss: a look at it waits for the device
+SHOWN = 20  # steps between updates of the loss: reading it waits for the device
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, or go on, and export."""
+    """Train, or continue, and export."""
     options = parser().parse_args(arguments)
     if options.export == FOLDER and options.data != "CIFAR10":
         parser().error(f"--export needs a folder: the package has no weights for {options.data}")
@@ -68,11 +71,11 @@ def run(training: Training, path: Path, minutes: float, watched: Split) -> None:
     """Train to the end, from a checkpoint if there is one.
 
     Args:
-        training: what goes on.
+        training: what is trained.
         path: of the checkpoint.
         minutes: between checkpoints, beside those at the ends of epochs.
-        watched: held-out training images whose accuracy is told after every epoch, if there are
-            any.
+        watched: held-out training images whose accuracy is printed after every epoch; may be
+            empty.
 
     Raises:
         ValueError: if the checkpoint was made with another recipe.
@@ -89,7 +92,7 @@ def run(training: Training, path: Path, minutes: float, watched: Split) -> None:
             if training.done % SHOWN == 0:
                 progress.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
             if training.epoch_begins:
-                tell(training, watched)
+                print_epoch(training, watched)
             due = time.monotonic() - saved >= 60 * minutes
             if due or training.epoch_begins or asked:
                 training.save(path)
@@ -97,12 +100,12 @@ def run(training: Training, path: Path, minutes: float, watched: Split) -> None:
             if asked:
                 raise KeyboardInterrupt(
                     f"stopped after {training.done} of {training.steps} steps, which are kept in "
-                    f"{str(path)!r}: the same command goes on"
+                    f"{str(path)!r}: the same command continues"
                 )
 
 
-def tell(training: Training, watched: Split) -> None:
-    """Print a line about the epoch that has ended."""
+def print_epoch(training: Training, watched: Split) -> None:
+    """Print a line about the last epoch."""
     last = training.history[-1]
     if len(watched.labels):
         last["held_out_top1"] = training.top1(watched)
@@ -117,7 +120,7 @@ def tell(training: Training, watched: Split) -> None:
 
 
 def bar(training: Training) -> "tqdm[Any]":
-    """A bar of the images to see; a file gets a line now and then."""
+    """Return a progress bar of images; in a file it is updated once a minute."""
     batch = training.recipe.batch_size
     return tqdm(
         total=training.steps * batch,
@@ -130,7 +133,7 @@ def bar(training: Training) -> "tqdm[Any]":
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """Collect requests to stop, so that none comes in the middle of a step."""
+    """Collect requests to stop, so that none interrupts a step."""
     asked: list[int] = []
     kinds = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds]
@@ -142,8 +145,8 @@ def stopping() -> Iterator[list[int]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options; what is not given is as in :class:`Recipe`."""
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Return the command's options; their defaults are those of :class:`Recipe`."""
+    made = new_parser(__doc__)
     add = made.add_argument
     add("network", choices=network_names())
     add("--data", choices=DATASETS)
@@ -161,7 +164,12 @@ def parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, help="of the distillation")
     add("--seed", type=int)
     add("--subset", type=int, help="train on so many images only")
-    add("--hold-out", type=int, dest="held_out", help="watch so many training images instead")
+    add(
+        "--hold-out",
+        type=int,
+        dest="held_out",
+        help="train on so many images fewer, and test on them",
+    )
     add("--grow-from", type=Path, help="checkpoint of a shallower ResNet to start from")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=1, help="of PyTorch")

@@ -1,33 +1,36 @@
-"""What an agent that learnt on one network is worth on others, at once and as a start.
+"""A saved agent on other networks than it learned on: at once, and as the start of a search.
 
 The agent learns on a range of budgets of one network. Applied to another network it predicts a
 strategy without any evaluation: this is repaired sequentially and tested as in compare.py, beside
 uniform ratios. As a start: how many evaluations a search needs to reach the similarity that a
-search from scratch has after --reach of them. Resumable: finished seeds and networks are kept in
-results/transfer.jsonl.
+search from scratch has after --reach of them. Runs are kept in results/transfer.jsonl.
 
     python benchmarks/transfer.py
 """
 
 import argparse
-import json
+import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import checkout  # noqa: F401 - baselines are found by it
-import torch
-from ground import Ground
-from lfgcl_env.baselines import uniform
-from provenance import RESULTS, write
-from rows import interval, lines
+from comparison.methods import STRATEGIES, version
+from comparison.protocol import ComparisonProtocol
+from study import Fields, Study, interval, markdown_table, prepare, study_parser
 
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.run_search import run_search
 
+MARKS = (50, 100, 150)
+"""Evaluations from scratch whose best similarity the warm-started search is to reach."""
 
-def main() -> None:
-    """Run what is missing, then report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+SETTINGS = ("source", "agent", "images", "range", "budget", "evaluations", "reach")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--source", default="resnet20")
     parser.add_argument("--targets", nargs="+", default=["resnet32", "resnet44", "resnet56"])
     parser.add_argument("--agent", default="lfgcl")
@@ -37,97 +40,104 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, default=800, help="on the source")
     parser.add_argument("--reach", type=int, default=150, help="evaluations from scratch")
-    options = parser.parse_args()
-    path = RESULTS / "transfer.jsonl"
-    grounds: dict[str, Ground] = {}
+    options = parser.parse_args(arguments)
+    study = Study(options.out / "transfer.jsonl", list(grid(options)), measured, name=name)
+    code = 0 if options.report else study.run()
+    report(options, study)
+    return code
+
+
+def settings(options: argparse.Namespace) -> Fields:
+    """Return the fields of a run besides its network, seed and agent's version."""
+    return {name: getattr(options, name) for name in SETTINGS}
+
+
+def grid(options: argparse.Namespace) -> Iterator[Fields]:
+    """Yield a seed after the other, so that its networks share the agent that learns."""
+    learning = version(options.agent)
     for seed in options.seeds:
-        mine = [r for r in lines(path) if is_of(r, options) and r["seed"] == seed]
-        done = {r["network"] for r in mine}
-        missing = [name for name in options.targets if name not in done]
-        if missing:
-            with tempfile.TemporaryDirectory() as folder:
-                learnt = Path(folder) / "source"
-                wide = Ground(options.source, options.images, tuple(options.range))
-                run_search(
-                    wide.env, options.agent, options.evaluations, seed=seed, out=learnt, points=2
-                )
-                for name in missing:
-                    if name not in grounds:
-                        grounds[name] = Ground(name, options.images, options.budget)
-                    line = apply(grounds[name], options, seed, learnt)
-                    print(json.dumps(line), flush=True)
-                    with path.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
-    report(options, [r for r in lines(path) if is_of(r, options)])
+        for network in options.targets:
+            where = {"network": network, "seed": seed, "agent_version": learning}
+            yield where | settings(options)
 
 
-def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What decides a line, besides its network and seed."""
-    return {k: v for k, v in vars(options).items() if k not in ("targets", "seeds")}
+def name(run: Fields) -> str:
+    """Name a run in messages."""
+    return f"from {run['source']} to {run['network']} seed {run['seed']}"
 
 
-def is_of(row: dict[str, Any], options: argparse.Namespace) -> bool:
-    """Whether a line was measured with these settings."""
-    return settings(options).items() <= row.items()
+protocol = lru_cache(maxsize=8)(ComparisonProtocol)
+"""The protocols of the targets, which all seeds share."""
+
+_folder = tempfile.TemporaryDirectory()
 
 
-def apply(ground: Ground, options: argparse.Namespace, seed: int, learnt: Path) -> dict[str, Any]:
-    """Apply what was learnt to a network: at once, and as a start."""
-    problem, test = ground.problem, ground.test_set()
-    problem.memory.clear()
-    equal = problem.evaluate(uniform.strategy(problem, options.budget))
-    problem.memory.clear()
-    warm = run_search(ground.env, options.agent, options.reach, seed=seed, init_from=learnt)
+@lru_cache(maxsize=1)
+def saved_agent(
+    network: str, images: int, budgets: tuple[float, float], agent: str, evaluations: int, seed: int
+) -> Path:
+    """Let an agent learn on the source, and return its run folder."""
+    folder = Path(tempfile.mkdtemp(dir=_folder.name)) / "run"
+    env = ComparisonProtocol(network, images, budgets).env
+    run_search(env, agent, evaluations, agent_seed=seed, out=folder, points=2)
+    return folder
+
+
+def measured(run: Fields) -> Fields:
+    """Apply a saved agent to another network: at once, and as a start."""
+    low, high = run["range"]
+    agent, seed = run["agent"], run["seed"]
+    saved = saved_agent(run["source"], run["images"], (low, high), agent, run["evaluations"], seed)
+    shared = protocol(run["network"], run["images"], run["budget"])
+    problem, forget = shared.problem, shared.env.get_wrapper_attr("forget")
+    forget()
+    equal = problem.evaluate(STRATEGIES["uniform"](problem, run["budget"]))
+    forget()
+    warm = run_search(shared.env, agent, run["reach"], agent_seed=seed, init_from=saved)
     zero = warm.records[0].evaluation
-    problem.memory.clear()
-    cold = run_search(ground.env, options.agent, options.reach, seed=seed)
-    reached = [max(r.evaluation.similarity for r in cold.records[:n]) for n in (50, 100, 150)]
+    forget()
+    cold = run_search(shared.env, agent, run["reach"], agent_seed=seed)
+    reached = {str(n): max(record.reward for record in cold.records[:n]) for n in MARKS}
     return {
-        "network": ground.network,
-        "seed": seed,
-        **settings(options),
-        "uniform": {
-            "similarity": equal.similarity,
-            "top1": ground.repaired_top1(equal.keep, test),
-        },
-        "zero_shot": {
-            "similarity": zero.similarity,
-            "top1": ground.repaired_top1(zero.keep, test),
-        },
-        "scratch": dict(zip(("50", "100", "150"), reached, strict=True)),
+        "uniform": {"similarity": equal.similarity, "top1": shared.repaired_top1(equal.keep)},
+        "zero_shot": {"similarity": zero.similarity, "top1": shared.repaired_top1(zero.keep)},
+        "scratch": reached,
         "evaluations_warm": {
-            n: evaluations_to(warm.records, level)
-            for n, level in zip(("50", "100", "150"), reached, strict=True)
+            n: evaluations_to(warm.records, level) for n, level in reached.items()
         },
     }
 
 
-def evaluations_to(records: Any, level: float) -> int | None:
-    """The first evaluation that reaches a similarity; None if there is none."""
-    return next((r.index for r in records if r.evaluation.similarity >= level), None)
+def evaluations_to(records: Sequence[Record], level: float) -> int | None:
+    """Return the first evaluation that reaches a reward; None if there is none."""
+    return next((record.index for record in records if record.reward >= level), None)
 
 
-def report(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def report(options: argparse.Namespace, study: Study) -> None:
     """Write results/transfer.json and print a Markdown table."""
-    table = []
-    print("| network | uniform | zero-shot | gain | evaluations for what 50, 100, 150 reach |")
-    print("|---|---|---|---|---|")
-    for name in dict.fromkeys(r["network"] for r in rows):
-        mine = [r for r in rows if r["network"] == name]
-        row: dict[str, Any] = {"network": name, "seeds": len(mine)}
+    asked = settings(options)
+    records = [record for record in study.records() if asked.items() <= record.items()]
+    table, cells = [], []
+    for network in dict.fromkeys(record["network"] for record in records):
+        mine = [record for record in records if record["network"] == network]
+        line: Fields = {"network": network, "seeds": len(mine)}
         for how in ("uniform", "zero_shot"):
-            row[how] = {
+            line[how] = {
                 key: interval([r[how][key] for r in mine]) for key in ("top1", "similarity")
             }
         needed = {n: [r["evaluations_warm"][n] for r in mine] for n in mine[0]["evaluations_warm"]}
-        row["evaluations_warm"] = needed
-        table.append(row)
-        before, after = (row[how]["top1"]["iqm"] for how in ("uniform", "zero_shot"))
-        cells = ", ".join(f"{n}: {values}" for n, values in needed.items())
-        print(f"| {name} | {before:.2f} | {after:.2f} | {after - before:+.2f} | {cells} |")
-    write("transfer", {**settings(options), "table": table})
+        line["evaluations_warm"] = needed
+        table.append(line)
+        before, after = (line[how]["top1"]["iqm"] for how in ("uniform", "zero_shot"))
+        counts = ", ".join(f"{n}: {values}" for n, values in needed.items())
+        numbers = [f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}"]
+        cells.append([network, *numbers, counts])
+    reach = ", ".join(map(str, MARKS))
+    heads = ["network", "uniform", "zero-shot", "gain", f"evaluations for what {reach} reach"]
+    print(markdown_table(heads, cells))
+    study.write_report({**asked, "table": table})
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    prepare()
+    sys.exit(main())

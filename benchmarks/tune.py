@@ -1,10 +1,10 @@
 """Tuning the settings in lfgcl_env/zoo: anytime performance of an algorithm on an environment.
 
-A trial is worth the mean, over seeds, of the best similarity after all evaluations plus the mean of
-the best so far at every evaluation (the area under the curve). TPE proposes settings, after those
-that are shipped and those that --try names; a trial whose curve is below the median of the others
-stops. Every trial is kept in --storage, so that a run can be stopped and started again; the summary
-in results/ is written anew after every trial.
+The value of a trial is the mean, over seeds, of the best reward after all evaluations plus the mean
+of the best so far at every evaluation (the area under the curve). TPE proposes settings, after
+those that --try names; a trial whose curve is below the median of the others stops. optuna keeps
+every trial in --storage, so that the script can be stopped and started again; the summary in
+results/ is written after every trial.
 
     python benchmarks/tune.py --algorithm ddpg --trials 40
     python benchmarks/tune.py --algorithm ddpg --compare before=old/ddpg.yml --budgets 0.5 0.35
@@ -12,33 +12,26 @@ in results/ is written anew after every trial.
 
 import argparse
 import json
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import optuna
-import torch
-import yaml
-from provenance import RESULTS, write
-from rows import lines
+from optuna.storages.journal import JournalFileBackend
+from study import RESULTS, Fields, new_parser, prepare
+from tuning.comparison_of_settings import compare, versions
+from tuning.objective import REPORT_EVERY, anytime, curve_of, environment
+from tuning.spaces import SPACES, actions
 
-import lfgcl_env  # noqa: F401 - registers the ids
 from lfgcl_env import zoo
-
-Settings = dict[str, Any]
-
-REPORT_EVERY = 50  # evaluations, to the pruner
-MOST_STEPS = 3  # for every evaluation; an agent that repeats itself keeps its best
-LAYERWISE = "features_extractor_class=get_class_by_name('lfgcl_env.zoo.LayerwiseExtractor')"
+from lfgcl_env.edge.files import write_text
+from lfgcl_env.runs.provenance import provenance
 
 
-def main() -> None:
-    """Tune, or compare settings that were tuned."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune, or compare settings; return 1 if a run of the comparison failed."""
+    parser = new_parser(__doc__)
     parser.add_argument("--algorithm", choices=zoo.ALGORITHMS, default="ddpg")
     parser.add_argument("--env", default="LFGCL-ResNet20-v0")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5])
@@ -56,94 +49,55 @@ def main() -> None:
     )
     parser.add_argument(
         "--compare", nargs="+", default=[], metavar="NAME=FILE.yml",
-        help="instead of tuning: run these settings, and those that are shipped",
+        help="in place of tuning: run these settings, and the shipped ones",
     )  # fmt: skip
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # more threads slow networks this small
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args(arguments)
     if options.compare:
-        compare(options)
-    else:
-        tune(options)
-
-
-class Runs:
-    """Runs of settings on the environments of all budgets, which are made once."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._evaluations = options.evaluations
-        self._algorithm = options.algorithm
-        self._envs = {
-            budget: gym.make(
-                options.env,
-                weights="published",
-                images="CIFAR10",
-                num_images=options.images,
-                similarity=options.similarity,
-                budget=budget,
-            )
-            for budget in options.budgets
-        }
-
-    def __call__(
-        self,
-        settings: Settings,
-        seed: int,
-        budget: float,
-        watch: Callable[[list[float]], None] = lambda curve: None,
-    ) -> tuple[list[float], float]:
-        """Return the best similarity after every evaluation, and the seconds of one evaluation.
-
-        Args:
-            settings: all of them, as in a file.
-            seed: of the agent.
-            budget: one of those at construction.
-            watch: is given the curve so far every ``REPORT_EVERY`` evaluations.
-        """
-        env = Distinct(self._envs[budget])
-        begun = time.process_time()
-        agent = zoo.make(self._algorithm, env, seed, **settings)
-
-        def go_on(_locals: Settings, _globals: Settings) -> bool:
-            if env.is_new and len(env.curve) % REPORT_EVERY == 0:
-                watch(env.curve)
-            return len(env.curve) < self._evaluations
-
-        agent.learn(MOST_STEPS * self._evaluations, callback=go_on)
-        seconds = (time.process_time() - begun) / len(env.curve)
-        missing = self._evaluations - len(env.curve)
-        return env.curve + missing * env.curve[-1:], seconds
-
-
-class Distinct(gym.Wrapper[Any, Any, Any, Any]):
-    """Keeps the best similarity after every distinct strategy."""
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.env.unwrapped.problem.memory.clear()  # type: ignore[attr-defined]
-        self.curve: list[float] = []
-        self.is_new = False
-        self._seen: set[tuple[int, ...]] = set()
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step, and add to the curve if the strategy is a new one."""
-        result = self.env.step(action)
-        keep = tuple(result[4]["keep"].tolist())
-        self.is_new = keep not in self._seen
-        if self.is_new:
-            self._seen.add(keep)
-            self.curve.append(max([result[4]["similarity"], *self.curve[-1:]]))
-        return result
-
-
-def worth(curve: list[float]) -> float:
-    """Best at the end plus the mean of the best so far."""
-    return curve[-1] + float(np.mean(curve))
+        return compare(options)
+    tune(options)
+    return 0
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Run trials until there are as many as asked for, and write the summary after each."""
-    runs = Runs(options)
-    kind = SPACES[options.algorithm]
+    """Run trials up to the number of ``--trials``, and write the summary after each."""
+    study = opened(options)
+    propose = SPACES[options.algorithm]
+
+    def objective(trial: optuna.Trial) -> float:
+        settings = actions(trial) | propose(trial)
+        values: list[float] = []
+        seconds: list[float] = []
+
+        def watch(curve: Sequence[float]) -> None:
+            step = len(values) * options.evaluations + len(curve)
+            trial.report(float(np.mean([*values, anytime(curve)])), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        for budget in options.budgets:
+            env = environment(options.env, options.images, options.similarity, budget)
+            for seed in options.seeds:
+                curve, each = curve_of(
+                    options.algorithm, settings, env, seed, options.evaluations, watch
+                )
+                values.append(anytime(curve))
+                seconds.append(each)
+                trial.set_user_attr("best", [*trial.user_attrs.get("best", []), curve[-1]])
+                trial.set_user_attr("seconds_per_evaluation", round(float(np.mean(seconds)), 4))
+        return float(np.mean(values))
+
+    def summarise(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
+        write_summary(options, study)
+
+    left = options.trials - len([t for t in study.trials if t.state.is_finished()])
+    if left > 0:
+        study.optimize(objective, n_trials=left, callbacks=[summarise])
+    print(write_summary(options, study))
+
+
+def opened(options: argparse.Namespace) -> optuna.Study:
+    """Open optuna's study of these options, or begin it."""
     parts = (
         options.env,
         options.algorithm,
@@ -151,52 +105,23 @@ def tune(options: argparse.Namespace) -> None:
         options.images,
         options.evaluations,
     )
-    name = "-".join(map(str, parts))
     Path(options.storage).parent.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(options.storage)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=REPORT_EVERY)
+    backend = JournalFileBackend(options.storage)
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
-        study_name=name,
+        study_name="-".join(map(str, parts)),
         load_if_exists=True,
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=0, multivariate=True, n_startup_trials=8),
-        pruner=pruner,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=REPORT_EVERY),
     )
     if not study.trials:
         for first in options.first:
             study.enqueue_trial(json.loads(first))
-
-    def objective(trial: optuna.Trial) -> float:
-        settings = actions(trial) | kind(trial)
-        values, seconds = [], []
-        for budget in options.budgets:
-            for seed in options.seeds:
-
-                def watch(curve: list[float], done: int = len(values)) -> None:
-                    trial.report(
-                        float(np.mean([*values, worth(curve)])),
-                        done * options.evaluations + len(curve),
-                    )
-                    if trial.should_prune():
-                        raise optuna.TrialPruned
-
-                curve, each = runs(settings, seed, budget, watch)
-                values.append(worth(curve))
-                seconds.append(each)
-                trial.set_user_attr("best", [*trial.user_attrs.get("best", []), curve[-1]])
-                trial.set_user_attr("seconds_per_evaluation", round(float(np.mean(seconds)), 4))
-        return float(np.mean(values))
-
-    left = options.trials - len([t for t in study.trials if t.state.is_finished()])
-    if left > 0:
-        study.optimize(
-            objective, n_trials=left, callbacks=[lambda study, _: summarise(options, study)]
-        )
-    print(summarise(options, study))
+    return study
 
 
-def summarise(options: argparse.Namespace, study: optuna.Study) -> Path:
+def write_summary(options: argparse.Namespace, study: optuna.Study) -> Path:
     """Write ``results/tune_ALGORITHM.json``."""
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     trials = [
@@ -210,11 +135,14 @@ def summarise(options: argparse.Namespace, study: optuna.Study) -> Path:
         }
         for trial in sorted(finished, key=lambda t: -(t.value or -np.inf))
     ]
-    return write(f"tune_{options.algorithm}", {**described(options), "trials": trials})
+    summary = {"provenance": provenance(), **described(options), "trials": trials}
+    path = options.out / f"tune_{options.algorithm}.json"
+    write_text(path, json.dumps(summary, indent=1) + "\n")
+    return path
 
 
-def described(options: argparse.Namespace) -> dict[str, Any]:
-    """What was run, for the head of a summary."""
+def described(options: argparse.Namespace) -> Fields:
+    """Return what was run, for the head of a summary."""
     return {
         "algorithm": options.algorithm,
         "environment": options.env,
@@ -228,137 +156,6 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def compare(options: argparse.Namespace) -> None:
-    """Run settings from files and the shipped ones, a line per run in results/, and report."""
-    runs = Runs(options)
-    path = RESULTS / "tune_compared.jsonl"
-    chosen = {"shipped": zoo.settings(options.algorithm, options.env)}
-    for item in options.compare:
-        name, _, file = item.partition("=")
-        chosen[name] = yaml.safe_load(Path(file).read_text(encoding="utf-8"))["default"]
-    for budget in options.budgets:
-        for seed in options.seeds:
-            for name, settings in chosen.items():
-                run = {
-                    "algorithm": options.algorithm, "settings": name, "environment": options.env,
-                    "similarity": options.similarity, "images": options.images,
-                    "evaluations": options.evaluations,
-                    "budget": budget, "seed": seed,
-                }  # fmt: skip
-                if any(run.items() <= row.items() for row in lines(path)):
-                    continue
-                curve, seconds = runs(settings, seed, budget)
-                run["seconds_per_evaluation"] = round(seconds, 4)
-                run["curve"] = [round(best, 4) for best in curve[9::10]]  # every tenth evaluation
-                run["mean_of_curve"] = round(float(np.mean(curve)), 4)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(run) + "\n")
-    report(path)
-
-
-def report(path: Path) -> None:
-    """Print and write the means over seeds of what was compared."""
-    by: dict[tuple[Any, ...], list[Settings]] = {}
-    for row in lines(path):
-        key = (
-            "algorithm",
-            "settings",
-            "environment",
-            "similarity",
-            "images",
-            "evaluations",
-            "budget",
-        )
-        by.setdefault(tuple(row[name] for name in key), []).append(row)
-    table = [
-        {
-            **dict(zip(key, group, strict=True)),
-            "seeds": len(of_group),
-            "best": round(float(np.mean([row["curve"][-1] for row in of_group])), 4),
-            "mean_of_curve": round(float(np.mean([row["mean_of_curve"] for row in of_group])), 4),
-            "seconds_per_evaluation": round(
-                float(np.mean([row["seconds_per_evaluation"] for row in of_group])), 3
-            ),
-        }
-        for group, of_group in sorted(by.items())
-    ]
-    for line in table:
-        print("  ".join(f"{value}" for value in line.values()))
-    write("tune_compared", {"versions": versions(), "means": table})
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that the settings are for, and of optuna."""
-    return {name: version(name) for name in ("stable-baselines3", "sb3-contrib", "optuna")}
-
-
-def actions(trial: optuna.Trial) -> Settings:
-    """How actions become prune ratios: straight, or as logits within +-scale."""
-    scale = trial.suggest_categorical("logit_scale", [0.0, 1.0, 2.0, 3.0])
-    straight = {"gymnasium.wrappers.RescaleAction": {"min_action": -1, "max_action": 1}}
-    logits = {"lfgcl_env.zoo.LogitAction": {"scale": scale}}
-    flat = "gymnasium.wrappers.FlattenObservation"
-    return {"env_wrapper": [flat, logits if scale else straight]}
-
-
-def networks(trial: optuna.Trial, **arguments: Any) -> Settings:
-    """Width of both layers of actor and critic, and what stands before them."""
-    width = trial.suggest_categorical("net_width", [64, 128, 300])
-    given = [f"net_arch=[{width}, {width}]", *(f"{key}={arguments[key]}" for key in arguments)]
-    if trial.suggest_categorical("extractor", ["flat", "layerwise"]) == "layerwise":
-        given.append(LAYERWISE)
-    return {"policy_kwargs": f"dict({', '.join(given)})"}
-
-
-def off_policy(trial: optuna.Trial) -> Settings:
-    """What all that learn from a replay buffer share."""
-    return {
-        "learning_starts": trial.suggest_categorical("learning_starts", [5, 10, 20, 40]),
-        "gradient_steps": trial.suggest_categorical("gradient_steps", [5, 10, 20]),
-        "batch_size": trial.suggest_categorical("batch_size", [32, 64, 128]),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 2e-3, log=True),
-    }
-
-
-def deterministic(trial: optuna.Trial) -> Settings:
-    """DDPG and TD3: constant noise around the actor's action."""
-    noise = trial.suggest_float("noise_std", 0.05, 0.4, log=True)
-    return {**off_policy(trial), **networks(trial), "noise_std": noise}
-
-
-def stochastic(trial: optuna.Trial) -> Settings:
-    """SAC, TQC and CrossQ: the policy's own spread, narrow from the start with gSDE."""
-    sde = trial.suggest_categorical("use_sde", [False, True])
-    spread = {"log_std_init": trial.suggest_float("log_std_init", -4, -1)} if sde else {}
-    return {
-        **off_policy(trial),
-        **networks(trial, **spread),
-        "use_sde": sde,
-        "ent_coef": trial.suggest_categorical("ent_coef", ["auto_0.01", 1e-4, 1e-3, 1e-2]),
-    }
-
-
-def on_policy(trial: optuna.Trial) -> Settings:
-    """PPO."""
-    steps = trial.suggest_categorical("n_steps", [8, 16, 32])
-    return {
-        "n_steps": steps,
-        "batch_size": steps,
-        "n_epochs": trial.suggest_categorical("n_epochs", [5, 10, 20]),
-        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
-        **networks(trial, log_std_init=trial.suggest_float("log_std_init", -2.5, -0.5)),
-    }
-
-
-SPACES: dict[str, Callable[[optuna.Trial], Settings]] = {
-    "ddpg": deterministic,
-    "td3": deterministic,
-    "sac": stochastic,
-    "tqc": stochastic,
-    "crossq": stochastic,
-    "ppo": on_policy,
-}
-
-
 if __name__ == "__main__":
-    main()
+    prepare()
+    sys.exit(main())

@@ -1,9 +1,26 @@
-"""What several test files need: skipping what needs data that is not on this machine."""
+"""What several test files need: skipping what needs missing data, and marking what is slow."""
+
+import re
 
 import pytest
 
 from lfgcl_env.images import data_root
 from lfgcl_env.networks import PUBLISHED
+
+LARGE = re.compile(
+    r"(?:LFGCL|AMC)-(?:v0|ResNet44|ResNet56|ResNet110|VGG16|MobileNetV2)"
+    r"|resnet50|densenet121|vgg16_bn|mobilenet_v2"
+)
+"""Begins the names of cases that take a large network."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of large networks as slow."""
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case is not None and LARGE.match(case.id):
+            item.add_marker(pytest.mark.slow)
 
 
 def missing(need: str) -> str | None:

@@ -1,50 +1,121 @@
 """``lfgcl evaluate``: accuracy on labelled test images, which the search never saw."""
 
-from collections.abc import Mapping, Sequence
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lfgcl_env.cli.targets import check_device
+from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns
+from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning import load_pruned
+from lfgcl_env.networks.builders import call_builder
+from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
-from lfgcl_env.search.sweep_files import network_file, read_sweep, write_accuracy
+from lfgcl_env.search.stored_sweep import read_sweep
+from lfgcl_env.search.sweep_files import network_file, write_accuracy
 
 
 def evaluate(arguments: dict[str, Any]) -> None:
-    """``lfgcl evaluate``: accuracy of a network, or of a whole sweep.
+    """Print the accuracy of a network, or of a whole sweep.
 
     Args:
-        arguments: those that were given.
+        arguments: all of the command's.
+
+    Raises:
+        ValueError: if a file names code that is not trusted, or the images do not fit.
+        FileNotFoundError: if a network or the data set is missing.
     """
     path = Path(arguments["run"])
-    device = check_device(arguments["device"])
     seed, budgets = 0, []
     if path.is_dir():
         run = RunFolder(path)
-        seed = run.described()["arguments"].get("seed", 0) if run.begun else 0
+        seed = run.asked().get("seed", 0) if run.begun else 0
         budgets = _budgets(run)
-    networks = pruned_networks(path, budgets)
-    baseline = _baseline(networks[0].pruned_structure, seed)  # type: ignore[arg-type]
-    tell_accuracy(path, budgets, networks, baseline, fitting_test_set(arguments, baseline), device)
+    builder = _builder(arguments)
+    networks = pruned_networks(path, budgets, builder)
+    baseline = _baseline(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
+    test_set = fitting_test_set(arguments, baseline)
+    print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
 
 
-def pruned_networks(path: Path, budgets: Sequence[float]) -> list[nn.Module]:
+@dataclass(frozen=True)
+class Builder:
+    """Who builds the unpruned networks of files.
+
+    Attributes:
+        function: the user's own; None for that which a file names.
+        arguments: of the function.
+        trust: whether a file may name a function of anybody, and any arguments for it.
+    """
+
+    function: Callable[..., nn.Module] | None = None
+    arguments: Mapping[str, Any] | None = None
+    trust: bool = False
+
+    def function_for(self, file: Path) -> Callable[..., nn.Module] | None:
+        """Return the function for a file; None for one of this package or torchvision.
+
+        Raises:
+            ValueError: if the file names code that the user neither named nor trusts.
+        """
+        structure = read_structure(file)
+        name, arguments = structure["network"], structure["arguments"]
+        function = self.function
+        if function is None:
+            if name is None:
+                raise ValueError(
+                    f"{file} does not name its network: give --network module:function, which "
+                    "builds the unpruned one"
+                )
+            how = f"if it is yours, give --network {name}, or --trust"
+            refuse_code(name, str(file), how, trust=self.trust)
+            function = import_own(name, "network")
+        elif arguments != (self.arguments or {}) and not self.trust:
+            raise ValueError(
+                f"the network in {file} was built with arguments: give --network-arguments "
+                f"{shlex.quote(json.dumps(arguments))}, or --trust"
+            )
+        return function and partial(call_builder, function, str(name), arguments)
+
+
+def _builder(arguments: Mapping[str, Any]) -> Builder:
+    """Import the function that ``--network`` names."""
+    name, given = arguments["network"], arguments["network_arguments"]
+    function = name and import_own(name, "network")
+    if name and not function:
+        raise ValueError(f"--network {name!r} is not module:function, such as my_module:build")
+    if given and not function:
+        raise ValueError("--network-arguments are for the function that --network names")
+    return Builder(function, given, arguments["trust"])
+
+
+def pruned_networks(
+    path: Path, budgets: Sequence[float], builder: Builder | None = None
+) -> list[nn.Module]:
     """Load the networks of a sweep, or without budgets the one of a run folder or file.
+
+    Args:
+        path: of the run folder, or of the pruned network's file.
+        budgets: of the sweep; empty for a single network.
+        builder: of the unpruned networks; by default of this package and torchvision only.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`~lfgcl_env.pruning.load_pruned`.
     """
+    builder = builder or Builder()
     files = [path / network_file(b) for b in budgets] or [path / PRUNED if path.is_dir() else path]
-    return [load_pruned(file) for file in files]
+    return [load_pruned(file, builder.function_for(file)) for file in files]
 
 
-def tell_accuracy(
+def print_accuracy(
     path: Path,
     budgets: Sequence[float],
     networks: Sequence[nn.Module],
@@ -77,7 +148,7 @@ def tell_accuracy(
 
 
 def _budgets(run: RunFolder) -> list[float]:
-    """Budgets of a run's sweep; none for a run on one budget.
+    """Return the budgets of a run's sweep; none for a run on one budget.
 
     Raises:
         FileNotFoundError: if the run has not ended.
@@ -94,9 +165,11 @@ def _budgets(run: RunFolder) -> list[float]:
     return list(sweep["budgets"]) if sweep else []
 
 
-def _baseline(structure: Mapping[str, Any], seed: int) -> Baseline:
+def _baseline(structure: Mapping[str, Any], builder: Builder, seed: int) -> Baseline:
+    """Load what the network with this structure was pruned from."""
+    name = structure["network"]
     return load_baseline(
-        structure["network"],
+        builder.function or import_own(name, "network") or name,
         structure["weights"],
         input_shape=structure["input_shape"],
         normalization=structure["normalization"],
@@ -106,14 +179,14 @@ def _baseline(structure: Mapping[str, Any], seed: int) -> Baseline:
 
 
 def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> LabelledImages:
-    """The labelled images that were asked for, if the network takes them.
+    """Load the labelled images that were asked for, if the network takes them.
 
     Args:
         arguments: ``data``, ``data_root`` and ``download``.
         baseline: the network.
 
     Raises:
-        ValueError: if it takes other images, or tells another number of classes apart.
+        ValueError: if it takes other images, or has another number of classes.
         FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     test_set = load_test_set(
@@ -126,22 +199,27 @@ def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> Labell
     if (shape, classes) != (baseline.input_shape, baseline.num_classes):
         raise ValueError(
             f"{arguments['data']} has images {shape} of {classes} classes, and the network takes "
-            f"{baseline.input_shape} and tells {baseline.num_classes} classes apart"
+            f"{baseline.input_shape} and has {baseline.num_classes} classes"
         )
     return test_set
 
 
 def _whole(cost: Mapping[str, Any]) -> dict[str, int]:
-    """The baseline's costs from those of a pruned network."""
+    """Return the baseline's costs, computed from those of a pruned network."""
     return {metric: round(cost[metric] / cost[f"{metric}_ratio"]) for metric in METRIC_NAMES}
 
 
 def _print_one(before: float, after: float, cost: Mapping[str, Any]) -> None:
     whole = _whole(cost)
-    print(f"{'':10}{'baseline':>14}{'pruned':>14}")
-    print(f"{'top-1':10}{before:>12.2f} %{after:>12.2f} %{after - before:>+10.2f}")
-    for metric, name in METRIC_NAMES.items():
-        print(f"{name:10}{whole[metric]:>14,}{cost[metric]:>14,}{cost[f'{metric}_ratio']:>10.1%}")
+    rows = [
+        ["", "baseline", "pruned", ""],
+        ["top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f}"],
+        *(
+            [name, f"{whole[key]:,}", f"{cost[key]:,}", f"{cost[f'{key}_ratio']:.1%}"]
+            for key, name in METRIC_NAMES.items()
+        ),
+    ]
+    _print_table(rows)
 
 
 def _rows(
@@ -150,7 +228,7 @@ def _rows(
     after: Sequence[float],
     costs: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The baseline, then every budget."""
+    """Return a row for the baseline, then one for every budget."""
     whole = _whole(costs[0]) | {"macs_ratio": 1.0, "params_ratio": 1.0}
     names = ["baseline", *map(network_file, budgets)]
     return [
@@ -181,5 +259,10 @@ def _print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['params_ratio']:.1%}",
             ]
         )
-    for line in columns(cells):
+    _print_table(cells)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of numbers; the first column holds their names."""
+    for line in columns(rows, ["left", *["right"] * (len(rows[0]) - 1)]):
         print(line)

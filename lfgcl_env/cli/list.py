@@ -1,29 +1,56 @@
-"""``lfgcl list``: environments, networks and agents."""
+"""``lfgcl list``: all that can be named on the command line."""
 
+import ast
+import inspect
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from lfgcl_env import zoo
 from lfgcl_env.cli.targets import default_weights
 from lfgcl_env.cli.text import columns
+from lfgcl_env.config import GlobalConfig, options
 from lfgcl_env.envs.registration import GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.networks import network_names
+from lfgcl_env.pruning.choices import CHOICES
 from lfgcl_env.search.protocol import own_agents
 
 
 def show_names(_: dict[str, Any]) -> None:
-    """Print all that can be named."""
+    """Print environments, networks, agents, and the names that options accept."""
+    ids = GLOBAL_IDS | LAYERWISE_IDS
+    _print(
+        "environments", [[name, network, default_weights(name)] for name, network in ids.items()]
+    )
+    own = ["torchvision:NAME", "package.module:function"]
+    _print("networks", [[name] for name in (*network_names(), *own)])
     missing = " (not installed: run `pip install lfgcl-env[sb3]`)"
     sb3 = "Stable-Baselines3" + ("" if find_spec("stable_baselines3") else missing)
-    ids = GLOBAL_IDS | LAYERWISE_IDS
-    print("environments")
-    for line in columns([[name, network, default_weights(name)] for name, network in ids.items()]):
-        print(f"  {line}")
-    print("networks")
-    for line in (*network_names(), "torchvision:NAME", "package.module:function"):
-        print(f"  {line}")
-    print("agents")
     agents = [[name, sb3] for name in zoo.ALGORITHMS]
-    agents += [[name, f"agents/{name}.py"] for name in own_agents()]
-    for line in columns([*agents, ["module:factory", "your own, see lfgcl_env.search.protocol"]]):
+    agents += [[name, _agent(name)] for name in own_agents()]
+    _print("agents", [*agents, ["module:factory", "your own, see lfgcl_env.search.protocol"]])
+    for argument, choices in CHOICES.items():
+        rows = [[name, _first_line(choice)] for name, choice in choices.items()]
+        _print(f"--{argument.replace('_', '-')}", rows)
+    _print("--reward", [[options(GlobalConfig)["reward"].help]])
+
+
+def _print(title: str, rows: list[list[str]]) -> None:
+    print(title)
+    for line in columns(rows):
         print(f"  {line}")
+
+
+def _agent(name: str) -> str:
+    """Return the first line of an agent's file, without importing what it needs."""
+    spec = find_spec(f"lfgcl_env.agents.{name}")
+    assert spec is not None
+    assert spec.origin is not None
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    return (text or "").partition("\n")[0]
+
+
+def _first_line(choice: object) -> str:
+    """Return the first line of what documents a choice, or its text if it is text."""
+    text = choice if isinstance(choice, str) else inspect.getdoc(getattr(choice, "compare", choice))
+    return (text or "").partition("\n")[0]

@@ -1,132 +1,197 @@
-"""The options of ``lfgcl prune``: one table for the command line, its help and recorded runs."""
+"""How the command reads arguments: from an argument's type to its option."""
 
-import inspect
+import argparse
+import json
+import re
 from argparse import ArgumentTypeError
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from lfgcl_env.envs import LFGCLEnv
-from lfgcl_env.pruning import CRITERIA, REPAIRS, SIMILARITIES
+from lfgcl_env.config import POSITIVE, Option, Positive, complete, options
+from lfgcl_env.edge.schema import check_value, short
+from lfgcl_env.pruning.choices import CHOICES
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a value is written on the command line.
+
+    Attributes:
+        metavar: for help texts.
+        read: makes the value from text; raises ValueError for other texts.
+    """
+
+    metavar: str
+    read: Callable[[str], Any]
+
+
+def whole(text: str) -> int:
+    """Read a whole number.
+
+    >>> whole("12")
+    12
+    """
+    if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        raise ValueError(text)
+    return int(text)
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1.
+    """Read a positive whole number.
 
     Raises:
-        argparse.ArgumentTypeError: if it is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """Read a whole number of at least 0.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is none.
-    """
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def several(text: str) -> int:
-    """Read a whole number of at least 2.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is none.
-    """
-    if not text.isdecimal() or int(text) < 2:
-        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
-    return int(text)
-
-
-def budget(text: str) -> float | list[float]:
-    """Read a number, or a range of them as ``LOW:HIGH``.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is neither.
-
-    >>> budget("0.5"), budget("0.3:0.8")
-    (0.5, [0.3, 0.8])
+        argparse.ArgumentTypeError: for other texts.
     """
     try:
-        numbers = [float(part) for part in text.split(":")]
+        return int(check_value(whole(text), Positive, "it", POSITIVE))
     except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2):
-        raise ArgumentTypeError(f"{text!r} is neither a number nor a range such as 0.3:0.8")
-    if len(numbers) == 2 and not numbers[0] < numbers[1]:
-        raise ArgumentTypeError(f"{text!r} is not a range from a lower to a higher budget")
-    return numbers if len(numbers) == 2 else numbers[0]
+        raise ArgumentTypeError(f"must be {POSITIVE}, got {short(text)}") from None
 
 
-SEARCH_OPTIONS: dict[str, tuple[Any, str]] = {
-    "agent": (
-        str,
-        "ddpg, td3, sac, tqc, crossq, ppo, an agent in agents/ such as random, or module:factory",
-    ),
-    "evaluations": (positive, "distinct strategies to score"),
-    "seed": (natural, "of the agent, the choice of images, and random weights"),
-    "shortlist": (natural, "best strategies to repair sequentially and compare; 0: none"),
-    "repair_images": (
-        positive,
-        "other unlabelled images for these repairs; by default 1024, or, where there are not so "
-        "many others, all that there are; of images made for the purpose those of the search",
-    ),
-    "reward": (
-        str,
-        "of AMC- environments: accuracy, which needs labels (the default), or similarity",
-    ),
-    "points": (several, "for a range of budgets: how many of them get a network, ends included"),
-    "threads": (
-        positive,
-        "of PyTorch; more than 1 pays for networks larger than CIFAR's, on idle cores",
-    ),
-}
-ENV_OPTIONS: dict[str, tuple[Any, str]] = {
-    "weights": (
-        str,
-        "'published', 'random', the path of a state dict, or 'embedded': from the package. By "
-        "default what `lfgcl list` says for an environment, and published for a network",
-    ),
-    "images": (
-        str,
-        "CIFAR10, CIFAR100, a folder of images, an image sheet (.png); 'embedded': from the "
-        "package; 'synthetic': made from the network alone; or 'random': noise. By default "
-        "embedded for embedded weights, CIFAR10 for others and where labels are needed",
-    ),
-    "num_images": (positive, "how many calibration images; they need no labels"),
-    "budget": (
-        budget,
-        "fraction of the baseline's cost that may remain; LOW:HIGH trains one agent for all "
-        "budgets between them and writes a sweep of networks",
-    ),
-    "budget_metric": (str, "what the budget counts: macs or params"),
-    "criterion": (str, f"which channels go first: {', '.join(CRITERIA)}"),
-    "repair": (str, f"before a strategy is scored: {', '.join(REPAIRS)}"),
-    "similarity": (str, f"of features: {', '.join(SIMILARITIES)}"),
-    "scope": (str, "inner, or all: also channels that additions couple"),
-    "round_to": (positive, "kept channels are multiples of it"),
-    "min_channels": (positive, "fewest channels that stay in a group"),
-    "device": (str, "where pruned networks are scored"),
-    "data_root": (str, "folder of data sets; else LFGCL_DATA, else ~/.cache/lfgcl/data"),
-}
-"""Options that are the environment's keyword arguments, which have their defaults there."""
+def low_to_high(text: str) -> list[float]:
+    """Read a range.
 
-DEFAULTS: dict[str, Any] = {
-    "agent": "ddpg",
-    "evaluations": 400,
-    "seed": 0,
-    "shortlist": 8,
-    "repair_images": None,
-    "reward": None,
-    "points": 6,
-    "threads": 1,
-    "init_from": None,
-} | {
-    name: inspect.signature(LFGCLEnv.__init__).parameters[name].default
-    for name in ENV_OPTIONS
-    if name != "weights"
+    >>> low_to_high("0.3:0.8")
+    [0.3, 0.8]
+    """
+    low, high = map(float, text.split(":"))
+    if not low < high:
+        raise ValueError(text)
+    return [low, high]
+
+
+def sizes(text: str) -> list[int]:
+    """Read channels, height and width, or one side of a square image with 3 channels.
+
+    >>> sizes("1,28,28"), sizes("64")
+    ([1, 28, 28], [3, 64, 64])
+    """
+    found = [whole(part) for part in text.split(",")]
+    return [3, *found, *found] if len(found) == 1 else found
+
+
+def mean_and_std(text: str) -> list[list[float]]:
+    """Read means and standard deviations.
+
+    >>> mean_and_std("0.5,0.4,0.3/0.2,0.2,0.2")
+    [[0.5, 0.4, 0.3], [0.2, 0.2, 0.2]]
+    """
+    mean, std = ([float(part) for part in half.split(",")] for half in text.split("/"))
+    return [mean, std]
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """Read a JSON object, or pairs whose values are JSON or else text.
+
+    >>> mapping('{"num_classes": 100}'), mapping("num_classes=100,shortcut=B")
+    ({'num_classes': 100}, {'num_classes': 100, 'shortcut': 'B'})
+    """
+    if text.startswith("{"):
+        return dict(json.loads(text))
+    return {key: _json_or_text(value) for key, value in map(_pair, text.split(","))}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise ValueError(text)
+    return key, value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+FORMS: dict[Any, Form] = {
+    Mapping[str, Any]: Form("KEY=VALUE,...", mapping),
+    Sequence[Sequence[float]]: Form("M,M,M/S,S,S", mean_and_std),
+    Sequence[str]: Form("NAME,...", lambda text: text.split(",")),
+    Sequence[int]: Form("C,H,W", sizes),
+    Sequence[float]: Form("LOW:HIGH", low_to_high),
+    int: Form("N", whole),
+    float: Form("X", float),
+    str: Form("NAME", str),
 }
-DEFAULTS["weights"] = None  # the id's
+"""Forms by type, in the order in which they are tried for an argument of several types."""
+
+_NONE = "all"  # written for None where that is not the default
+
+
+def add_options(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    kinds: type[Any] | Sequence[type[Any]],
+    only: Iterable[str] | None = None,
+    *,
+    given_only: bool = False,
+) -> None:
+    """Add an option for every argument that config classes declare and text can express.
+
+    Args:
+        parser: or a group of its options.
+        kinds: config classes; an argument that several declare gets one option.
+        only: names of arguments; by default all.
+        given_only: leave out of the result what is not given, instead of adding its default.
+    """
+    kinds = [kinds] if isinstance(kinds, type) else kinds
+    names = dict.fromkeys(name for kind in kinds for name in options(kind))
+    for name in names if only is None else only:
+        declared = [kind for kind in kinds if name in options(kind)]
+        known = [options(kind)[name] for kind in declared]
+        members = _members(get_type_hints(declared[0])[name])
+        forms = [form for member, form in FORMS.items() if member in members]
+        if not known[0].command or not (forms or bool in members):
+            continue
+        settings: dict[str, Any] = {"help": _help(name, known)}
+        settings["default"] = argparse.SUPPRESS if given_only else known[0].default
+        if bool in members:
+            settings["action"] = "store_true"
+        else:
+            optional = NoneType in members and known[0].default is not None
+            settings["type"] = partial(_read, declared[0], name, forms, optional)
+            words = [form.metavar for form in reversed(forms)] + [_NONE] * optional
+            settings["metavar"] = " or ".join(words)
+        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _read(kind: type[Any], name: str, forms: Sequence[Form], optional: bool, text: str) -> Any:
+    """Read the value of an option, and check it as its config class does."""
+    value: Any = text
+    for form in forms:
+        with suppress(ValueError, RecursionError):
+            value = form.read(text)
+            break
+    else:
+        if not (optional and text == _NONE):
+            raise ArgumentTypeError(f"must be {options(kind)[name].accepts}, got {short(text)}")
+        value = None
+    try:
+        return complete(kind, {name: value}, "the command")[name]
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _members(hint: Any) -> set[Any]:
+    """Return the types of a union."""
+    if get_origin(hint) in (Union, UnionType):
+        return {member for part in get_args(hint) for member in _members(part)}
+    return {hint}
+
+
+def _help(name: str, known: Sequence[Option]) -> str:
+    first = known[0]
+    text = first.help
+    if name in CHOICES:
+        text += f": {', '.join(CHOICES[name])}"
+    if first.unit:
+        text += f" [{first.unit}]"
+    defaults = dict.fromkeys(str(option.default) for option in known)
+    if first.default is not None and first.default is not False:
+        text += f" ({' or '.join(defaults)})"
+    return text.replace("%", "%%")

@@ -1,5 +1,6 @@
 """``lfgcl prune``: search, and say what was found."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from lfgcl_env.cli.evaluate import fitting_test_set, pruned_networks, tell_accuracy
-from lfgcl_env.cli.options import DEFAULTS
-from lfgcl_env.cli.targets import check_device, default_weights, make_env
+from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy, pruned_networks
+from lfgcl_env.cli.request import Request, check_trusted, request
+from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
+from lfgcl_env.config import EnvConfig, options
+from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.envs.pruning_env import PruningEnv
-from lfgcl_env.envs.registration import LAYERWISE_IDS
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
@@ -24,90 +26,75 @@ from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
 from lfgcl_env.search.run_search import run_search
-from lfgcl_env.search.sweep_files import TABLE, read_sweep
-from lfgcl_env.search.warm_start import find_learnt
-
-_MAY_DIFFER = ("data_root", "download", "points", "init_from")
-_NOT_FOR_ENV = (
-    "target", "agent", "evaluations", "threads", "shortlist", "repair_images", "points",
-    "init_from", "init_from_sha256", "reward",
-)  # fmt: skip
+from lfgcl_env.search.search_config import SearchConfig
+from lfgcl_env.search.stored_sweep import read_sweep
+from lfgcl_env.search.sweep_files import TABLE
 
 
 def prune(arguments: dict[str, Any]) -> None:
-    """``lfgcl prune``: search, and say what was found.
+    """Search, write the run folder, and print what was found.
 
     Args:
-        arguments: those that were given.
+        arguments: ``out``, ``resume``, ``wandb``, ``trust``, and those others that were given.
 
     Raises:
+        ValueError: if an argument is wrong, or a resumed run names code that is not trusted.
         KeyboardInterrupt: with a sentence that says how to go on.
     """
-    out, resume = arguments.pop("out"), arguments.pop("resume", False)
-    wandb = arguments.pop("wandb", False)
-    run = RunFolder(out)
+    run, resume = RunFolder(arguments.pop("out")), arguments.pop("resume")
+    wandb, trust = arguments.pop("wandb"), arguments.pop("trust")
+    recorded: dict[str, Any] = {}
     if resume:
-        recorded = run.described()["arguments"]
-        run.check_same(recorded | arguments, _MAY_DIFFER, 0)
+        recorded = run.asked()
+        check_trusted(recorded, arguments, run.path, trust=trust)
     else:
         run.check_new()
-        recorded = {}
-    asked = DEFAULTS | recorded | arguments
-    if not asked.get("target"):
-        raise ValueError(
-            "what is to be pruned? Give an environment such as LFGCL-ResNet56-v0, or a network"
-        )
+    asked = request(arguments, recorded)
     if wandb:
         check_wandb()
-    find_agent(asked["agent"])
-    if asked["init_from"]:
-        find_learnt(asked["init_from"], asked["agent"])
-    check_device(asked["device"])
-    asked["weights"] = asked["weights"] or default_weights(asked["target"])
-    torch.set_num_threads(asked["threads"])
-    options = {k: v for k, v in asked.items() if k not in _NOT_FOR_ENV}
-    if asked["reward"]:
-        options["reward"] = _checked_reward(asked)
-    env = make_env(asked["target"], options)
+    env = _make_env(asked)
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
-    asked["images"] = env.unwrapped.images  # type: ignore[attr-defined]
     print(_introduction(problem, budgets_of(env)), flush=True)
-    more = _repair_images(env, asked["repair_images"]) if asked["shortlist"] else None
     try:
         result = run_search(
             env,
-            asked["agent"],
-            asked["evaluations"],
-            seed=asked["seed"],
-            out=out,
+            asked.search["agent"],
+            asked.search["evaluations"],
+            agent_seed=asked.search["agent_seed"],
+            out=run.path,
             resume=resume,
-            arguments=asked,
-            may_differ=_MAY_DIFFER,
-            shortlist=asked["shortlist"],
-            repair_images=more,
-            points=asked["points"],
-            init_from=asked["init_from"],
+            shortlist=asked.search["shortlist"],
+            repair_images=_repair_images(env, asked.search),
+            points=asked.search["points"],
+            init_from=asked.search["init_from"],
             progress=True,
             wandb=wandb,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
-    print(_summary(result, problem), flush=True)
-    _test(run.path, [point.budget for point in result.sweep], problem.baseline, asked)
+    print(_summary(result, env), flush=True)
+    _test(run.path, [point.budget for point in result.sweep], problem.baseline, asked.config)
 
 
-def _checked_reward(asked: Mapping[str, Any]) -> str:
-    if asked["target"] not in LAYERWISE_IDS:
-        raise ValueError(
-            f"--reward is for AMC- environments, such as AMC-ResNet20-v0, not {asked['target']}"
-        )
-    return str(asked["reward"])
+def _make_env(asked: Request) -> gym.Env[Any, Any]:
+    """Make the environment, once the agent and the user's own code are found."""
+    import_own(asked.search["agent"], "agent")
+    find_agent(asked.search["agent"])
+    import_own(asked.config.get("network"), "network")
+    import_own(asked.config.get("reward"), "reward")
+    torch.set_num_threads(asked.search["threads"])
+    return gym.make(asked.environment, **asked.config)
 
 
-def _repair_images(env: gym.Env[Any, Any], count: int | None) -> Tensor:
+def _repair_images(env: gym.Env[Any, Any], search: SearchConfig) -> Tensor | None:
+    """Load the images to repair on; None for the default ones."""
     own: PruningEnv = env.unwrapped  # type: ignore[assignment]
-    if count is None:
-        return own.repair_images()
+    count = search["repair_images"]
+    if not (search["shortlist"] and isinstance(count, int)):
+        return None
+    default = own.repair_images()
+    if len(default) == count:  # a resumed run has the number of its default recorded
+        return default
     found = own.other_images(count)
     if found is None:
         raise ValueError(
@@ -139,9 +126,13 @@ def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
     )
 
 
-def _summary(result: SearchResult, problem: PruningProblem) -> str:
+def _summary(result: SearchResult, env: gym.Env[Any, Any]) -> str:
+    own: PruningEnv = env.unwrapped  # type: ignore[assignment]
+    reward = own.reward_name
+    if reward == "similarity":
+        reward = f"{own.problem.similarity} similarity"
     folder = result.folder
-    lines = _sweep(result, problem) if result.sweep else _single(result, problem)
+    lines = _sweep(result, reward) if result.sweep else _single(result, own.problem, reward)
     return "\n".join(
         (
             *lines,
@@ -161,40 +152,62 @@ def _summary(result: SearchResult, problem: PruningProblem) -> str:
 
 
 def _test(
-    folder: Path, budgets: Sequence[float], baseline: Baseline, asked: Mapping[str, Any]
+    folder: Path, budgets: Sequence[float], baseline: Baseline, config: Mapping[str, Any]
 ) -> None:
-    """Say what the result is worth on labelled test images if they are at hand, or how to ask."""
+    """Print the accuracy on labelled test images if they are at hand, or how to get it."""
     data = {10: "CIFAR10", 100: "CIFAR100"}.get(baseline.num_classes, "NAME")
     trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
     if trained and data != "NAME":
+        device = config.get("device", options(EnvConfig)["device"].default)
+        places = {"data_root": config.get("data_root"), "download": False}
         try:
-            test_set = fitting_test_set({"data": data, "download": False, **asked}, baseline)
+            test_set = fitting_test_set({"data": data, **places}, baseline)
         except (OSError, ValueError) as error:
             print(f"not tested: {error}")
         else:
             print(f"testing on {data}", flush=True)
             networks = pruned_networks(folder, budgets)
-            tell_accuracy(folder, budgets, networks, baseline, test_set, asked["device"])
+            print_accuracy(folder, budgets, networks, baseline, test_set, device)
             return
-    print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}")
+    own = ""
+    if names_code(baseline.name):
+        own = f" --network {shlex.quote(str(baseline.name))}"
+        if baseline.arguments:
+            own += f" --network-arguments {shlex.quote(json.dumps(baseline.arguments))}"
+    print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}{own}")
 
 
-def _single(result: SearchResult, problem: PruningProblem) -> list[str]:
+def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
+    """Return a line on what was found, and what it costs."""
     best, whole = result.best, problem.baseline_cost
     return [
-        f"{result.ended}; the best {_by_accuracy(result)}has {problem.similarity} similarity "
-        f"{best.similarity:.4f}" + _of_shortlist(result),
+        f"{result.ended}; the best has {reward} {result.reward:.4f}{_of_shortlist(result)}",
         f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
         f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
     ]
 
 
-def _sweep(result: SearchResult, problem: PruningProblem) -> list[str]:
-    """A table with a line for every budget."""
+def _of_shortlist(result: SearchResult) -> str:
+    """Say what the repair of the shortlist's winner brought, and where it came from."""
+    if not result.shortlist:
+        return ""
+    winner = result.shortlist[0]
+    text = f", {winner.score:.4f} after sequential repair"
+    if winner.origin == "search":
+        return text
+    found = max(one.reward for one in result.shortlist if one.origin == "search")
+    return (
+        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
+        f"agent found (at most {found:.4f} before repair)"
+    )
+
+
+def _sweep(result: SearchResult, reward: str) -> list[str]:
+    """Return a table with a line for every budget."""
     more = result.sweep[-1].evaluations - len(result.records)
-    cells = [["budget", "MACs", "", "params", "", problem.similarity, "repaired", "origin"]]
+    cells = [["budget", "MACs", "", "params", "", reward, "repaired", "origin"]]
     for point in result.sweep:
-        kept, repaired = point.searched, point.repaired
+        kept = point.searched
         cells.append(
             [
                 label(point.budget),
@@ -202,36 +215,13 @@ def _sweep(result: SearchResult, problem: PruningProblem) -> list[str]:
                 f"{kept.macs_ratio:.1%}",
                 f"{kept.params:,}",
                 f"{kept.params_ratio:.1%}",
-                f"{kept.similarity:.4f}",
-                f"{repaired.similarity:.4f}" if repaired else "",
+                f"{point.reward:.4f}",
+                f"{point.shortlist[0].score:.4f}" if point.shortlist else "",
                 point.origin,
             ]
         )
     return [
         f"{result.ended} on budgets from {result.sweep[0].budget:g} to "
         f"{result.sweep[-1].budget:g}, and {more} more for the sweep of {len(result.sweep)}",
-        *columns(cells),
+        *columns(cells, [*["right"] * 7, "left"]),
     ]
-
-
-def _by_accuracy(result: SearchResult) -> str:
-    """What the best was rewarded with, if that was not its similarity."""
-    if result.rewarded != "accuracy":
-        return ""
-    rewards = {record.evaluation.keep: record.reward for record in result.records}
-    return f"(accuracy {rewards[result.best.keep]:.2%} on held-out labelled images) "
-
-
-def _of_shortlist(result: SearchResult) -> str:
-    """What the shortlist's winner is, and where it came from."""
-    if not result.shortlist:
-        return ""
-    winner = result.shortlist[0]
-    text = f", {winner.repaired.similarity:.4f} after sequential repair"
-    if winner.origin == "search":
-        return text
-    searched = max(s.searched.similarity for s in result.shortlist if s.origin == "search")
-    return (
-        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
-        f"agent found (at most {searched:.4f} before repair)"
-    )

@@ -1,5 +1,6 @@
 """``lfgcl synthesize``: calibration images from a network alone."""
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lfgcl_env.cli.targets import check_device, load_network
+from lfgcl_env.cli.targets import load_network
 from lfgcl_env.images import write_sheet
 from lfgcl_env.images.image_sheet import SUFFIX
 from lfgcl_env.images.synthetic import RECIPE, check_statistics
@@ -26,16 +27,17 @@ def synthesize(arguments: dict[str, Any]) -> None:
         raise ValueError(f"--out {str(out)!r} is no PNG file: give a name that ends with {SUFFIX}")
     if out.exists():
         raise FileExistsError(f"{str(out)!r} exists: delete it, or give another --out")
-    device = check_device(arguments["device"])
     torch.set_num_threads(arguments["threads"])
-    baseline = load_network(arguments, seed)
+    baseline = load_network(arguments)
     check_statistics(baseline)
     recipe = replace(RECIPE, steps=arguments["steps"])
     folder = out.with_name(f"{out.name}.batches")
     folder.mkdir(parents=True, exist_ok=True)  # not only after minutes of work
     batches = batch_files(folder, count, recipe)
     try:
-        pixels = synthetic_pixels(baseline, count, folder, seed=seed, recipe=recipe, device=device)
+        pixels = synthetic_pixels(
+            baseline, count, folder, seed=seed, recipe=recipe, device=arguments["device"]
+        )
     except KeyboardInterrupt:
         finished = sum(path.exists() for path in batches)
         raise KeyboardInterrupt(
@@ -47,15 +49,23 @@ def synthesize(arguments: dict[str, Any]) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
     print(f"{out}  {count} images, {out.stat().st_size:,} bytes")
-    weights = arguments["weights"]
-    given = f" --weights {shlex.quote(weights)}" if weights else ""
-    given += f" --seed {seed}" if weights == "random" else ""
-    if arguments["input_shape"]:
-        given += f" --input-size {','.join(map(str, arguments['input_shape']))}"
-    if arguments["normalization"]:
-        parts = (",".join(map(str, numbers)) for numbers in arguments["normalization"])
-        given += f" --normalization {'/'.join(parts)}"
     print(
-        f"next: lfgcl prune {shlex.quote(arguments['network'])}{given} "
+        f"next: lfgcl prune {shlex.quote(arguments['network'])}{_options(arguments)} "
         f"--images {shlex.quote(str(out))} --out runs/synthetic"
+    )
+
+
+def _options(arguments: dict[str, Any]) -> str:
+    """Return the options by which ``lfgcl prune`` gets the same network."""
+    weights, shape = arguments["weights"], arguments["input_shape"]
+    given = {"weights": weights, "seed": arguments["seed"] if weights == "random" else None}
+    given["network-arguments"] = arguments["network_arguments"] and json.dumps(
+        arguments["network_arguments"]
+    )
+    given["input-shape"] = shape and ",".join(map(str, shape))
+    given["normalization"] = arguments["normalization"] and "/".join(
+        ",".join(map(str, numbers)) for numbers in arguments["normalization"]
+    )
+    return "".join(
+        f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
     )

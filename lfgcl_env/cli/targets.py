@@ -1,48 +1,65 @@
-"""What a command works on: an environment by its id or network, and a device."""
+"""What a command works on: an environment by its id or network, a device, the user's own code."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
-import torch
 
+from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, complete, part
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.named_code import current_folder_importable, import_named, names_code
+from lfgcl_env.envs.registration import ANY_IDS, LAYERWISE_IDS
 from lfgcl_env.networks import Baseline, load_baseline
 
 
-def make_env(target: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
-    """Make an environment from its id, or ``LFGCL-v0`` with a network.
+def named(target: str) -> dict[str, str]:
+    """Return the arguments that a target stands for: an environment, and its network if any.
 
     Raises:
-        ValueError: for an unknown id or network, or arguments that the environment refuses.
+        ValueError: for an unknown id.
+
+    >>> named("LFGCL-ResNet56-v0"), named("resnet32")
+    ({'environment': 'LFGCL-ResNet56-v0'}, {'environment': 'LFGCL-v0', 'network': 'resnet32'})
     """
     if looks_like_id(target):
-        return gym.make(check_id(target), **options)
-    return gym.make("LFGCL-v0", network=target, **options)
+        return {"environment": check_id(target)}
+    return {"environment": ANY_IDS[0], "network": target}
 
 
-def load_network(arguments: Mapping[str, Any], seed: int = 0) -> Baseline:
+def config_of(environment: str) -> type[EnvConfig]:
+    """Return the config class of an environment's id.
+
+    >>> config_of("AMC-ResNet20-v0").__name__
+    'LayerwiseConfig'
+    """
+    return LayerwiseConfig if environment in LAYERWISE_IDS else GlobalConfig
+
+
+def load_network(arguments: Mapping[str, Any]) -> Baseline:
     """Load the network that a command was given by its name or by an environment's id.
 
     Args:
-        arguments: ``network``, ``weights`` (None for the default), ``input_shape`` and
-            ``normalization``.
-        seed: of random weights.
+        arguments: ``network``, and others of :class:`~lfgcl_env.config.EnvConfig`; ``weights`` may
+            be None for those of the id.
 
     Raises:
         ValueError: for an unknown id or network, or arguments that do not fit it.
     """
-    name = arguments["network"]
-    weights = arguments["weights"] or default_weights(name)
-    if looks_like_id(name):
-        name = gym.spec(check_id(name)).kwargs.get("network", name)
+    target = named(arguments["network"])
+    of_id = gym.spec(target["environment"]).kwargs
+    given = {name: value for name, value in arguments.items() if value is not None}
+    asked = of_id | given | {"network": of_id["network"]} | target
+    config = complete(EnvConfig, part(EnvConfig, asked), "the network")
+    name = str(config["network"])
+    import_own(name, "network")
     return load_baseline(
         name,
-        weights,
-        input_shape=arguments["input_shape"],
-        normalization=arguments["normalization"],
-        seed=seed,
+        config["weights"],
+        input_shape=config["input_shape"],
+        normalization=config["normalization"],
+        seed=config["seed"],
+        **(config["network_arguments"] or {}),
     )
 
 
@@ -82,15 +99,23 @@ def check_id(name: str) -> str:
     return plain
 
 
-def check_device(name: str) -> str:
-    """Return a device's name.
+def import_own(name: object, what: str) -> Callable[..., Any] | None:
+    """Import code that the user named, if it is code; the current folder's too.
+
+    The current folder is importable for this moment only. Once imported, a module is found by its
+    name from anywhere.
+
+    Args:
+        name: of a network, an agent or a reward.
+        what: the kind of thing, for messages.
+
+    Returns:
+        The code; None if the name is one of this package or torchvision.
 
     Raises:
-        ValueError: if tensors cannot be put there.
+        ValueError: if it cannot be imported.
     """
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
-    return name
+    if not names_code(name):
+        return None
+    with current_folder_importable():
+        return import_named(str(name), what)

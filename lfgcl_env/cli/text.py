@@ -1,19 +1,28 @@
 """Words and tables that several commands print."""
 
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
 from lfgcl_env.networks import Baseline
 
 METRIC_NAMES = {"macs": "MACs", "params": "params"}
 
 
 def described(baseline: Baseline) -> str:
-    """A network and where its weights are from."""
+    """Return a network's name and where its weights are from."""
     return f"{baseline.name or type(baseline.network).__name__} with {baseline.weights} weights"
 
 
-def columns(lines: list[list[str]]) -> list[str]:
-    """Lines of cells, aligned."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+def columns(rows: Sequence[Sequence[str]], align: Sequence[str] = ()) -> list[str]:
+    """Return lines of aligned cells.
+
+    Args:
+        rows: of cells.
+        align: ``"left"`` or ``"right"`` for every column; by default all left.
+
+    >>> columns([["a", "bc"], ["def", "g"]])
+    ['a    bc', 'def  g']
+    """
+    text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align or None)
+    return [line.rstrip() for line in text.split("\n")]

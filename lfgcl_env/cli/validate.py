@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,39 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lfgcl_env.cli.evaluate import fitting_test_set
-from lfgcl_env.cli.targets import check_device
 from lfgcl_env.cli.text import columns
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.leaderboard import Entry, Replay, add_entries, entry_of_run, read_entries, replay
+from lfgcl_env.leaderboard import (
+    Entry,
+    LineError,
+    Replay,
+    add_entries,
+    entry_of_run,
+    read_entries,
+    read_lines,
+    replay,
+)
 from lfgcl_env.networks import Baseline, Normalization
 
 
 def validate(arguments: dict[str, Any]) -> None:
-    """``lfgcl validate``: measure anew what every entry claims, or what runs add that hold.
+    """Measure anew what every entry claims; or add the results of runs whose claims hold.
 
     Args:
-        arguments: those that were given.
+        arguments: all of the command's.
 
     Raises:
         ValueError: if the file is no leaderboard, or entries do not hold; the message names them.
-        FileNotFoundError: if entries could not be measured, for want of data; or there is no such
-            run.
+        FileNotFoundError: if entries could not be measured because data are missing; or there is no
+            such run.
         OSError: if the file cannot be written.
     """
     path, runs = Path(arguments["leaderboard"]), arguments["add"]
-    check_device(arguments["device"])
     if not runs:
-        _measure(read_entries(path), arguments)
+        lines = read_lines(path)
+        damaged = [line for line in lines if isinstance(line, LineError)]
+        _measure([line for line in lines if isinstance(line, Entry)], arguments, damaged)
     else:
         if path.exists():
             read_entries(path)  # refuses what cannot be added to before anything is measured
@@ -44,14 +54,16 @@ def validate(arguments: dict[str, Any]) -> None:
         print(f"{len(entries)} added to {path}{less}")
 
 
-def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
-    """Measure entries, and show what was found."""
+def _measure(
+    entries: list[Entry], arguments: dict[str, Any], damaged: Sequence[LineError] = ()
+) -> None:
+    """Measure entries; print what was found, and which lines are no entries."""
     places = {name: arguments[name] for name in ("data_root", "download")}
     measure = _Measurement(places | {"device": arguments["device"]})
     found: dict[int, Replay] = {}
     unmeasured = set()
     # Entries of one network follow each other, so that it is analysed once.
-    order = sorted(range(len(entries)), key=lambda index: _ground(entries[index]))
+    order = sorted(range(len(entries)), key=lambda index: _problem_key(entries[index]))
     for index in tqdm(order, unit="entry", disable=None, file=sys.stderr):
         try:
             found[index] = measure(entries[index])
@@ -61,17 +73,19 @@ def _measure(entries: list[Entry], arguments: dict[str, Any]) -> None:
                 unmeasured.add(index)
     replays = [found[index] for index in range(len(entries))]
     _show(replays)
-    for note in measure.notes:
+    for note in [*(line.message for line in damaged), *measure.notes]:
         print(note)
     names = [_name(i, r.entry) for i, r in enumerate(replays)]
     wrong = [names[i] for i, r in enumerate(replays) if r.faults and i not in unmeasured]
+    wrong += [f"line {line.line}" for line in damaged]
     lacking = f"{len(unmeasured)} of {len(entries)} entries could not be measured: " + ", ".join(
         names[i] for i in sorted(unmeasured)
     )
     if wrong:
         more = f"; {lacking}" if unmeasured else ""
         raise ValueError(
-            f"{len(wrong)} of {len(entries)} entries do not hold: {', '.join(wrong)}{more}"
+            f"{len(wrong)} of {len(entries) + len(damaged)} entries do not hold: "
+            f"{', '.join(wrong)}{more}"
         )
     if unmeasured:
         raise FileNotFoundError(lacking)
@@ -99,10 +113,10 @@ class _Measurement:
 
     def __call__(self, entry: Entry) -> Replay:
         """Replay an entry."""
-        if self._env is None or _ground(entry) != self._at:
+        if self._env is None or _problem_key(entry) != self._at:
             made = gym.make("LFGCL-v0", **entry.problem, **self._places)
             assert isinstance(made.unwrapped, LFGCLEnv)
-            self._env, self._at = made.unwrapped, _ground(entry)
+            self._env, self._at = made.unwrapped, _problem_key(entry)
         test_set = self._test(entry, self._env.problem.baseline)
         images: Tensor | None = None
         if entry.sequential is not None and test_set is not None:
@@ -130,8 +144,8 @@ class _Measurement:
         return self._test_sets[key]
 
 
-def _ground(entry: Entry) -> str:
-    """What decides scores of strategies: the budget does not."""
+def _problem_key(entry: Entry) -> str:
+    """Return what decides the scores of strategies; the budget does not."""
     return json.dumps({k: v for k, v in entry.problem.items() if k != "budget"}, sort_keys=True)
 
 
@@ -141,19 +155,9 @@ def _name(index: int, entry: Entry) -> str:
 
 
 def _show(replays: list[Replay]) -> None:
-    """A line for every entry: what was measured, and what does not hold."""
-    heads = [
-        "method",
-        "author",
-        "network",
-        "weights",
-        "budget",
-        "MACs",
-        "reward",
-        "similarity",
-        "top-1",
-    ]
-    cells = [["", *heads, ""]]
+    """Print a line for every entry: what was measured, and what does not hold."""
+    heads = ["method", "author", "network", "weights", "budget", "MACs", "reward", "similarity"]
+    cells = [["", *heads, "top-1", ""]]
     for place, found in enumerate(replays, start=1):
         entry = found.entry
         cells.append(

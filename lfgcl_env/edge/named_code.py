@@ -1,4 +1,4 @@
-"""Code that is named as ``"module:function"``: importing it runs it, so it matters who names it.
+"""Code named as ``"module:function"``: importing it runs it, so it matters who names it.
 
 A user's own argument may name any code. A file (a run folder, a saved network, a line of a
 leaderboard) may name this package's and torchvision's networks and this package's agents only,
@@ -7,6 +7,7 @@ unless its reader is told to trust it.
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,19 +16,20 @@ from typing import Any
 
 from lfgcl_env.edge.choices import closest
 
-SAFE = ("torchvision:", "lfgcl_env.")
-"""Beginnings of names that run no code but this package's and torchvision's."""
+_SAFE = re.compile(r"torchvision:\w+|lfgcl_env\.(agents|baselines)\.\w+:\w+", re.ASCII)
 
 
 def names_code(name: object) -> bool:
-    """Whether a name makes its reader import somebody's code.
+    """Whether a name makes its reader import code besides torchvision's and this package's agents.
 
     >>> names_code("my_package.models:build"), names_code("resnet56")
     (True, False)
     >>> names_code("torchvision:resnet18"), names_code("lfgcl_env.baselines.amc:make")
     (False, False)
+    >>> names_code("lfgcl_env.baselines.amc:os.system")
+    True
     """
-    return isinstance(name, str) and ":" in name and not name.startswith(SAFE)
+    return isinstance(name, str) and ":" in name and not _SAFE.fullmatch(name)
 
 
 def refuse_code(name: object, where: str, how: str, *, trust: bool) -> None:

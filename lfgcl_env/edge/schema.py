@@ -4,6 +4,7 @@ The checks are pydantic's, in its strict mode; what they say becomes one sentenc
 """
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,9 @@ STRICT = ConfigDict(
 
 LARGEST_TEXT = 64 * 2**20
 """Bytes of the longest file of text that is read: 64 MiB."""
+
+
+_SUBJECT = re.compile(r"^(Input|String|List|Dictionary|Tuple|Value error,) ")
 
 
 class Schema(BaseModel):
@@ -60,7 +64,7 @@ def parse(schema: type[_Schema], text: str | bytes, what: str) -> _Schema:
     except ValidationError as error:
         raise ValueError(f"{what}: {sentence(error, schema)}") from None
     except UnicodeEncodeError:
-        raise ValueError(f"{what}: it is no text") from None
+        raise ValueError(f"{what}: it is not text") from None
 
 
 def sentence(error: ValidationError, schema: type[BaseModel] | None = None) -> str:
@@ -75,7 +79,7 @@ def sentence(error: ValidationError, schema: type[BaseModel] | None = None) -> s
     if kind == "extra_forbidden":
         known = list(schema.model_fields) if schema is not None else []
         return f"unknown field {place!r}.{closest(place.rpartition('.')[2], known)}"
-    message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    message = _SUBJECT.sub("", first["msg"])
     where = f"{place!r} " if place else ""
     return f"{where}{message}, got {short(value)}"
 
@@ -125,10 +129,12 @@ def read_text(path: str | os.PathLike[str], limit: int = LARGEST_TEXT) -> str:
     """Read a file of text that is no longer than ``limit`` bytes.
 
     Raises:
-        ValueError: if it is longer, or no UTF-8.
+        ValueError: if it is longer, not UTF-8, or neither a file nor missing.
         OSError: if it cannot be read.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # to open a named pipe would wait for ever
+        raise ValueError(f"{path} is not a file")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -136,7 +142,7 @@ def read_text(path: str | os.PathLike[str], limit: int = LARGEST_TEXT) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text") from None
+        raise ValueError(f"{path} is not text") from None
 
 
 def check_names(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:

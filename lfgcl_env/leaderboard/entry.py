@@ -6,46 +6,33 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lfgcl_env.edge.choices import check_choice, closest
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import JsonValue
+
+from lfgcl_env.config import EnvConfig, complete, options
+from lfgcl_env.edge.bounds import LONGEST_LIST, Budget, Cost, Count, Name, Similarity
+from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.files import write_text
+from lfgcl_env.edge.schema import Schema, check_value, parse, read_text, short
 from lfgcl_env.images.datasets import DATASETS
-from lfgcl_env.networks import network_names
-from lfgcl_env.networks.builders import TORCHVISION, find_builder
-from lfgcl_env.pruning import CRITERIA, REPAIRS, SIMILARITIES
+from lfgcl_env.networks.builders import BUILDERS
+from lfgcl_env.networks.safe_building import build_safely, find_safely
+from lfgcl_env.pruning import CRITERIA, REPAIRS, SCOPES, SIMILARITIES
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
-
-REQUIRED: dict[str, type] = {
-    "network": str,
-    "weights": str,
-    "images": str,
-    "num_images": int,
-    "seed": int,
-    "budget": float,
-    "criterion": str,
-    "repair": str,
-    "similarity": str,
-}
-"""What an entry's ``problem`` must say, and of which type."""
-
-OPTIONAL: dict[str, type] = {
-    "budget_metric": str,
-    "scope": str,
-    "round_to": int,
-    "min_channels": int,
-    "input_shape": list,
-    "normalization": list,
-    "network_arguments": dict,
-}
-"""What it may say besides, with the defaults of ``LFGCL-v0``."""
-
 
 WEIGHTS = ("published", "embedded", "random")
 """Weights that everybody has; a file could hold any network under another one's name."""
 
 IMAGES = (*DATASETS, "embedded", "synthetic", "random")
 """Images that everybody has, or can have."""
+
+LARGEST_IMAGES = 2**32
+"""Bytes of the images that an entry may ask for: 4 GiB."""
+
+_FIXED = {"reward": "similarity", "horizon": 1}
+"""Arguments of ``LFGCL-v0`` that all entries share."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +43,10 @@ class Entry:
         method: what found the strategy.
         author: who adds it.
         evaluations: distinct strategies that were scored to find it.
-        problem: arguments of ``gym.make("LFGCL-v0", ...)`` that decide scores: ``REQUIRED`` and
-            ``OPTIONAL``. The images are calibration images, the seed is theirs, and the similarity
-            is the name of how features are compared.
+        problem: those arguments of ``gym.make("LFGCL-v0", ...)`` that decide scores, see
+            :func:`problem_arguments`; one that is missing has its default. The images are
+            calibration images, the seed is theirs, and the similarity is the name of how features
+            are compared.
         keep: the strategy: channels kept, by the name of the group (see ``lfgcl inspect``).
         macs: multiply-accumulates for one input.
         similarity: of features on the calibration images, as ``PruningProblem.evaluate`` scores it.
@@ -82,27 +70,66 @@ class Entry:
     sequential: dict[str, Any] | None = None
 
 
+class _Line(Schema):
+    method: Name
+    author: Name
+    evaluations: Count
+    problem: Annotated[dict[Name, JsonValue], MaxLen(100)]
+    keep: Annotated[dict[Name, Count], MinLen(1), MaxLen(LONGEST_LIST)]
+    macs: Cost
+    similarity: Similarity
+    top1: Annotated[float, Ge(0), Le(100)] | None = None
+    test_set: Name | None = None
+    sequential: Annotated[dict[Name, JsonValue], MaxLen(100)] | None = None
+
+
+@dataclass(frozen=True)
+class LineError:
+    """A line that holds no entry.
+
+    Attributes:
+        line: its number, from 1.
+        message: what is wrong with it, in one sentence.
+    """
+
+    line: int
+    message: str
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[Entry | LineError]:
+    """Read a leaderboard whose lines may be wrong.
+
+    Returns:
+        For every line that is not empty an entry, or what is wrong with the line.
+
+    Raises:
+        ValueError: if the file is no text, or holds no lines.
+        OSError: if the file cannot be read.
+    """
+    found: list[Entry | LineError] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                found.append(_parsed(line, f"{os.fspath(path)}, line {number}"))
+            except ValueError as error:
+                found.append(LineError(number, str(error)))
+    if not found:
+        raise ValueError(f"{os.fspath(path)} holds no entries: a leaderboard has one on each line")
+    return found
+
+
 def read_entries(path: str | os.PathLike[str]) -> list[Entry]:
-    """Read a leaderboard.
+    """Read a leaderboard all of whose lines are entries.
 
     Raises:
         ValueError: if a line is no entry; the message says which line and what is wrong with it.
         OSError: if the file cannot be read.
     """
     entries = []
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{os.fspath(path)} is no leaderboard: it is not text") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                entries.append(_entry(json.loads(line)))
-            except ValueError as error:
-                kind = "is no JSON: " if isinstance(error, json.JSONDecodeError) else ""
-                raise ValueError(f"{os.fspath(path)}, line {number}: {kind}{error}") from error
-    if not entries:
-        raise ValueError(f"{os.fspath(path)} holds no entries: a leaderboard has one a line")
+    for found in read_lines(path):
+        if isinstance(found, LineError):
+            raise ValueError(found.message)
+        entries.append(found)
     return entries
 
 
@@ -121,7 +148,7 @@ def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> int:
             is written then.
         OSError: if it cannot be written.
     """
-    entries = [_entry(json.loads(json.dumps(asdict(entry)))) for entry in entries]
+    entries = [checked(entry) for entry in entries]
     before = read_entries(path) if Path(path).exists() else []
     by_key = {_key(entry): entry for entry in (*before, *entries)}
     text = "".join(f"{json.dumps(asdict(entry))}\n" for entry in by_key.values())
@@ -129,101 +156,102 @@ def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> int:
     return len(before) + len(entries) - len(by_key)
 
 
-def _entry(found: Any) -> Entry:
-    """Make an entry from a line's JSON.
+def checked(entry: Entry) -> Entry:
+    """Return an entry as it is read from a leaderboard, its problem complete.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it could not be read from one.
     """
-    types = {"method": str, "author": str, "evaluations": int, "problem": dict, "keep": dict}
-    needed = types | {"macs": int, "similarity": float}
-    further = {"top1": float, "test_set": str, "sequential": dict}
-    known = [field.name for field in fields(Entry)]
-    _check(found, needed, {name: further[name] for name in known if name in further}, "entry")
-    for name, count in found["keep"].items():
-        _check_type(count, int, f"channels kept of {name!r}")
-    _check_problem(found["problem"])
-    entry = Entry(**found)
-    if entry.evaluations < 1:
-        raise ValueError(f"a strategy takes at least 1 evaluation, got {entry.evaluations}")
-    if (entry.top1 is None) != (entry.test_set is None):
-        raise ValueError("top1 and test_set belong together: give both or none")
-    if entry.test_set is not None:
-        check_choice(entry.test_set, DATASETS, "test_set")
-    if entry.sequential is not None:
-        _check_type(entry.sequential.get("images"), int, "sequential repair's images")
-        sequential_options(entry.sequential)
-    return entry
+    try:
+        line = json.dumps(asdict(entry))
+    except (TypeError, RecursionError):
+        raise ValueError("the entry holds values that JSON cannot hold") from None
+    return _parsed(line, "the entry")
 
 
-def _check_problem(problem: dict[str, Any]) -> None:
-    _check(problem, REQUIRED, OPTIONAL, "problem")
-    network = problem["network"]
-    if ":" in network and not network.startswith(TORCHVISION):
-        raise ValueError(
-            f"network {network!r} would run code that the file names: only networks of this "
-            "package and torchvision:NAME can be replayed"
-        )
-    if network.startswith(TORCHVISION):
-        find_builder(network)
-    else:
-        check_choice(network, network_names(), "network")
-        if problem.get("input_shape") is not None:
-            raise ValueError(f"{network} is compared on inputs of its own size: no input_shape")
-    check_choice(problem["weights"], WEIGHTS, "weights")
-    check_choice(problem["images"], IMAGES, "images")
-    check_choice(problem["criterion"], CRITERIA, "criterion")
-    check_choice(problem["repair"], REPAIRS, "repair")
-    check_choice(problem["similarity"], SIMILARITIES, "similarity")
-    if not 0 < problem["budget"] <= 1:
-        raise ValueError(f"a budget is above 0 and at most 1, got {problem['budget']}")
-
-
-def _check(found: Any, needed: Mapping[str, type], further: Mapping[str, type], what: str) -> None:
-    """Refuse what lacks keys, has unknown ones, or values of another type."""
-    if not isinstance(found, dict):
-        raise ValueError(f"the {what} must be a JSON object, got {type(found).__name__}")
-    for name in needed:
-        if name not in found:
-            raise ValueError(f"the {what} has no {name!r}")
-    allowed = {**needed, **further}
-    for name, value in found.items():
-        if name not in allowed:
-            raise ValueError(
-                f"the {what} has an unknown key {name!r}: known are {', '.join(allowed)}."
-                + closest(name, allowed)
-            )
-        if value is not None or name in needed:
-            _check_type(value, allowed[name], f"{what}'s {name!r}")
-
-
-def _check_type(value: Any, kind: type, what: str) -> None:
-    names = {
-        str: "text",
-        int: "a whole number",
-        float: "a number",
-        list: "a list",
-        dict: "an object",
-    }
-    fits = isinstance(value, int | float if kind is float else kind)
-    if not fits or isinstance(value, bool) or (kind is float and not math.isfinite(value)):
-        raise ValueError(f"the {what} must be {names[kind]}, got {value!r}")
+def problem_arguments() -> list[str]:
+    """Return the arguments of ``LFGCL-v0`` that an entry's problem is made of."""
+    return [name for name, option in options(EnvConfig).items() if option.decides]
 
 
 def sequential_options(sequential: Mapping[str, Any]) -> SequentialOptions:
-    """Settings of sequential repair, without the number of images.
+    """Return settings of sequential repair, without the number of images.
 
     Raises:
-        ValueError: for unknown ones.
+        ValueError: for unknown ones, and values that are not accepted.
     """
     settings = {name: value for name, value in sequential.items() if name != "images"}
-    known = {field.name: field.type for field in fields(SequentialOptions)}
+    known = {field.name: field.default for field in fields(SequentialOptions)}
     for name, value in settings.items():
         check_choice(name, known, "setting of sequential repair")
-        if name == "flips":
-            continue
-        _check_type(value, float if name == "ridge" else int, f"sequential repair's {name!r}")
+        kind = type(known[name])
+        bounded = kind if kind is bool else Annotated[kind, Ge(0), Le(2**20)]
+        check_value(value, bounded, f"sequential repair's {name}", "a number from 0 to 1,048,576")
     return SequentialOptions(**settings)
+
+
+def _parsed(text: str, what: str) -> Entry:
+    line = parse(_Line, text, what)
+    try:
+        return Entry(**line.model_dump() | {"problem": _checked_problem(line)})
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _checked_problem(line: _Line) -> dict[str, Any]:
+    """Return a line's problem with the defaults of what it does not say, after all checks."""
+    if (line.top1 is None) != (line.test_set is None):
+        raise ValueError("top1 and test_set belong together: give both or none")
+    if line.test_set is not None:
+        check_choice(line.test_set, DATASETS, "test_set")
+    given = dict(line.problem)
+    for name, value in _FIXED.items():
+        if given.pop(name, value) != value:
+            raise ValueError(f"{name} must be {value!r}: entries are compared by similarity")
+    for name in given:
+        check_choice(name, problem_arguments(), "argument of the problem")
+    problem = complete(EnvConfig, given, "the problem")
+    kept = {name: problem[name] for name in problem_arguments() if problem[name] is not None}  # type: ignore[literal-required]
+    _check_names(kept)
+    _check_sizes(kept, line.sequential)
+    return kept
+
+
+def _check_names(problem: Mapping[str, Any]) -> None:
+    """Refuse what not everybody has, and names that would run code."""
+    network = problem["network"]
+    if network in BUILDERS and "input_shape" in problem:
+        raise ValueError(f"{network} is compared on inputs of its own size: no input_shape")
+    find_safely(network, "the problem")
+    if "network_arguments" in problem:
+        build_safely(network, problem["network_arguments"], "the problem")
+    check_value(problem["budget"], Budget, "budget", "a number above 0 and at most 1")
+    for name, choices in (
+        ("weights", WEIGHTS),
+        ("images", IMAGES),
+        ("criterion", CRITERIA),
+        ("repair", REPAIRS),
+        ("similarity", SIMILARITIES),
+        ("scope", SCOPES),
+    ):
+        check_choice(problem.get(name, "missing"), choices, name)
+
+
+def _check_sizes(problem: Mapping[str, Any], sequential: Mapping[str, Any] | None) -> None:
+    """Refuse what would take more than ``LARGEST_IMAGES``."""
+    shape = problem.get("input_shape") or ((3, 32, 32) if problem["network"] in BUILDERS else None)
+    count = problem.get("num_images", 50_000)
+    if sequential is not None:
+        images = sequential.get("images")
+        check_value(images, Count, "sequential repair's images", "a whole number of at least 1")
+        sequential_options(sequential)
+        count = max(count, count + images)
+    size = 4 * count * math.prod(shape or (3, 512, 512))
+    if size > LARGEST_IMAGES:
+        raise ValueError(
+            f"the images of the problem would take {short(size)} bytes; at most "
+            f"{LARGEST_IMAGES:,} are accepted"
+        )
 
 
 def _key(entry: Entry) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Prune anew as an entry of a leaderboard says, and measure what it claims."""
+"""Prune as an entry of a leaderboard says, and measure what it claims."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from lfgcl_env.pruning import PruningProblem
 
 SIMILARITY_TOLERANCE = 1e-4
 TOP1_TOLERANCE = 0.1
-"""Points of top-1 that other machines and versions may differ by: 10 of 10,000 images."""
+"""Points of top-1 by which other machines and versions may differ: 10 of 10,000 images."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What an entry's strategy has when it is measured anew.
+    """What was measured of an entry's strategy.
 
     Attributes:
         entry: the entry.
@@ -41,7 +41,7 @@ def replay(
     repair_images: Tensor | None,
     test_set: LabelledImages | None,
 ) -> Replay:
-    """Measure anew what an entry claims.
+    """Measure what an entry claims.
 
     Args:
         entry: the entry.
@@ -75,7 +75,7 @@ def replay(
 
 
 def _not_of(keep: Mapping[str, int], problem: PruningProblem) -> str | None:
-    """Why a strategy is none of this problem; None if it is."""
+    """Return why a strategy does not belong to this problem; None if it does."""
     channels = {group.name: group.channels for group in problem.groups}
     for name in keep:
         if name not in channels:

@@ -1,77 +1,42 @@
-"""The run folder: what a search was asked, and every strategy it scored, as they come."""
+"""The run folder: what a search was asked, and every strategy it scored, each safely on disk."""
 
 import json
 import os
-import platform
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lfgcl_env.edge.files import write_text
-from lfgcl_env.pruning import Evaluation
+from filelock import FileLock, Timeout
 
-PACKAGES = (
-    "lfgcl-env", "torch", "torchvision", "torch-pruning", "gymnasium", "stable-baselines3", "numpy"
-)  # fmt: skip
+from lfgcl_env.edge.files import check_links, remove_file, remove_partials, write_text
+from lfgcl_env.edge.schema import read_text
+from lfgcl_env.edge.sealed import parse_sealed, sealed
+from lfgcl_env.runs.arguments import Described
+from lfgcl_env.runs.provenance import provenance
+from lfgcl_env.runs.record import Record
+
 ARGUMENTS = "arguments.json"
 EVALUATIONS = "evaluations.jsonl"
 PRUNED = "pruned.safetensors"
 AGENT = "agent.zip"
+LOCK = ".lock"
+
+_LONGEST_LINE = 2**20
 
 
 class RunWriteError(OSError):
-    """A run folder that could be written at first cannot be any more."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of ``evaluations.jsonl``.
-
-    Attributes:
-        index: 1 for the first distinct strategy, 2 for the second, ...
-        seconds: of search until it was scored, pauses between interruption and resuming excluded.
-        reward: what the environment's step returned for it.
-        budget: of the episode in which it was scored.
-        evaluation: of the strategy.
-    """
-
-    index: int
-    seconds: float
-    reward: float
-    budget: float
-    evaluation: Evaluation
-
-    def to_json(self) -> str:
-        """One line of JSON, from which :meth:`from_json` makes an equal record."""
-        fields = asdict(self)
-        evaluation = fields.pop("evaluation")
-        return json.dumps(fields | evaluation)
-
-    @staticmethod
-    def from_json(line: str) -> "Record":
-        """Read one line.
-
-        Raises:
-            ValueError: if it is none.
-        """
-        try:
-            fields = json.loads(line)
-            head = {key: fields.pop(key) for key in ("index", "seconds", "reward", "budget")}
-            keep = tuple(int(count) for count in fields.pop("keep"))
-            return Record(**head, evaluation=Evaluation(keep=keep, **fields))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a record of an evaluation ({error})") from error
+    """A run folder that could be written at first cannot be written any more."""
 
 
 class RunFolder:
     """A folder with a search's arguments, evaluations and results.
+
+    Its files may come from strangers: they are checked against schemas, run no code, and carry
+    checksums against damage and edits by hand (not against forgery, see
+    :mod:`lfgcl_env.edge.sealed`). Nothing is written through a link out of the folder.
 
     Args:
         path: of the folder.
@@ -83,63 +48,101 @@ class RunFolder:
     @property
     def started(self) -> datetime:
         """When the run was first begun."""
-        return datetime.fromisoformat(self.described()["started"])
+        text = self.described()["started"]
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(
+                f"{self.path / ARGUMENTS} is damaged: {text!r} is not a time"
+            ) from None
 
     @property
     def begun(self) -> bool:
         """Whether a search was begun here."""
         return (self.path / ARGUMENTS).exists()
 
-    def check_new(self) -> None:
-        """Make sure that a new run can be written here; what is made to find out is removed.
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process out of the folder inside the block.
+
+        The folder is made if it is missing, and removed again if nothing was written there. Files
+        that a killed process left half-written are removed.
 
         Raises:
-            ValueError: if there is a run already.
+            ValueError: if another process is writing the run, or the folder holds a link out of it.
             OSError: if the folder cannot be made or written.
         """
-        if self.begun and self.records():  # one that scored nothing is worth nothing
+        made = self._make()
+        lock = FileLock(self.path / LOCK)
+        try:
+            check_links(self.path)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise ValueError(f"another process is writing the run in {self.path}") from None
+            try:
+                remove_partials(self.path)
+                remove_partials(self.path / "sweep")
+                yield
+            finally:
+                remove_file(self.path / LOCK)  # while it is held, so that it is nobody else's
+                lock.release()
+        finally:
+            _remove_empty(made)
+
+    def check_new(self) -> None:
+        """Check that a new run can be written here; what is made to find out is removed.
+
+        A run that scored nothing may be overwritten.
+
+        Raises:
+            ValueError: if there is a run already, or the folder holds a link out of it.
+            OSError: if the folder cannot be made or written.
+        """
+        if self.begun and self.records():
             raise ValueError(
                 f"{self.path} holds a run already: go on with it by --resume (resume=True), or "
                 "give another folder"
             )
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        made = self._make()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise OSError(
-                f"the run folder {self.path} cannot be written: {error.strerror or error}"
-            ) from error
+            check_links(self.path)
         finally:
-            for folder in missing:
-                if folder.is_dir():
-                    folder.rmdir()
+            _remove_empty(made)
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
         """Make the folder and write what the search was asked.
 
+        Args:
+            arguments: ``environment``, its keyword arguments, and the search's own, as JSON, see
+                :class:`~lfgcl_env.runs.arguments.Asked`.
+
         Raises:
+            ValueError: if an argument is of a wrong type or out of bounds, or the folder holds a
+                link out of it.
             OSError: if it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._write_arguments({"arguments": dict(arguments), **_circumstances()})
+        self._make()
+        check_links(self.path)
+        self._write({"arguments": dict(arguments), **provenance()})
 
     def described(self) -> dict[str, Any]:
-        """What :meth:`begin` wrote.
+        """Read what :meth:`begin` wrote: ``arguments``, ``started``, versions and so on.
 
         Raises:
             FileNotFoundError: if no search was begun here.
-            ValueError: if the file is damaged.
+            ValueError: if the file is damaged or was edited.
         """
+        path = self.path / ARGUMENTS
         if not self.begun:
             raise FileNotFoundError(f"there is no run to go on with in {self.path}")
-        try:
-            found = json.loads((self.path / ARGUMENTS).read_text(encoding="utf-8"))
-            dict(found["arguments"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path / ARGUMENTS} is damaged ({error})") from error
-        return found  # type: ignore[no-any-return]
+        described = parse_sealed(Described, read_text(path), f"{path} is damaged")
+        return described.model_dump(exclude_unset=True, exclude={"checksum"})
+
+    def asked(self) -> dict[str, Any]:
+        """Read the arguments of the run, see :meth:`described`."""
+        arguments: dict[str, Any] = self.described()["arguments"]
+        return arguments
 
     def check_same(
         self, arguments: Mapping[str, Any], may_differ: Sequence[str], scored: int
@@ -147,14 +150,14 @@ class RunFolder:
         """Check that the run here was asked the same.
 
         Args:
-            arguments: what is asked now.
-            may_differ: arguments that do not decide what is found.
+            arguments: what is asked now, as for :meth:`begin`.
+            may_differ: names of arguments that do not decide what is found.
             scored: how many strategies were; ``evaluations`` may differ but not be less.
 
         Raises:
             ValueError: if another argument differs; the message names it.
         """
-        recorded: dict[str, Any] = self.described()["arguments"]
+        recorded = self.asked()
         if arguments["evaluations"] < scored:
             raise ValueError(
                 f"the run in {self.path} has scored {scored} strategies already: give at least as "
@@ -169,32 +172,39 @@ class RunFolder:
                 )
 
     def go_on(self, arguments: Mapping[str, Any]) -> None:
-        """Write down that the run goes on, see :meth:`check_same`."""
-        described = self.described()
-        described["arguments"] = dict(arguments)
-        described["resumed"] = [*described.get("resumed", []), _circumstances()]
-        self._write_arguments(described)
-
-    def records(self) -> list[Record]:
-        """Every strategy scored so far; a last line that was cut short is dropped.
+        """Write down that the run goes on, see :meth:`check_same`.
 
         Raises:
-            ValueError: if another line is damaged.
+            ValueError: if the folder holds a link out of it.
+            OSError: if it cannot be written.
+        """
+        described = self.described()
+        check_links(self.path)
+        resumed = [*described.get("resumed", []), provenance()]
+        self._write(described | {"arguments": dict(arguments), "resumed": resumed})
+
+    def records(self) -> list[Record]:
+        """Read every strategy scored so far; a last line that was cut short is dropped.
+
+        Raises:
+            ValueError: if another line is damaged or was edited; the message names it.
         """
         path = self.path / EVALUATIONS
         if not path.exists():
             return []
-        lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file")
         records: list[Record] = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                if line:
-                    records.append(Record.from_json(line))
-                    if records[-1].index != len(records):
-                        raise ValueError(f"evaluation {records[-1].index} is out of order")
-            except ValueError as error:
-                if number < len(lines):
-                    raise ValueError(f"{path}, line {number}: {error}") from error
+        with path.open("rb") as file:
+            number = 0
+            while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+                number += 1
+                what = f"{path}, line {number}"
+                records.append(Record.from_json(line.decode("utf-8", errors="replace"), what))
+                if records[-1].index != number:
+                    raise ValueError(f"{what}: evaluation {records[-1].index} is out of order")
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"{path}, line {number + 1} is too long")
         return records
 
     @contextmanager
@@ -218,29 +228,28 @@ class RunFolder:
 
             yield add
 
-    def _write_arguments(self, described: Mapping[str, Any]) -> None:
-        write_text(self.path / ARGUMENTS, json.dumps(described, indent=2) + "\n")
-
-
-def _circumstances() -> dict[str, Any]:
-    return {
-        "command": shlex.join(sys.orig_argv),
-        "versions": versions(),
-        "platform": platform.platform(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results; missing ones are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    def _make(self) -> list[Path]:
+        """Make the folder, check that it can be written, and return the folders that were made."""
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    if "lfgcl-env" not in found:
-        from lfgcl_env import __version__
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            _remove_empty(made)
+            raise OSError(
+                f"the run folder {self.path} cannot be written: {error.strerror or error}"
+            ) from error
+        return made
 
-        found["lfgcl-env"] = __version__
-    return found
+    def _write(self, described: Mapping[str, Any]) -> None:
+        text = sealed(described, indent=2)
+        parse_sealed(Described, text, "the run cannot be recorded")
+        write_text(self.path / ARGUMENTS, f"{text}\n")
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of these folders that are empty, the innermost first."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

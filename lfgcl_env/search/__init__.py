@@ -1,1 +1,1 @@
-"""Running any agent on any environment of this package, and keeping the best."""
+"""Run any agent on any environment of this package, and keep the best strategy."""

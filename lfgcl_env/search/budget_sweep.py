@@ -1,22 +1,22 @@
-"""A budget sweep: asking one agent for every budget of a range, and a network for each.
+"""A budget sweep: ask one agent for every budget of a range, and make a network for each.
 
 An agent that learns on a range of budgets sees the budget of every episode, so it can be asked for
 any. :func:`lfgcl_env.search.run_search.run_search` does so at the end of a search over a range;
 these are its parts, for programs::
 
     env = gym.make("LFGCL-ResNet20-v0", budget=(0.3, 0.8))
-    result = run_search(env, "ddpg", 800)
-    budgets = spaced(0.3, 0.8, 6)
-    predicted = ask(env, result.agent, budgets)  # what the agent alone is worth
-    visited = [record.evaluation for record in result.records]
     images = env.unwrapped.repair_images()
-    points = list(sweep(env.unwrapped.problem, budgets, predicted, visited, images))
+    budgets = spaced(0.3, 0.8, 6)
+    with env.unwrapped.problem.count() as counted:
+        result = run_search(env, "ddpg", 800, shortlist=0)
+        predicted = ask(env, result.agent, budgets)  # what the agent predicts by itself
+        points = list(sweep(env, budgets, predicted, result.records, images, counted=counted))
 
-A point of the sweep is the best of three: what the agent predicts for the budget, what the search
-visited within it (on whichever budget), and the allocation by sensitivities.
+A point of the sweep is the best of three, by reward: the agent's prediction for the budget, what
+the search visited within it (on whichever budget), and the allocation by sensitivities.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,12 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor, nn
 
-from lfgcl_env.pruning import Evaluation, PruningProblem
-from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning import Evaluation
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.protocol import Agent
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.shortlist import Shortlisted, choose
+from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,21 @@ class Point:
 
     Attributes:
         budget: fraction of the baseline's cost that may remain.
-        predicted: the agent's answer.
+        predicted: the agent's prediction.
         origin: of what was kept: ``"prediction"``, ``"search"`` or ``"allocation"``.
+        reward: of what was kept, with the problem's cheap repair.
         searched: the evaluation of what was kept, with the problem's cheap repair.
         repaired: after sequential repair; None without a shortlist.
         shortlist: what was repaired and compared, from the best to the worst.
-        evaluations: distinct strategies scored until this point was finished, those of the search,
-            all predictions, and the sensitivities included.
+        evaluations: distinct strategies scored until this point was finished: those of the search,
+            all predictions, and the allocation's.
         network: the network, as it is saved.
     """
 
     budget: float
     predicted: Evaluation
     origin: str
+    reward: float
     searched: Evaluation
     repaired: Evaluation | None
     shortlist: tuple[Shortlisted, ...]
@@ -58,7 +61,7 @@ class Point:
 
 
 def spaced(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Budgets at equal distances, both ends included.
+    """Return budgets at equal distances, both ends included.
 
     Args:
         low: the first.
@@ -80,18 +83,18 @@ def spaced(low: float, high: float, count: int) -> tuple[float, ...]:
 def ask(env: gym.Env[Any, Any], agent: Agent, budgets: Sequence[float]) -> tuple[Evaluation, ...]:
     """Ask an agent for a strategy on every budget, without exploration, and score it.
 
-    An agent that does not look at the budget gives one answer, which is projected onto each.
+    The prediction of an agent that does not look at the budget is projected onto each.
 
     Args:
-        env: what the agent was made for.
+        env: the environment that the agent was made for.
         agent: see :class:`~lfgcl_env.search.protocol.Agent`.
         budgets: fractions of the baseline's cost, in the agent's range or outside it.
 
     Returns:
-        The evaluation of each answer; the problem counts those not scored before.
+        The evaluation of each prediction.
 
     Raises:
-        ValueError: if a budget cannot be reached, or the agent's answer is no action.
+        ValueError: if a budget cannot be reached, or the agent's prediction is no action.
     """
     problem = problem_of(env)
     for budget in budgets:
@@ -116,7 +119,7 @@ def answer(env: gym.Env[Any, Any], agent: Agent, budget: float) -> tuple[int, ..
 
 
 def _vectorised_answer(envs: Any, agent: Any, budget: float) -> tuple[int, ...]:
-    """The same for Stable-Baselines3, whose agents see vectorised environments only."""
+    """Do the same for Stable-Baselines3, whose agents see vectorised environments only."""
     envs.set_options({"budget": budget})
     observations, state = envs.reset(), None
     while True:
@@ -131,47 +134,51 @@ def _strategy(info: dict[str, Any]) -> tuple[int, ...]:
 
 
 def sweep(
-    problem: PruningProblem,
+    env: gym.Env[Any, Any],
     budgets: Sequence[float],
     predicted: Sequence[Evaluation],
-    visited: Sequence[Evaluation],
+    records: Sequence[Record | Rewarded],
     images: Tensor | None = None,
     *,
+    counted: Sized,
     size: int = 8,
-    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Point]:
     """Make the best network for every budget, one after the other.
 
     Args:
-        problem: what was searched.
+        env: what was searched, with the wrappers that the agent's rewards came through.
         budgets: fractions of the baseline's cost.
-        predicted: the agent's answer for each, from :func:`ask`.
-        visited: what the search scored, and anything else to choose from, on any budget.
+        predicted: the agent's prediction for each, from :func:`ask`.
+        records: what the search visited, on any budget.
         images: other unlabelled images, to repair on, see
             :func:`~lfgcl_env.search.shortlist.choose`; None keeps the best as it was scored.
+        counted: the strategies evaluated so far, from ``problem.count()``, which the points report.
         size: how many strategies are repaired and compared for a budget.
-        say: is told how it goes.
 
     Yields:
         The points in the order of ``budgets``, each as soon as it is finished.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace the network.
+        ValueError: if no strategy meets a budget, or ``torch.fx`` cannot trace the network.
     """
+    problem = problem_of(env)
     for budget, own in zip(budgets, predicted, strict=True):
-        within = [e for e in visited if e.meets(budget, problem.budget_metric)]
-        if images is None:
-            best = min([own, *within], key=lambda e: (-e.similarity, e.macs))
-            origin = "prediction" if best.keep == own.keep else "search"
-            network = problem.compress(best.keep)
-            yield Point(budget, own, origin, best, None, (), problem.evaluations, network)
+        within = [r for r in records if r.evaluation.meets(budget, problem.budget_metric)]
+        if images is not None:
+            network, listed = choose(env, within, images, size=size, budget=budget, predicted=own)
+            first = listed[0]
+            yield Point(
+                budget, own, first.origin, first.reward, first.searched, first.repaired,
+                tuple(listed), len(counted), network,
+            )  # fmt: skip
             continue
-        network, listed = choose(
-            problem, within, images, size=size, budget=budget, predicted=own,
-            say=lambda text, budget=budget: say(f"budget {label(budget)}, {text}"),  # type: ignore[misc]
-        )  # fmt: skip
-        kept = listed[0]
+        strategies = [Rewarded(r.evaluation, r.reward, r.budget) for r in within]
+        if mine := rewarded(env, own.keep, budget, "prediction"):
+            strategies = [mine, *strategies]  # before its own record, if there is one
+        if not strategies:
+            raise ValueError(f"no strategy to choose from meets the budget of {budget:g}")
+        best = best_first(strategies)[0]
+        network = problem.compress(best.evaluation.keep)
         yield Point(
-            budget, own, kept.origin, kept.searched, kept.repaired, tuple(listed),
-            problem.evaluations, network,
-        )  # fmt: skip
+            budget, own, best.origin, best.reward, best.evaluation, None, (), len(counted), network
+        )

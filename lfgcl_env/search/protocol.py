@@ -1,4 +1,4 @@
-"""What an agent must provide, and finding one by name."""
+"""The protocol of agents, and how to find one by name."""
 
 import importlib
 import pkgutil
@@ -19,27 +19,28 @@ StepCallback = Callable[[dict[str, Any], dict[str, Any]], bool]
 
 
 class AgentError(RuntimeError):
-    """An agent raised; the cause is its exception. What was scored is kept."""
+    """An agent raised; the cause is its exception. All recorded evaluations are kept."""
 
 
 class Agent(Protocol):
-    """Anything that searches by stepping an environment; Stable-Baselines3's algorithms are.
+    """Anything that searches by stepping an environment, as Stable-Baselines3's algorithms do.
 
-    An agent may also have, as those have:
+    An agent learns from the rewards of ``step``. Of ``info`` it may use ``keep``, ``prune_ratios``
+    and ``budget``, which say what was executed. It may also have, as those have:
 
     - ``save(path)``, which writes one file at exactly that path;
-    - ``set_parameters(path)``, which takes over what an agent saved there has learnt, and raises
-      if that does not fit; ``lfgcl prune --init-from`` needs both.
-    - ``env``, if it wrapped the environment for itself: what its ``predict`` observes and answers
-      (``get_env()`` for the vectorised environments of Stable-Baselines3).
-    - ``losses``, a dictionary of numbers by name: the latest, to be logged.
+    - ``set_parameters(path)``, which loads what a saved agent has learned, and raises if that does
+      not fit; ``lfgcl prune --init-from`` needs both.
+    - ``env``, the environment as the agent sees it, if it wrapped it (``get_env()`` for the
+      vectorised environments of Stable-Baselines3).
+    - ``losses``, a dictionary of the latest losses by name, to be logged.
     """
 
     def learn(self, total_timesteps: int, callback: StepCallback) -> Any:
-        """Step the environment until ``callback`` returns False, which is asked after every step.
+        """Step the environment until ``callback``, called after every step, returns False.
 
         Args:
-            total_timesteps: the most steps there may be; the callback usually ends it far earlier.
+            total_timesteps: the most steps; the callback usually ends the learning far earlier.
             callback: see ``StepCallback``.
         """
 
@@ -47,28 +48,29 @@ class Agent(Protocol):
         """Return the action for an observation, and a state (None for agents without one).
 
         Args:
-            observation: of the environment, its budget among it.
-            deterministic: without exploration.
+            observation: of the environment; it holds the budget.
+            deterministic: whether to leave out exploration.
         """
 
 
 AgentFactory = Callable[[gym.Env[Any, Any], int], Agent]
 """Makes an agent for an environment with a seed, which decides all that the agent does.
 
-The environment is as ``gym.make`` gives it: actions in [0, 1], observations (groups, features).
-Wrapping it, as Stable-Baselines3 likes it, is the factory's business.
+The environment is as ``gym.make`` returns it: actions in [0, 1], observations (groups, features).
+The factory wraps it where the agent needs another form, as Stable-Baselines3 does.
 """
 
 
 @contextmanager
-def agents_errors(when: str | Callable[[], str]) -> Iterator[None]:
-    """Tell what an agent raises from everybody else's exceptions.
+def agent_errors(when: str | Callable[[], str]) -> Iterator[None]:
+    """Wrap an agent's exceptions in AgentError.
 
     Args:
-        when: ends the sentence that says so.
+        when: ends the sentence that says when it raised.
 
     Raises:
-        AgentError: from what was raised; a run folder that cannot be written is not the agent's.
+        AgentError: from the agent's exception. A run folder that cannot be written is no fault of
+            the agent and passes through.
     """
     try:
         yield

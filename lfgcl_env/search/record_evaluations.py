@@ -1,5 +1,6 @@
-"""Counting the distinct strategies that a search visits, anew or again after an interruption."""
+"""Recording the distinct strategies that a search visits, also when it is resumed."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,69 +8,79 @@ from typing import Any
 import gymnasium as gym
 
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.runs.run_folder import Record
+from lfgcl_env.runs.record import Record
+
+_logger = logging.getLogger(__name__)
+
+_REWARDS_KEPT = (gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
+"""The wrappers of ``gym.make``, which leave rewards as they are."""
 
 
 class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
-    """Keeps a record of every distinct strategy that the steps of this search visit.
+    """Record every distinct strategy that the steps of this search visit, with its reward.
 
-    A strategy that the problem's memory knows, from a search before or from the recorded part of
-    this one, costs no time and counts the same: what counts is what this search visits.
+    A strategy's reward is the return of the episode up to the step that scored it. A strategy that
+    the problem remembers, from an earlier search or from the recorded part of this one, takes no
+    time and counts the same: what counts is what this search visits.
 
     Args:
-        env: an environment of this package.
-        recorded: what an interrupted run visited, in its order. An agent that starts again with
-            the same seed visits them again, each looked up. Should it take another path, because
-            versions or threads changed, then they all count as visited from there on.
-        tell: is called with every record, and whether it is new.
-        say: is told of another path.
+        env: an environment of this package, wrapped or not.
+        recorded: the records of an interrupted run, in their order. An agent that starts again
+            with the same seed visits the same strategies, each of which is looked up. If it takes
+            another path, because versions or threads changed, all of them count as visited.
+        on_record: called with every record, and whether it is new.
     """
 
     def __init__(
         self,
         env: gym.Env[Any, Any],
         recorded: Sequence[Record],
-        tell: Callable[[Record, bool], None],
-        say: Callable[[str], None],
+        on_record: Callable[[Record, bool], None],
     ) -> None:
         super().__init__(env)
         self.problem = problem_of(env)
         self.records: dict[tuple[int, ...], Record] = {}
         self.steps = 0
         self.steps_per_strategy = int(getattr(env.unwrapped, "steps_per_strategy", 1))
+        self._return = 0.0
         self._recorded = list(recorded)
-        self._tell = tell
-        self._say = say
+        self._on_record = on_record
         self._finished = False
         self._begun = time.monotonic()
-        remember = getattr(env.unwrapped, "remember", None)
+        remember = getattr(env.unwrapped, "remember", None) if _rewards_are_exact(env) else None
         for record in recorded:
             self.problem.remember(record.evaluation)
             if remember:
                 remember(record.evaluation.keep, record.reward)
 
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        self._return = 0.0
+        return self.env.reset(**arguments)
+
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the environment and keep a record of the strategy, if it is new to this search."""
+        """Step the environment and record the strategy, if it is new to this search."""
         result = self.env.step(action)
         if self._finished:
             return result
         self.steps += 1
+        self._return += float(result[1])
         keep = tuple(int(count) for count in result[4]["keep"])
-        whole = self.steps_per_strategy == 1 or result[2]  # what is half decided was not scored
-        if whole and keep not in self.records and keep in self.problem.memory:
-            self._visit(keep, float(result[1]), float(result[4]["budget"]))
+        complete = self.steps_per_strategy == 1 or result[2]
+        if complete and keep not in self.records:
+            self._visit(keep, float(result[4]["budget"]))
         return result
 
     def finish(self) -> list[Record]:
-        """Return all records in their order, those included that the agent did not visit again.
+        """Return all records in their order, including those that the agent did not visit again.
 
-        Steps after it, by which an agent answers for a budget, are not counted any more.
+        Later steps, in which an agent predicts a strategy for a budget, are not recorded.
         """
         self._count_recorded()
         self._finished = True
         return list(self.records.values())
 
-    def _visit(self, keep: tuple[int, ...], reward: float, budget: float) -> None:
+    def _visit(self, keep: tuple[int, ...], budget: float) -> None:
         index = len(self.records)
         if index < len(self._recorded):
             record = self._recorded[index]
@@ -77,26 +88,40 @@ class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
                 self._begun = time.monotonic() - record.seconds
                 self._add(record, new=False)
                 return
-            self._say(
-                f"from evaluation {index + 1} on the agent takes another path than it did before "
-                "the interruption (other versions, threads or device?): what was scored is kept"
+            _logger.warning(
+                "from evaluation %d on the agent takes another path than before the interruption "
+                "(other versions, threads or device?); all recorded evaluations are kept",
+                index + 1,
             )
             self._count_recorded()
             if keep in self.records:
                 return
         seconds = round(time.monotonic() - self._begun, 3)
-        evaluation = self.problem.memory[keep]
-        record = Record(len(self.records) + 1, seconds, reward, budget, evaluation)
+        evaluation = self.problem.evaluate(keep)
+        record = Record(len(self.records) + 1, seconds, self._return, budget, evaluation)
         self._add(record, new=True)
 
     def _count_recorded(self) -> None:
         for record in self._recorded[len(self.records) :]:
+            self.problem.evaluate(record.evaluation.keep)  # looked up, so that it is counted
             self._add(record, new=False)
             self._begun = time.monotonic() - record.seconds
 
     def _add(self, record: Record, *, new: bool) -> None:
         self.records[record.evaluation.keep] = record
-        self._tell(record, new)
+        self._on_record(record, new)
+
+
+def _rewards_are_exact(env: gym.Env[Any, Any]) -> bool:
+    """Return whether recorded rewards are what the unwrapped environment would return again.
+
+    A wrapper may have changed them, and sums of several gains are rounded.
+    """
+    while isinstance(env, gym.Wrapper):
+        if not isinstance(env, _REWARDS_KEPT):
+            return False
+        env = env.env
+    return int(getattr(env, "horizon", 1)) == 1
 
 
 def problem_of(env: gym.Env[Any, Any]) -> PruningProblem:

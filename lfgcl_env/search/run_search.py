@@ -1,10 +1,8 @@
-"""Running an agent on an environment: keep the best strategy, log, and go on after a stop."""
+"""Run an agent on an environment: keep the best strategy, log, and go on after a stop."""
 
-import json
 import os
 import random
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
-from lfgcl_env.runs.run_folder import Record, RunFolder
+from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.run_folder import RunFolder
+from lfgcl_env.search.asked import describe, may_differ
 from lfgcl_env.search.budget_sweep import answer, spaced
-from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agents_errors, find_agent
+from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agent_errors, find_agent
 from lfgcl_env.search.record_evaluations import RecordEvaluations, budgets_of, problem_of
 from lfgcl_env.search.result import SearchResult, best_of, save_agent, with_shortlist, with_sweep
-from lfgcl_env.search.warm_start import Learnt, check_same_start, find_learnt, hand_over
+from lfgcl_env.search.warm_start import SavedAgent, check_same_start, find_saved_agent, load_into
 
 STEPS_PER_EVALUATION = 10
 """An agent that only repeats itself is stopped after so many steps for every evaluation.
@@ -37,53 +36,52 @@ def run_search(
     agent: str | AgentFactory = "ddpg",
     evaluations: int = 400,
     *,
-    seed: int = 0,
+    agent_seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     arguments: Mapping[str, Any] | None = None,
-    may_differ: Sequence[str] = (),
     shortlist: int = 0,
     repair_images: Tensor | None = None,
     points: int = 6,
     init_from: str | os.PathLike[str] | None = None,
     progress: bool = False,
     wandb: bool = False,
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> SearchResult:
-    """Let an agent search for the best strategy, as ``lfgcl prune`` does.
+    """Let an agent search for the strategy with the highest reward, as ``lfgcl prune`` does.
+
+    A strategy's reward is the return of the episode up to the step that scored it. Rewards are
+    taken as they come out of ``env``: a wrapper that changes them changes what is found.
 
     With ``out``, every scored strategy is on disk before the agent goes on. A search that stopped,
-    for whatever reason, goes on with ``resume=True``: the agent begins again with the same seed,
-    what was scored is looked up, and so it comes to where it was. The result is that of a search
-    that was never interrupted. The global random states are seeded, for agents that use them.
+    for whatever reason, goes on with ``resume=True``: the agent starts again with the same seed,
+    recorded strategies are looked up, and so it comes to where it was. The result is that of a
+    search that was never interrupted. The global random states are seeded, for agents that use
+    them.
 
     Where the environment's budget is a range, one agent learns all of it and is then asked for
-    several budgets, see :mod:`lfgcl_env.search.budget_sweep`. Its answers are scored besides
+    several budgets, see :mod:`lfgcl_env.search.budget_sweep`. Its predictions are scored besides
     ``evaluations``.
 
     Args:
-        env: an environment of this package.
+        env: an environment of this package, wrapped or not.
         agent: see :func:`lfgcl_env.search.protocol.find_agent`, or a factory.
         evaluations: distinct strategies to score. The search also ends after
             ``STEPS_PER_EVALUATION`` times as many steps, or when the agent ends it.
-        seed: of the agent.
+        agent_seed: of the agent; the environment has its own.
         out: the run folder to write; None writes nothing.
         resume: go on with the run in ``out``.
-        arguments: what else decides the search, to be recorded; by default the environment's id
-            and keyword arguments.
-        may_differ: names in ``arguments`` that a resumed search may change.
+        arguments: to be recorded besides, or instead of what is known here, see
+            :func:`lfgcl_env.search.asked.describe`.
         shortlist: how many of the best strategies are repaired sequentially and compared before
             one is kept, see :mod:`lfgcl_env.search.shortlist`; 0 keeps the best as it was scored.
-            Where accuracy is rewarded the best by accuracy is repaired and kept.
         repair_images: unlabelled images for that, better others than the environment's; float
-            (images, channels, height, width), normalised.
+            (images, channels, height, width), normalised. None: ``env.unwrapped.repair_images()``.
         points: how many budgets of a range get a network, at equal distances, both ends included.
-        init_from: the folder of a run of the same agent; the agent begins with what it learnt
-            there. The first strategy scored is what it predicts before it learns anything here,
-            in the middle of a range of budgets.
+        init_from: the folder of a run of the same agent; this search starts from the agent saved
+            there. The first strategy scored is that agent's prediction before it learns anything
+            here, in the middle of a range of budgets.
         progress: show a progress bar on standard error.
         wandb: log to Weights & Biases.
-        say: is told what the user should know.
 
     Raises:
         ValueError: if an argument is wrong, ``out`` holds a run and ``resume`` is not set, or the
@@ -95,97 +93,115 @@ def run_search(
     problem = problem_of(env)
     low, high = budgets_of(env)
     budgets = spaced(low, high, points) if low < high else (high,)
-    if not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 1:
-        raise ValueError(f"evaluations must be a whole number of at least 1, got {evaluations!r}")
-    if (resume or wandb) and out is None:
-        raise ValueError(f"{'resume' if resume else 'wandb'} needs out, the run folder")
-    if shortlist and repair_images is None:
-        raise ValueError("a shortlist needs repair_images, such as env.unwrapped.repair_images()")
+    _check_arguments(evaluations, out, resume=resume, wandb=wandb)
+    images: Tensor | None = None
     if shortlist:
         trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
-    if wandb:
-        check_wandb()
+        own: Any = env.unwrapped
+        images = own.repair_images() if repair_images is None else repair_images
     factory = find_agent(agent) if isinstance(agent, str) else agent
     name = agent if isinstance(agent, str) else _name(agent)
-    asked = {
-        **(_described(env) if arguments is None else arguments),
-        "agent": name,
-        "evaluations": evaluations,
-        "seed": seed,
-    }
-    learnt: Learnt | None = None
+    saved = None
     if init_from is not None:
-        learnt = find_learnt(init_from, name)
-        with agents_errors("before it began"):
-            refused_early = factory(env, seed)
-        hand_over(learnt, refused_early, problem)  # before there is a run folder
-        asked |= learnt.arguments
-    run: RunFolder | None = None
+        saved = find_saved_agent(init_from, name)
+        with agent_errors("before it began"):
+            refused_early = factory(env, agent_seed)
+        load_into(saved, refused_early, problem)  # before there is a run folder
+    asked = describe(
+        env,
+        {
+            "agent": name,
+            "evaluations": evaluations,
+            "agent_seed": agent_seed,
+            "shortlist": shortlist,
+            "repair_images": None if images is None else len(images),
+            "points": points,
+            "threads": torch.get_num_threads(),
+            **(saved.arguments if saved else {}),
+            **(arguments or {}),
+        },
+    )
+    run = RunFolder(out) if out is not None else None
     recorded: list[Record] = []
-    if out is not None:
-        run = RunFolder(out)
-        if resume:
-            check_same_start(run, learnt)
-        decided = [*may_differ, "init_from"]  # where that lies; what it holds may not differ
-        recorded = _opened(run, problem, asked, resume=resume, may_differ=decided)
-    with ExitStack() as stack:
+    with problem.count() as counted, ExitStack() as stack:
+        if run:
+            stack.enter_context(run.lock())
+        if run and resume:
+            check_same_start(run, saved)
+            recorded = _go_on(run, env, asked)
+        elif run:
+            run.check_new()
+            run.begin(asked)
         write = stack.enter_context(run.open_records(recorded)) if run else None
-        logs = open_logs(
-            run, problem, budgets, total=evaluations, arguments=asked,
-            progress=progress, wandb=wandb, say=say,
-        )  # fmt: skip
+        logs = open_logs(run, problem, budgets, total=evaluations, progress=progress, wandb=wandb)
         stack.callback(logs.close)
 
-        def tell(record: Record, new: bool) -> None:
+        def on_record(record: Record, new: bool) -> None:
             if new and write:
                 write(record)
             logs.add(record)
 
-        visits = RecordEvaluations(env, recorded, tell, say)
-        made = _learnt(factory, visits, seed, evaluations, run, learnt, logs)
+        visits = RecordEvaluations(env, recorded, on_record)
+        made = _learn(factory, visits, agent_seed, evaluations, run, saved, logs)
         records = visits.finish()
-    if not records:
-        raise AgentError("the agent ended its search without scoring a strategy")
-    if run:
-        save_agent(made, run.path)
-    rewarded = str(getattr(env.unwrapped, "reward_name", "similarity"))
-    result = SearchResult(
-        best_of(records, rewarded),
-        tuple(records),
-        visits.steps,
-        _ended(len(records), visits, evaluations),
-        made,
-        run.path if run else None,
-        rewarded=rewarded,
-    )
-    images = repair_images if shortlist else None
-    if low < high:
-        return with_sweep(result, env, budgets, images, shortlist, say)
-    return with_shortlist(result, problem, images, shortlist, say)
+        logs.close()
+        if not records:
+            raise AgentError("the agent ended its search without scoring a strategy")
+        if run:
+            save_agent(made, run.path)
+        best = best_of(records)
+        result = SearchResult(
+            best.evaluation,
+            best.reward,
+            tuple(records),
+            visits.steps,
+            _ended(len(records), visits, evaluations),
+            made,
+            run.path if run else None,
+        )
+        if low < high:
+            return with_sweep(result, env, budgets, images, shortlist, counted)
+        return with_shortlist(result, env, images, shortlist, counted)
 
 
-def _ended(scored: int, visits: RecordEvaluations, evaluations: int) -> str:
-    if scored >= evaluations:
-        return f"{scored} strategies were scored"
-    if visits.steps >= _most_steps(visits, evaluations):
-        return f"the agent repeats itself: {scored} distinct strategies in {visits.steps} steps"
-    return f"the agent ended it after {scored} strategies"
+def _check_arguments(evaluations: int, out: object, *, resume: bool, wandb: bool) -> None:
+    if not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 1:
+        raise ValueError(f"evaluations must be a whole number of at least 1, got {evaluations!r}")
+    if (resume or wandb) and out is None:
+        raise ValueError(f"{'resume' if resume else 'wandb'} needs out, the run folder")
+    if wandb:
+        check_wandb()
 
 
-def _most_steps(visits: RecordEvaluations, evaluations: int) -> int:
-    return STEPS_PER_EVALUATION * evaluations * visits.steps_per_strategy
+def _go_on(run: RunFolder, env: gym.Env[Any, Any], asked: Mapping[str, Any]) -> list[Record]:
+    """Check that a run can go on, note that it does, and return its records."""
+    records = run.records()
+    run.check_same(asked, may_differ(env), len(records))
+    if records:
+        problem, first = problem_of(env), records[0].evaluation
+        problem.remember(first)  # refuses what is not of this problem
+        network = problem.compress(first.keep).to(problem.device)
+        now = problem.score_network(network, first.keep)
+        if abs(now - first.similarity) > _SAME:
+            raise ValueError(
+                f"the run in {run.path} cannot go on: its first strategy had similarity "
+                f"{first.similarity:.6f} and has {now:.6f} now, so that images, weights or "
+                "versions have changed"
+            )
+    run.go_on(asked)
+    return records
 
 
-def _learnt(
+def _learn(
     factory: AgentFactory,
     env: RecordEvaluations,
     seed: int,
     evaluations: int,
     run: RunFolder | None,
-    learnt: Learnt | None,
+    saved: SavedAgent | None,
     logs: Logs,
 ) -> Agent:
-    """Make the agent and let it learn; its exceptions are told from everybody else's."""
+    """Make the agent and let it learn; its exceptions become AgentError."""
     limit = _most_steps(env, evaluations)
 
     def unfinished() -> bool:
@@ -198,56 +214,30 @@ def _learnt(
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for agents that use the global state
     torch.manual_seed(seed)
-    with agents_errors(lambda: _after(len(env.records), run)):
+    with agent_errors(lambda: _after(len(env.records), run)):
         agent = factory(env, seed)
-        if learnt:
-            hand_over(learnt, agent, env.problem)
+        if saved:
+            load_into(saved, agent, env.problem)
             answer(env, agent, sum(budgets_of(env)) / 2)
         if unfinished():
             agent.learn(total_timesteps=limit, callback=go_on)
     return agent
 
 
+def _most_steps(visits: RecordEvaluations, evaluations: int) -> int:
+    return STEPS_PER_EVALUATION * evaluations * visits.steps_per_strategy
+
+
+def _ended(scored: int, visits: RecordEvaluations, evaluations: int) -> str:
+    if scored >= evaluations:
+        return f"{scored} strategies were scored"
+    if visits.steps >= _most_steps(visits, evaluations):
+        return f"the agent repeats itself: {scored} distinct strategies in {visits.steps} steps"
+    return f"the agent ended it after {scored} strategies"
+
+
 def _after(evaluations: int, run: RunFolder | None) -> str:
     return f"after {evaluations} evaluations" + (f", which are kept in {run.path}" if run else "")
-
-
-def _opened(
-    run: RunFolder,
-    problem: PruningProblem,
-    asked: Mapping[str, Any],
-    *,
-    resume: bool,
-    may_differ: Sequence[str],
-) -> list[Record]:
-    """Begin a run or open one to go on with, and return what it has scored."""
-    if not resume:
-        run.check_new()
-        run.begin(asked)
-        return []
-    records = run.records()
-    run.check_same(asked, may_differ, len(records))
-    if records:
-        first = records[0].evaluation
-        problem.remember(first)  # refuses what is not of this problem before it is run
-        del problem.memory[first.keep]
-        now = problem.evaluate(first.keep).similarity
-        if abs(now - first.similarity) > _SAME:
-            raise ValueError(
-                f"the run in {run.path} cannot go on: its first strategy had similarity "
-                f"{first.similarity:.6f} and has {now:.6f} now, so that images, weights or "
-                "versions have changed"
-            )
-    run.go_on(asked)
-    return records
-
-
-def _described(env: gym.Env[Any, Any]) -> dict[str, Any]:
-    """The environment's id and keyword arguments; what is no JSON by its type."""
-    if env.spec is None:
-        return {"environment": type(env.unwrapped).__name__}
-    plain = json.dumps(dict(env.spec.kwargs), default=lambda value: type(value).__name__)
-    return {"environment": env.spec.id, **json.loads(plain)}
 
 
 def _name(factory: AgentFactory) -> str:

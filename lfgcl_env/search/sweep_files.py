@@ -3,31 +3,37 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lfgcl_env.edge.files import write_text
+from lfgcl_env.edge.files import remove_file, write_text
+from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs import report
 from lfgcl_env.search.budget_sweep import Point
 from lfgcl_env.search.shortlist import Shortlisted
+from lfgcl_env.search.stored_sweep import SWEEP, StoredSweep, read_sweep
 from lfgcl_env.search.sweep_picture import draw
 
-SWEEP = "sweep.json"
+_logger = logging.getLogger(__name__)
+
 TABLE = "sweep.csv"
 ACCURACY = "sweep_accuracy.csv"
+
+_SAME = 1e-3  # similarities of one network under other versions or threads differ by far less
 
 
 class SweepFiles:
     """The sweep in a run folder; every finished point is on disk before the next is begun.
 
     ``sweep/pruned_0.30.safetensors`` and ``sweep/report_0.30.txt`` belong to a budget of 0.3,
-    ``sweep.json`` holds all that is known of the points, ``sweep.csv`` the most of it as a table,
-    and ``sweep.png`` shows it.
+    ``sweep.json`` holds all that is known of the points, ``sweep.csv`` most of it as a table, and
+    ``sweep.png`` shows it.
 
     Args:
         run: the run folder.
@@ -41,17 +47,23 @@ class SweepFiles:
         self._points: list[Point] = []
 
     def begin(self, facts: Mapping[str, Any]) -> list[Point]:
-        """Return the points that were finished before; of another search or sweep there are none.
+        """Return the points that were finished before, after removing those of another search.
+
+        A point is kept if its network scores again what its file says.
 
         Args:
             facts: JSON-able, what decides the points: the search, ``budgets``, ...
+
+        Raises:
+            ValueError: if ``sweep.json`` or a network is damaged or was edited.
         """
         self._facts = json.loads(json.dumps(facts))
         known = read_sweep(self._run) or {}
         described = known.pop("points", [])
         if known == self._facts:
-            there = [point for point in described if (self._run / point["file"]).exists()]
-            self._points = [self._restored(point) for point in there]
+            files = {network_file(point["budget"]): point for point in described}
+            there = [point for file, point in files.items() if (self._run / file).exists()]
+            self._points = [p for p in map(self._restored, there) if self._holds(p)]
         else:
             self._remove()
         return list(self._points)
@@ -75,15 +87,15 @@ class SweepFiles:
         self._points = sorted([*self._points, point], key=lambda p: p.budget)
         described = [_described(point) for point in self._points]
         write_text(self._run / TABLE, _csv(_rows(self._points)))
-        sweep = json.dumps({**self._facts, "points": described}, indent=2)
+        sweep = sealed({**self._facts, "points": described}, indent=2)
+        parse_sealed(StoredSweep, sweep, "the sweep cannot be recorded")
         write_text(self._run / SWEEP, f"{sweep}\n")
 
-    def draw(self, visited: Iterable[Evaluation], say: Callable[[str], None]) -> None:
+    def draw(self, visited: Iterable[Evaluation]) -> None:
         """Draw similarity against MACs.
 
         Args:
             visited: what the search scored, shown as dots.
-            say: is told how to get what is not installed.
 
         Raises:
             OSError: if the file cannot be written.
@@ -94,14 +106,21 @@ class SweepFiles:
         dots = [(e.macs / 1e6, e.similarity) for e in visited]
         path = self._run / "sweep.png"
         if draw(lines, path, f"{self._problem.similarity} similarity", dots) is None:
-            say("no sweep.png: run `pip install lfgcl-env[plots]` to get one")
+            _logger.info("no sweep.png: run `pip install lfgcl-env[plots]` to get one")
 
     def _restored(self, described: Mapping[str, Any]) -> Point:
-        """A point from ``sweep.json``, its network from its file."""
+        """Make a point from ``sweep.json`` and its network's file."""
         known = dict(described)
-        path = self._run / known.pop("file")
+        del known["file"]
+        path = self._run / network_file(known["budget"])
         listed = [
-            Shortlisted(one["origin"], _evaluation(one["searched"]), _evaluation(one["repaired"]))
+            Shortlisted(
+                one["origin"],
+                one["reward"],
+                _evaluation(one["searched"]),
+                _evaluation(one["repaired"]),
+                one["score"],
+            )
             for one in known.pop("shortlist")
         ]
         evaluations = {
@@ -112,13 +131,20 @@ class SweepFiles:
         network = load_pruned(path, architecture)
         return Point(**known | evaluations, shortlist=tuple(listed), network=network)
 
+    def _holds(self, point: Point) -> bool:
+        """Whether a point's network scores what is recorded of it."""
+        problem, kept = self._problem, point.repaired or point.searched
+        similarity = problem.score_network(point.network.to(problem.device), kept.keep)
+        point.network.cpu()
+        return abs(similarity - kept.similarity) <= _SAME
+
     def _remove(self) -> None:
         """Remove what belongs to another search."""
         for name in (SWEEP, TABLE, ACCURACY, "sweep.png", "sweep_accuracy.png"):
-            (self._run / name).unlink(missing_ok=True)
+            remove_file(self._run / name)
         for pattern in ("pruned_*.safetensors", "report_*.txt"):
             for path in (self._run / "sweep").glob(pattern):
-                path.unlink()
+                remove_file(path)
 
 
 def network_file(budget: float) -> str:
@@ -128,26 +154,6 @@ def network_file(budget: float) -> str:
     'sweep/pruned_0.30.safetensors'
     """
     return f"sweep/pruned_{label(budget)}.safetensors"
-
-
-def read_sweep(run: Path) -> dict[str, Any] | None:
-    """What ``sweep.json`` of a run holds: facts, ``budgets``, and the ``points`` finished so far.
-
-    Returns:
-        None if there is no such file.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    path = run / SWEEP
-    if not path.exists():
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        list(found["budgets"]), [point["file"] for point in found["points"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
-    return found
 
 
 def write_accuracy(run: Path, rows: Sequence[Mapping[str, Any]], data: str) -> list[Path]:
@@ -187,6 +193,7 @@ def _rows(points: Sequence[Point]) -> list[dict[str, Any]]:
     return [
         {
             "budget": point.budget,
+            "reward": point.reward,
             "macs": point.searched.macs,
             "macs_ratio": point.searched.macs_ratio,
             "params": point.searched.params,

@@ -1,4 +1,4 @@
-"""A picture of a sweep: what networks are worth against their MACs."""
+"""A picture of a sweep: scores of networks against their MACs."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,12 +13,12 @@ def draw(
     what: str,
     dots: Sequence[tuple[float, float]] = (),
 ) -> Path | None:
-    """Draw what networks are worth against their MACs as a PNG.
+    """Draw scores of networks against their MACs as a PNG.
 
     Args:
-        lines: points (MACs [M], worth) of every line by its name.
+        lines: points (MACs [M], score) of every line by its name.
         path: the file to write.
-        what: the worth's name.
+        what: name of the score.
         dots: more points, of networks that were tried.
 
     Returns:
@@ -34,8 +34,8 @@ def draw(
     figure = Figure(figsize=(7.0, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     if dots:
-        macs, worth = zip(*dots, strict=True)
-        axes.scatter(macs, worth, s=6, color="#d0d4da", label="tried", zorder=1)
+        macs, scores = zip(*dots, strict=True)
+        axes.scatter(macs, scores, s=6, color="#d0d4da", label="tried", zorder=1)
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", label=name, zorder=2)
     axes.set_xlabel("MACs [M]")

@@ -1,4 +1,4 @@
-"""Every agent in agents/ keeps the protocol, and the searches among them find what is there."""
+"""Every agent in agents/ follows the protocol, and the searches among them improve."""
 
 import json
 import sys
@@ -18,14 +18,14 @@ from torch import nn
 from lfgcl_env.search.protocol import find_agent, own_agents
 from lfgcl_env.search.run_search import run_search
 
-STEPS = {"gaussian_process": 14, "lfgcl": 14}
-"""Fewer steps for agents that think long; after ten the Gaussian process is fitted."""
+STEPS = {"gaussian_process": 14, "lfgcl": 14, "plain_ddpg": 14}
+"""Fewer steps for slow agents; after ten the Gaussian process is fitted."""
 
 NO_SEARCH = {"random", "uniform"}
-"""Agents that are not meant to get better."""
+"""Agents that do not improve."""
 
-OWN_MIND = {"lfgcl"}
-"""Agents that may predict what they never tried."""
+OWN_MIND = {"lfgcl", "plain_ddpg"}
+"""Agents that may predict a strategy that they never tried."""
 
 NEEDS = {"cma_es": "cma", "tpe": "optuna", "gaussian_process": "optuna"}
 
@@ -77,7 +77,7 @@ def wide(**arguments):
 
 
 class Watched(gym.Wrapper):
-    """Writes down every step."""
+    """Records every step."""
 
     def __init__(self, env):
         super().__init__(env)
@@ -101,11 +101,11 @@ def made(name, env, seed=0):
 def made_search(name, env):
     agent = made(name, env)
     if not isinstance(agent, AskTellAgent):
-        pytest.skip("not built on agents._search")
+        pytest.skip("not an ask-tell search")
     return agent
 
 
-def learnt(name, seed=0, of=shared, **arguments):
+def trained(name, seed=0, of=shared, **arguments):
     env = Watched(of(**arguments))
     agent = made(name, env, seed)
     agent.learn(STEPS.get(name, 30), lambda *_: True)
@@ -114,21 +114,21 @@ def learnt(name, seed=0, of=shared, **arguments):
 
 @AGENTS
 def test_the_seed_alone_decides_what_is_visited(name):
-    first, _ = learnt(name, seed=3)
+    first, _ = trained(name, seed=3)
     np.random.seed(5)  # noqa: NPY002 - what an agent must not depend on
     torch.manual_seed(5)
-    again, _ = learnt(name, seed=3)
+    again, _ = trained(name, seed=3)
     assert first.visits == again.visits
     if name != "uniform":
         assert len(first.visits) == STEPS.get(name, 30)
-        assert learnt(name, seed=4)[0].visits != first.visits
+        assert trained(name, seed=4)[0].visits != first.visits
 
 
 @AGENTS
 def test_global_random_states_stay_as_they_were(name):
     np.random.seed(1)  # noqa: NPY002
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    learnt(name)
+    trained(name)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_before)
 
@@ -139,13 +139,13 @@ def test_nothing_is_printed_and_nothing_is_warned_of(name, capfd):
     capfd.readouterr()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        learnt(name)
+        trained(name)
     assert capfd.readouterr() == ("", "")
 
 
 @AGENTS
 def test_the_best_strategy_so_far_is_predicted(name):
-    env, agent = learnt(name)
+    env, agent = trained(name)
     observation, _ = env.env.reset(seed=0)
     action, state = agent.predict(observation, deterministic=True)
     assert state is None
@@ -179,7 +179,7 @@ def test_the_callback_is_asked_after_every_step_and_ends_the_learning(name):
 
 @AGENTS
 def test_every_step_of_a_longer_episode_is_a_strategy(name):
-    env, agent = learnt(name, of=wide, horizon=2)
+    env, agent = trained(name, of=wide, horizon=2)
     assert len(set(env.visits)) > (0 if name == "uniform" else len(env.visits) / 3)
     action, _ = agent.predict(env.env.reset(seed=0)[0])
     if name not in OWN_MIND:
@@ -198,7 +198,7 @@ def test_agents_keep_finding_new_strategies(name):
 
 @AGENTS
 def test_a_search_gets_better_than_where_it_began(name):
-    env, _ = learnt(name, budget=0.4)
+    env, _ = trained(name, budget=0.4)
     if name not in NO_SEARCH:
         assert max(env.similarities) > env.similarities[0]
 
@@ -216,7 +216,7 @@ def test_what_is_redundant_goes_and_the_rest_stays(name):
 @AGENTS
 def test_after_learning_on_a_range_there_is_an_answer_for_any_budget(name):
     """Searches answer with the best that they visited on the nearest budget."""
-    env, agent = learnt(name, budget=(0.3, 0.8))
+    env, agent = trained(name, budget=(0.3, 0.8))
     best = {}
     for budget, similarity, visit in zip(env.budgets, env.similarities, env.visits, strict=True):
         best[budget] = max(best.get(budget, (-np.inf, ())), (similarity, visit))
@@ -229,7 +229,7 @@ def test_after_learning_on_a_range_there_is_an_answer_for_any_budget(name):
 
 
 def test_budgets_that_are_near_share_a_search():
-    env, _ = learnt("one_plus_one", budget=(0.3, 0.8))
+    env, _ = trained("one_plus_one", budget=(0.3, 0.8))
     budgets = sorted(set(env.budgets))
     assert 4 < len(budgets) <= 11
     assert min(np.diff(budgets)) > 0.05
@@ -237,8 +237,8 @@ def test_budgets_that_are_near_share_a_search():
 
 
 @AGENTS
-def test_what_is_saved_is_one_file_that_another_agent_takes_over(name, tmp_path):
-    env, agent = learnt(name)
+def test_an_agent_is_saved_as_one_file_that_another_agent_loads(name, tmp_path):
+    env, agent = trained(name)
     if not hasattr(agent, "save"):
         assert name == "random"  # the smallest example
         return
@@ -248,31 +248,31 @@ def test_what_is_saved_is_one_file_that_another_agent_takes_over(name, tmp_path)
     other = made(name, env, seed=1)
     other.set_parameters(path)
     observation, _ = env.env.reset(seed=0)
-    if name in OWN_MIND:  # it takes over what was learnt, not the strategies: tests/test_lfgcl.py
+    if name in OWN_MIND:  # it loads networks, not strategies: tests/agents/test_lfgcl.py
         assert env.action_space.contains(other.predict(observation)[0])
     else:
         assert np.array_equal(other.predict(observation)[0], agent.predict(observation)[0])
 
 
 def test_a_saved_search_is_json_with_seed_and_best_strategy(tmp_path):
-    env, agent = learnt("one_plus_one", seed=7)
+    env, agent = trained("one_plus_one", seed=7)
     agent.save(tmp_path / "agent")
     saved = json.loads((tmp_path / "agent").read_text())
     assert saved["seed"] == 7
     (best,) = saved["best"]
-    assert (best["budget"], best["similarity"]) == (0.5, max(env.similarities))
+    assert (best["budget"], best["reward"]) == (0.5, max(env.similarities))
     kept = 1 - np.array(best["prune_ratios"])
     assert (12 * kept).tolist() == pytest.approx(env.visits[np.argmax(env.similarities)])
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
-    env, agent = learnt("one_plus_one")
+    env, agent = trained("one_plus_one")
     agent.save(tmp_path / "agent")
     small = env_of(nn.Sequential(conv(3, 6), conv(6, 6), Head(6)).eval())
     with pytest.raises(ValueError, match="has prune ratios of 4 groups, and this network has 2"):
         made("one_plus_one", small).set_parameters(tmp_path / "agent")
     (tmp_path / "other").write_text("[]")
-    with pytest.raises(ValueError, match="is no file that a search agent saved"):
+    with pytest.raises(ValueError, match="is not a search agent's file"):
         agent.set_parameters(tmp_path / "other")
     action, _ = agent.predict(env.env.reset(seed=0)[0])
     assert env.env.step(action)[4]["similarity"] == max(env.similarities)
@@ -325,7 +325,7 @@ def test_cross_entropy_spreads_again_once_it_only_repeats_itself():
 
 
 def test_cma_es_starts_again_from_the_best_when_it_has_converged():
-    cma_es = pytest.importorskip("agents.cma_es", exc_type=ImportError)
+    cma_es = pytest.importorskip("lfgcl_env.agents.cma_es", exc_type=ImportError)
     one = cma_es.CMAES(np.zeros(3), np.random.default_rng(0))
     optimum = np.array([1.0, -1.0, 0.0])
     distances = []

@@ -1,4 +1,4 @@
-"""AMC's agent: its noise, what it stores, its baseline of rewards, and its updates."""
+"""AMC's agent: its noise, what it stores, its baseline of returns, and its updates."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ class Corridor(gym.Env):
         return np.array([self.step_index / 3, 1.0], np.float32)
 
 
-def learnt(steps: int, seed: int = 0, arguments: Arguments = QUICK) -> AMCAgent:
+def trained(steps: int, seed: int = 0, arguments: Arguments = QUICK) -> AMCAgent:
     return AMCAgent(Corridor(), seed, arguments).learn(steps)
 
 
@@ -109,8 +109,8 @@ def test_the_noise_stays_finite_at_the_ends(mean):
         assert np.abs(drawn - mean).max() <= min(1, 6 * deviation)
 
 
-def test_every_transition_gets_the_final_reward_of_its_episode():
-    agent = learnt(6)
+def test_every_transition_gets_the_return_of_its_episode():
+    agent = trained(6)
     assert agent.episodes == 2
     rewards = [step.reward for step in agent.memory]
     assert len(set(rewards[:3])) == len(set(rewards[3:])) == 1
@@ -126,16 +126,28 @@ def test_every_transition_gets_the_final_reward_of_its_episode():
     )
 
 
+def test_rewards_before_the_end_of_an_episode_count_too():
+    class Paying(Corridor):
+        def step(self, action):
+            observation, reward, over, truncated, info = super().step(action)
+            return observation, reward + self.step_index, over, truncated, info
+
+    env = Paying()
+    agent = AMCAgent(env, 0, QUICK).learn(3)
+    lost = np.abs(np.array(env.asked).ravel().round(1) - [0.2, 0.5, 0.8]).sum()
+    assert [step.reward for step in agent.memory] == pytest.approx([1 - lost + 1 + 2 + 3] * 3)
+
+
 def test_the_transitions_of_the_last_episodes_are_kept():
-    agent = learnt(3 * 8)
+    agent = trained(3 * 8)
     assert len(agent.memory) == 3 * QUICK.memory
     asked = [float(action[0]) for action in agent.env.asked[-9:]]
     assert [float(step.action[0]) for step in agent.memory] == asked
 
 
 def test_requested_or_executed_actions_are_stored():
-    requested = learnt(6)
-    executed = learnt(6, arguments=replace(QUICK, store="executed"))
+    requested = trained(6)
+    executed = trained(6, arguments=replace(QUICK, store="executed"))
     asked = np.array([action[0] for action in requested.env.asked])
     assert [step.action[0] for step in requested.memory] == asked.tolist()
     tenths = asked.astype(float).round(1)
@@ -149,9 +161,9 @@ def test_requested_or_executed_actions_are_stored():
 def test_updates_begin_after_the_random_episodes_one_for_each_transition(monkeypatch):
     updates = []
     monkeypatch.setattr(AMCAgent, "update", lambda agent: updates.append(len(agent.memory)))
-    learnt(3 * QUICK.warm_up)
+    trained(3 * QUICK.warm_up)
     assert updates == []
-    learnt(3 * (QUICK.warm_up + 1))
+    trained(3 * (QUICK.warm_up + 1))
     assert updates == [7, 8, 9]
 
 
@@ -198,19 +210,19 @@ def test_the_actor_follows_the_critic():
 
 
 def test_it_learns_what_is_best_in_every_state():
-    agent = learnt(3 * 150, arguments=Arguments(hidden=64, warm_up=30, actor_learning_rate=1e-3))
+    agent = trained(3 * 150, arguments=Arguments(hidden=64, warm_up=30, actor_learning_rate=1e-3))
     env = Corridor()
     state, _ = env.reset()
     over = False
     while not over:
         state, reward, over, _, _ = env.step(agent.predict(state)[0])
-    random = np.mean([step.reward for step in learnt(90, arguments=Arguments()).memory])
+    random = np.mean([step.reward for step in trained(90, arguments=Arguments()).memory])
     assert reward > random + 0.25
 
 
 def test_a_seed_decides_everything_and_the_global_generators_are_left_alone():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    one, again, other = learnt(15), learnt(15), learnt(15, seed=1)
+    one, again, other = trained(15), trained(15), trained(15, seed=1)
     assert np.array_equal(one.env.asked, again.env.asked)
     assert not np.array_equal(one.env.asked, other.env.asked)
     assert one.losses == again.losses
@@ -219,7 +231,7 @@ def test_a_seed_decides_everything_and_the_global_generators_are_left_alone():
 
 
 def test_what_was_learnt_can_be_saved_and_taken_over(tmp_path):
-    agent = learnt(15)
+    agent = trained(15)
     agent.save(tmp_path / "agent.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
     fresh = AMCAgent(Corridor(), 7, QUICK)

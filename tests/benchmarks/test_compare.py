@@ -1,15 +1,19 @@
-"""The comparison: any contestants, resumed where it stopped, reported in tables and plots."""
+"""The comparison: any methods, resumed where it stopped, reported in tables and plots."""
 
 import csv
-import importlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from compare import main as compare
+from comparison.plots import Plots
+from comparison.protocol import ComparisonProtocol
+from comparison.tables import overview
 from lfgcl_env.baselines.quoted import QUOTED
-from rows import BEFORE
+from report import main as report
+from report import structure, summaries
+from study import newest
 
 from lfgcl_env.leaderboard import read_entries
 
@@ -17,47 +21,45 @@ NETWORK = "networks_for_tests:plain"
 TINY = ["--network", NETWORK, "--data", "random", "--images", "8"]
 RUN = [*TINY, "--labelled", "20", "--budgets", "0.5", "--evaluations", "2"]
 PLOTS = ("top1", "macs", "evaluations", "seconds", "similarity", "channels")
-OLD = {
+RUN_FIELDS = {
+    "network": "resnet20",
+    "environment": "LFGCL",
     "agent": "lfgcl",
+    "agent_version": "unknown",
     "budget": 0.5,
     "seed": 0,
     "evaluations": 400,
+    "images": 128,
+    "weights": "published",
+    "data": "CIFAR10",
+    "similarity": "discounted_mse",
+    "labelled": None,
+}
+RESULT = {
+    "scored": 400,
     "steps": 410,
     "seconds": 200.0,
     "agent_seconds": 100.0,
-    "images": 128,
+    "criterion": "obs",
     "best": {"1": 0.91, "10": 0.92, "100": 0.93, "400": 0.94},
     "tested": {
         "100": {"top1": 86.1, "keep": [8, 8, 8, 16, 16, 16, 32, 32, 32]},
         "400": {"top1": 87.2, "keep": [9, 9, 9, 15, 15, 15, 30, 30, 30]},
     },
-    "commit": "8df3847",
 }
-"""A line as it was written before there were environments and baselines."""
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script by its name, as it is imported by its neighbours."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    before = torch.get_num_threads()
-    yield importlib.import_module
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def compare(script):
-    return script("compare").main
-
-
-@pytest.fixture
-def report(script):
-    return script("report").main
+def write(path, *runs, **result):
+    """Write records of runs that differ in these fields."""
+    parts = [{"run": RUN_FIELDS | run, "result": RESULT | result, "provenance": {}} for run in runs]
+    path.write_text("".join(json.dumps(line) + "\n" for line in parts))
 
 
 def lines(folder, network="networks_for_tests_plain"):
+    """Return fields of run and result of every line."""
     path = folder / f"compare_{network}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    parsed = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["run"] | line["result"] for line in parsed]
 
 
 def keys(rows):
@@ -67,20 +69,19 @@ def keys(rows):
 def plain(rows):
     """Records without what differs from run to run: times."""
     return {
-        key: {name: row[name] for name in ("best", "tested", "evaluations", "steps")}
+        key: {name: row[name] for name in ("best", "tested", "scored", "steps")}
         for key, row in zip(keys(rows), rows, strict=True)
     }
 
 
-def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
-    compare, report, tmp_path, capsys
-):
+@pytest.mark.slow
+def test_every_method_runs_where_it_applies_and_the_report_has_it_all(tmp_path, caplog):
     out = ["--out", str(tmp_path)]
     environments = ["LFGCL", "LFGCL-accuracy", "AMC", "AMC-similarity", "AMC-accuracy"]
     baselines = ["uniform", "l1", "soft_filter", "eagleeye", "amc", "amc_executed"]
-    contestants = ["--agents", "random", "--baselines", *baselines]
-    assert compare([*RUN, *out, *contestants, "--seeds", "0", "--environments", *environments]) == 0
-    assert "amc_executed on LFGCL" in capsys.readouterr().err
+    methods = ["--agents", "random", "--baselines", *baselines]
+    assert compare([*RUN, *out, *methods, "--seeds", "0", "--environments", *environments]) == 0
+    assert "amc_executed on LFGCL" in caplog.text
     rows = lines(tmp_path)
     ran = {(row["environment"], row["agent"]) for row in rows}
     assert ran == {
@@ -89,9 +90,7 @@ def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
         *((layerwise, name) for layerwise in environments[2:] for name in baselines[-2:]),
     }
     by_name = {row["agent"]: row for row in rows if row["environment"] == "LFGCL"}
-    assert by_name["random"]["kind"] == "agent"
-    assert by_name["amc"]["kind"] == by_name["l1"]["kind"] == "baseline"
-    assert by_name["uniform"]["evaluations"] == 1
+    assert by_name["uniform"]["scored"] == 1
     assert by_name["soft_filter"]["criterion"] == "l2"
     for row in rows:
         assert list(row["tested"]) == ["2"]
@@ -129,9 +128,13 @@ def test_every_contestant_runs_where_it_applies_and_the_report_has_it_all(
         table = list(csv.DictReader(file))
     assert len(table) == len(rows)
     assert {row["source"] for row in table} == {"re-run"}
+    kinds = {row["method"]: row["kind"] for row in table}
+    assert kinds["random"] == "agent"
+    assert kinds["amc"] == kinds["l1"] == "baseline"
 
 
-def test_what_is_there_is_not_run_again(compare, tmp_path):
+@pytest.mark.slow
+def test_measured_runs_are_not_run_again(tmp_path):
     run = [*RUN, "--out", str(tmp_path), "--agents", "random", "--baselines", "uniform"]
     assert compare([*run, "--seeds", "0"]) == 0
     first = lines(tmp_path)
@@ -140,14 +143,15 @@ def test_what_is_there_is_not_run_again(compare, tmp_path):
     assert rows[: len(first)] == first
     assert keys(rows[len(first) :]) == [("LFGCL", "random", 1)]  # uniform takes no seeds
     assert compare([*run, "--seeds", "0", "--evaluations", "1"]) == 0
-    fewer = lines(tmp_path)[len(rows) :]  # what one evaluation is worth was not tested
+    fewer = lines(tmp_path)[len(rows) :]  # the best of one evaluation was not tested
     assert [list(row["tested"]) for row in fewer] == [["1"], ["1"]]
     rows += fewer
     assert compare([*run, "--seeds", "0", "--evaluations", "3"]) == 0
     assert [row["agent"] for row in lines(tmp_path)[len(rows) :]] == ["random", "uniform"]
 
 
-def test_two_processes_find_what_one_finds(compare, tmp_path):
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(tmp_path):
     run = [*RUN, "--agents", "random", "--baselines", "l1", "--seeds", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert compare([*run, "--out", str(one)]) == 0
@@ -155,16 +159,15 @@ def test_two_processes_find_what_one_finds(compare, tmp_path):
     assert plain(lines(one)) == plain(lines(two))
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(compare, tmp_path, capsys):
+def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path, caplog):
     baselines = ["--baselines", "hrank", "l1"]  # no convolution reads the last group's maps
     assert compare([*RUN, "--out", str(tmp_path), "--agents", *baselines, "--seeds", "0"]) == 1
     assert [row["agent"] for row in lines(tmp_path)] == ["l1"]
-    error = capsys.readouterr().err
-    assert "LFGCL hrank seed 0: failed" in error
-    assert "1 of 2 runs failed" in error
+    assert "LFGCL hrank seed 0: failed" in caplog.text
+    assert "1 of 2 runs failed" in caplog.text
 
 
-def test_an_unknown_contestant_is_refused_before_anything_runs(compare, tmp_path):
+def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'uniform'"):
         compare([*RUN, "--out", str(tmp_path / "none"), "--baselines", "unifrom"])
     with pytest.raises(ValueError, match="Did you mean 'lfgcl'"):
@@ -172,44 +175,50 @@ def test_an_unknown_contestant_is_refused_before_anything_runs(compare, tmp_path
     assert not (tmp_path / "none").exists()
 
 
-def test_what_an_agent_scores_besides_its_strategies_counts(compare, tmp_path):
+@pytest.mark.slow
+def test_what_an_agent_scores_besides_its_strategies_counts(tmp_path):
     out = ["--out", str(tmp_path), "--seeds", "0", "--baselines"]
     out += ["--budgets", "0.5", "--evaluations", "12", "--agents", "allocation", "random"]
     assert compare([*TINY, "--network", "resnet20", "--weights", "random", *out]) == 0
     rows = {row["agent"]: row for row in lines(tmp_path, "resnet20")}
-    assert rows["random"]["evaluations"] == 12
+    assert rows["random"]["scored"] == 12
     assert list(rows["random"]["best"]) == ["1", "10", "12"]
-    assert rows["allocation"]["evaluations"] == 9 + 12  # every group halved alone
+    assert rows["allocation"]["scored"] == 9 + 12  # every group halved alone
     assert list(rows["allocation"]["best"]) == ["10", "12"]
 
 
-def test_lines_from_before_there_were_baselines_count_and_are_reported(
-    compare, report, tmp_path, capsys
-):
+def test_runs_of_several_seeds_are_one_line_and_the_best_is_an_entry(tmp_path):
     path = tmp_path / "compare_resnet20.jsonl"
-    old = [OLD, OLD | {"seed": 1}]
-    path.write_text("".join(json.dumps(line) + "\n" for line in old))
-    out = ["--out", str(tmp_path)]
-    run = [*out, "--agents", "lfgcl", "--baselines", "--budgets", "0.5", "--seeds", "0", "1"]
-    run += ["--similarity", "mse"]  # they had no other
-    assert compare(run) == 0
-    assert len(lines(tmp_path, "resnet20")) == 2
+    write(path, {"similarity": "mse"}, {"similarity": "mse", "seed": 1})
     board = tmp_path / "board.jsonl"
-    report([*out, "--similarity", "mse", "--leaderboard", str(board)])
+    report(["--out", str(tmp_path), "--similarity", "mse", "--leaderboard", str(board)])
     page = (tmp_path / "compare_resnet20.md").read_text()
     assert "| 50% | lfgcl (mse reward) | 2 | 400 |" in page
     assert "| 0.9400 | 86.10 | 87.20 | 200 | 0.250 |" in page
     (entry,) = read_entries(board)
-    assert list(entry.keep.values()) == OLD["tested"]["400"]["keep"]
+    assert list(entry.keep.values()) == RESULT["tested"]["400"]["keep"]
     assert (entry.method, entry.similarity, entry.top1) == ("lfgcl (mse reward)", 0.94, 87.2)
 
 
-def test_quoted_rows_stand_beside_and_are_marked(report, tmp_path):
+def test_the_report_shows_the_newest_record_of_a_run(tmp_path):
+    path = tmp_path / "compare_resnet20.jsonl"
+    write(path, {})
+    line = json.loads(path.read_text())
+    line["run"]["agent_version"] = "newer"
+    line["result"]["tested"]["400"]["top1"] = 88.5
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    report(["--out", str(tmp_path)])
+    page = (tmp_path / "compare_resnet20.md").read_text()
+    assert "| 50% | lfgcl | 1 | 400 |" in page
+    assert "| 86.10 | 88.50 |" in page
+
+
+def test_quoted_results_are_shown_beside_and_are_marked(tmp_path):
     keep = [8] * 5 + [16] * 5 + [32] * 5
     tested = {count: {"top1": 90.0, "keep": keep} for count in ("100", "400")}
-    path = tmp_path / "compare_resnet32.jsonl"
-    path.write_text(json.dumps(OLD | {"tested": tested}) + "\n")
-    report(["--network", "resnet32", "--similarity", "mse", "--out", str(tmp_path)])
+    write(tmp_path / "compare_resnet32.jsonl", {"network": "resnet32"}, tested=tested)
+    report(["--network", "resnet32", "--out", str(tmp_path)])
     page = (tmp_path / "compare_resnet32.md").read_text()
     quoted = [row for row in QUOTED if row.network == "resnet32"]
     assert page.count("*quoted* |") == len(quoted) > 0
@@ -218,20 +227,19 @@ def test_quoted_rows_stand_beside_and_are_marked(report, tmp_path):
     assert sources == ["re-run"] + ["quoted"] * len(quoted)
 
 
-def test_the_plot_against_macs_shows_all_that_is_quoted_and_measured(script):
+def test_the_plot_against_macs_shows_all_quoted_and_measured_results():
     keep = {0.65: [12] * 27, 0.35: [6] * 27}
     rows = [
-        BEFORE
-        | OLD
+        RUN_FIELDS
+        | RESULT
         | {
             "budget": budget,
-            "similarity": "discounted_mse",
             "tested": {"400": {"top1": top1, "keep": keep[budget]}},
         }
         for budget, top1 in ((0.65, 92.0), (0.35, 78.0))
     ]
-    problem = script("report").structure("resnet56", "published")
-    figure = script("plots").Plots("resnet56", rows, problem, 400).against_macs()
+    problem = structure("resnet56", "published")
+    figure = Plots("resnet56", rows, problem, 400).against_macs()
     (axes,) = figure.axes
     low, high = axes.get_ylim()
     drawn = [y for line in axes.lines for y in line.get_ydata()]
@@ -242,7 +250,7 @@ def test_the_plot_against_macs_shows_all_that_is_quoted_and_measured(script):
     assert "GAL-0.6, quoted, fine-tuned" in notes
 
 
-def test_only_several_seeds_are_called_best(script):
+def test_only_a_mean_over_several_seeds_is_shown_as_best():
     def row(method, seeds, top1, evaluations=400):
         found = {"400": {"iqm": top1}}
         return {
@@ -257,24 +265,24 @@ def test_only_several_seeds_are_called_best(script):
         }
 
     table = [row("lucky", 1, 90.0), row("steady", 3, 89.0), row("plain", 1, 88.0, 1)]
-    page = script("tables").overview([("net", table, 400)])
+    page = overview([("net", table, 400)])
     assert "| lucky | 400 | 1 | 90.00 / 90.000 | 1 |" in page
     assert "| steady | 400 | 3 | **89.00** / **89.000** | 1 |" in page
-    page = script("tables").overview([("net", [table[0], table[2]], 400)])
+    page = overview([("net", [table[0], table[2]], 400)])
     assert "| plain | 1 | 1 | **88.00** / **88.000** | 1 |" in page
 
 
-def test_accuracies_are_measured_anew_for_every_run(script, monkeypatch):
-    ground = script("ground").Ground(NETWORK, 8, 0.5, data="random", labelled=20)
+def test_accuracies_are_measured_anew_for_every_run(monkeypatch):
+    protocol = ComparisonProtocol(NETWORK, 8, 0.5, data="random", labelled=20)
     measured = []
 
     def counted(network, labelled, device):
         measured.append(network)
         return 50.0
 
-    monkeypatch.setattr("lfgcl_env.envs.accuracy.top1", counted)
+    monkeypatch.setattr("lfgcl_env.envs.reward.top1", counted)
     for name in ("AMC", "LFGCL-accuracy"):
-        env = ground.environment(name)
+        env = protocol.environment(name)
         for times in (1, 2, 2):
             env.reset(seed=0)
             for _ in range(getattr(env.unwrapped, "steps_per_strategy", 1)):
@@ -285,14 +293,30 @@ def test_accuracies_are_measured_anew_for_every_run(script, monkeypatch):
         measured.clear()
 
 
-def test_a_report_on_nothing_says_so(report, tmp_path):
+def test_a_report_without_runs_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="has no runs with"):
         report(["--out", str(tmp_path)])
 
 
-def test_the_readme_shows_the_tables_as_they_were_measured():
+def test_the_documentation_shows_the_tables_as_they_were_measured():
     checkout = Path(__file__).parents[2]
-    readme = (checkout / "README.md").read_text()
-    assert (checkout / "benchmarks/results/compare.md").read_text() in readme
+    pages = [checkout / "README.md", *(checkout / "docs").glob("*.md")]
+    documentation = "".join(page.read_text() for page in pages)
+    assert (checkout / "benchmarks/results/compare.md").read_text() in documentation
     page = (checkout / "benchmarks/results/compare_resnet20.md").read_text()
-    assert page.split("Who decides and what is rewarded: top-1 after 400\n\n")[1] in readme
+    assert page.split("Who decides and what is rewarded: top-1 after 400\n\n")[1] in documentation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["resnet20", "resnet56"])
+def test_the_shipped_tables_are_made_from_the_shipped_runs(network):
+    results = Path(__file__).parents[2] / "benchmarks" / "results"
+    records = newest(results / f"compare_{network}.jsonl")
+    shipped = json.loads((results / f"compare_{network}.json").read_text())
+    records = [
+        record
+        for record in records
+        if shipped["settings"].items() <= record.items() and "400" in record["tested"]
+    ]
+    table = summaries(records, structure(network, "published"), shipped["evaluations"])
+    assert table == shipped["table"]

@@ -2,14 +2,17 @@
 
 import json
 import signal
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 import torch
 import train_baseline
 from train_baseline import main
-from training import Recipe, Training, grown
-from training_data import TrainingImages, held_out, normalized
+from training.batches import TrainingImages, held_out, normalized
+from training.growing import grown
+from training.recipe import Recipe
+from training.trainer import Training
 
 from lfgcl_env.images.datasets import Split
 from lfgcl_env.networks import PUBLISHED, build_network, load_baseline
@@ -218,7 +221,7 @@ def test_exported_weights_are_those_that_embedded_weights_are_read_as(tmp_path, 
     card = json.loads((weights / "resnet20_cifar10.json").read_text())
     assert card["weights_sha256"] == state_sha256(baseline.network.state_dict())
     assert card["recipe"]["seed"] == 0
-    assert card["provenance"]["torch"] == torch.__version__
+    assert card["provenance"]["versions"]["torch"] == version("torch")
     inputs = baseline.normalization.apply(test.pixels.float() / 255)
     with torch.no_grad():
         right = (baseline.network(inputs).argmax(1) == test.labels).float().mean()
@@ -232,21 +235,23 @@ def test_exported_weights_are_those_that_embedded_weights_are_read_as(tmp_path, 
     ]  # fmt: skip
 
 
-def test_held_out_accuracy_is_told_after_every_epoch(tmp_path, capsys):
+def test_held_out_accuracy_is_printed_after_every_epoch(tmp_path, capsys):
     assert train(tmp_path, "--hold-out", "4") == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
-    assert len(told) == 2
-    assert all("held out" in line for line in told)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(printed) == 2
+    assert all("held out" in line for line in printed)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.F.cross_entropy", lambda logits, *_, **__: logits.sum() * np.nan)
+    monkeypatch.setattr(
+        "training.trainer.F.cross_entropy", lambda logits, *_, **__: logits.sum() * np.nan
+    )
     with pytest.raises(FloatingPointError, match="give a lower --learning-rate"):
         train(tmp_path)
 
 
 @pytest.mark.data("resnet20")
-def test_a_teacher_is_learnt_from(tmp_path):
+def test_a_teacher_changes_the_weights(tmp_path):
     assert train(tmp_path / "taught", "--teacher", "resnet20", epochs=1) == 0
     assert train(tmp_path / "alone", epochs=1) == 0
     assert trained(tmp_path / "taught")[0] != trained(tmp_path / "alone")[0]

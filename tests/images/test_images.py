@@ -249,6 +249,7 @@ def test_labels_must_belong_to_images():
         }.items()
     ],
 )
+@pytest.mark.slow
 def test_published_networks_reach_their_published_accuracy(name, expected):
     baseline = load_baseline(name)
     test_set = load_test_set("CIFAR10", normalization=baseline.normalization)

@@ -41,6 +41,7 @@ def test_images_are_small_and_made_from_these_weights(name):
 
 @pytest.mark.parametrize("name", EMBEDDED)
 @pytest.mark.data("CIFAR10")
+@pytest.mark.slow
 def test_the_accuracy_is_that_of_the_card(name):
     baseline = load_baseline(name, "embedded")
     test_set = load_test_set("CIFAR10", normalization=baseline.normalization)

@@ -269,7 +269,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 def synthesize(network, out, *options):
-    size = ["--input-size", "3,8,8", "--normalization", "0.5,0.4,0.3/0.2,0.25,0.3"]
+    size = ["--input-shape", "3,8,8", "--normalization", "0.5,0.4,0.3/0.2,0.25,0.3"]
     return main(["synthesize", *network, "--out", str(out), "--steps", "2", *size, *options])
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from lfgcl_env.cli.main import main
+from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.images import LabelledImages, top1
 from lfgcl_env.leaderboard import Entry, add_entries, read_entries, replay
+from lfgcl_env.leaderboard.entry import checked
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
@@ -179,45 +181,83 @@ def test_accuracy_is_left_out_where_there_are_no_test_images(entry, tmp_path, ca
     assert out.endswith("all 1 entries hold, less the top-1 of 1, which was not measured\n")
 
 
+def damage_said(capsys):
+    """What was said of the one line of a file, which must be one sentence."""
+    out, error = capsys.readouterr()
+    assert error == "lfgcl: error: 1 of 1 entries do not hold: line 1\n"
+    (said,) = [line for line in out.splitlines() if "line 1: " in line]
+    return said
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"macs": "many"}, "line 1: the entry's 'macs' must be a whole number, got 'many'"),
-        ({"similarity": float("nan")}, "the entry's 'similarity' must be a number, got nan"),
-        ({"keep": {"layer1.0.conv1": 1.5}}, "channels kept of 'layer1.0.conv1' must be a whole"),
+        ({"macs": "many"}, "line 1: 'macs' should be a valid integer, got 'many'"),
+        ({"macs": -1}, "'macs' should be greater than or equal to 0, got -1"),
+        ({"similarity": float("nan")}, "'similarity' should be a finite number, got nan"),
+        ({"similarity": 2.0}, "'similarity' should be less than or equal to"),
+        ({"keep": {"layer1.0.conv1": 1.5}}, "'keep.layer1.0.conv1' should be a valid integer"),
         ({"test_set": None}, "top1 and test_set belong together"),
         ({"test_set": "CIFAR11"}, "unknown test_set 'CIFAR11'"),
         ({"sequential": {"rows": 512}}, "sequential repair's images must be a whole number"),
         ({"sequential": {"images": 8, "row": 1}}, "Did you mean 'rows'?"),
-        ({"problem": {}}, "the problem has no 'network'"),
-        ({"evaluations": 0}, "a strategy takes at least 1 evaluation, got 0"),
-        ({"simlarity": 1.0}, "unknown key 'simlarity': known are method,"),
+        ({"sequential": {"images": 8, "rows": 10**12}}, "sequential repair's rows must be"),
+        ({"sequential": {"images": 10**9}}, "at most 4,294,967,296 are accepted"),
+        ({"evaluations": 0}, "'evaluations' should be greater than or equal to 1, got 0"),
+        ({"simlarity": 1.0}, "unknown field 'simlarity'. Did you mean 'similarity'?"),
+        ({"author": "a" * 201}, "'author' should have at most 200 characters"),
     ],
 )
 def test_a_malformed_entry_is_refused_in_one_sentence(entry, tmp_path, capsys, change, error):
     path = tmp_path / "board.jsonl"
     path.write_text(json.dumps(asdict(entry) | change) + "\n")
     assert main(["validate", str(path)]) == 2
-    assert error in said(capsys)
+    assert error in damage_said(capsys)
 
 
 @pytest.mark.parametrize(
     ("change", "error"),
     [
         ({"network": "resnet200"}, "Did you mean 'resnet20'?"),
-        ({"network": "os:getcwd"}, "network 'os:getcwd' would run code that the file names"),
+        ({"network": "os:getcwd"}, "'os:getcwd', and importing it would run somebody's code"),
+        ({"network": "lfgcl_env.agents.random:make"}, "only networks of this package"),
+        ({"network_arguments": {"num_classes": 10**9}}, "'num_classes' of resnet20 must be"),
+        ({"network_arguments": {"depth": 20}}, "resnet20 cannot be built"),
         ({"criterion": "l3"}, "unknown criterion 'l3'"),
-        ({"budget": 1.5}, "a budget is above 0 and at most 1, got 1.5"),
+        ({"scope": "outer"}, "unknown scope 'outer'"),
+        ({"budget": 1.5}, "budget must be a number above 0 and at most 1"),
+        ({"budget": [0.3, 0.5]}, "budget must be a number above 0 and at most 1"),
         ({"weights": "mine.pth"}, "unknown weights 'mine.pth'"),
         ({"images": "photos/"}, "unknown images 'photos/'"),
+        ({"num_images": 10**6}, "at most 4,294,967,296 are accepted"),
         ({"input_shape": [3, 8, 8]}, "resnet20 is compared on inputs of its own size"),
-        ({"horizon": 3}, "the problem has an unknown key 'horizon'"),
+        ({"horizon": 3}, "horizon must be 1"),
+        ({"reward": "accuracy"}, "reward must be 'similarity'"),
+        ({"device": "cpu"}, "unknown argument of the problem 'device'"),
     ],
 )
 def test_an_unknown_problem_is_refused_in_one_sentence(entry, tmp_path, capsys, change, error):
     path = written(tmp_path / "board.jsonl", replace(entry, problem=entry.problem | change))
     assert main(["validate", path]) == 2
-    assert error in said(capsys)
+    assert error in damage_said(capsys)
+
+
+def test_a_line_that_is_no_entry_fails_alone(entry, tmp_path, at_hand, capsys):
+    path = written(tmp_path / "board.jsonl", entry, replace(entry, method="again"))
+    good = Path(path).read_text()
+    Path(path).write_text("[" * 5000 + "\n" + good)
+    assert main(["validate", path]) == 2
+    out, error = capsys.readouterr()
+    assert error == "lfgcl: error: 1 of 3 entries do not hold: line 1\n"
+    assert sum(line.endswith("holds") for line in out.splitlines()) == 2
+
+
+def test_what_an_entry_does_not_say_has_the_defaults(entry):
+    whole = checked(entry)
+    assert whole.problem.items() > entry.problem.items()
+    assert whole.problem["scope"] == "inner"
+    said = replace(entry, problem=entry.problem | {"features": ["layer3"], "horizon": 1})
+    assert checked(said).problem == whole.problem | {"features": ["layer3"]}
 
 
 def test_a_problem_that_cannot_be_made_is_a_fault_of_its_entry_alone(
@@ -243,15 +283,21 @@ def test_a_problem_that_cannot_be_made_is_a_fault_of_its_entry_alone(
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [
-        ("", "holds no entries"),
-        ("[1]\n", "line 1: the entry must be a JSON object, got list"),
-        ("{\n", "line 1: is no JSON: "),
-    ],
+    [("[1]\n", "line 1: should be an object, got [1]"), ("{\n", "line 1: no JSON (")],
 )
-def test_a_file_that_is_no_leaderboard_is_refused(tmp_path, capsys, text, error):
+def test_a_line_that_is_no_object_is_refused(tmp_path, capsys, text, error):
     path = tmp_path / "board.jsonl"
     path.write_text(text)
+    assert main(["validate", str(path)]) == 2
+    assert error in damage_said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"", "holds no entries"), (b"\xff\xfe", "is not text")]
+)
+def test_a_file_that_is_no_leaderboard_is_refused(tmp_path, capsys, content, error):
+    path = tmp_path / "board.jsonl"
+    path.write_bytes(content)
     assert main(["validate", str(path)]) == 2
     assert error in said(capsys)
 
@@ -262,14 +308,15 @@ def test_entries_are_added_and_the_same_methods_replaced(entry, tmp_path):
     add_entries(path, [entry, other])
     better = replace(entry, evaluations=400)
     add_entries(path, [better, replace(entry, method="third")])
-    assert read_entries(path) == [better, other, replace(entry, method="third")]
+    expected = [better, other, replace(entry, method="third")]
+    assert read_entries(path) == [checked(one) for one in expected]
 
 
 def test_what_could_not_be_read_again_is_not_written(entry, tmp_path):
     path = tmp_path / "board.jsonl"
     add_entries(path, [entry])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="would run code"):
+    with pytest.raises(ValueError, match="would run somebody's code"):
         add_entries(path, [replace(entry, problem=entry.problem | {"network": "my:network"})])
     assert path.read_bytes() == before
 
@@ -287,8 +334,13 @@ def test_a_run_is_added_and_holds(tmp_path, capsys):
     assert main(["validate", board, "--add", run, "--author", "me"]) == 0
     assert capsys.readouterr().out.endswith("in place of the same method's\n")
     best = tmp_path / "run" / "best.json"
-    best.write_text(best.read_text().replace('"similarity": 0.', '"similarity": 0.9', 1))
+    honest = best.read_text()
+    best.write_text(honest.replace('"similarity": 0.', '"similarity": 0.9', 1))
     assert main(["validate", board, "--add", run, "--author", "a liar"]) == 2
+    assert "its checksum does not fit" in said(capsys)
+    forged = json.loads(best.read_text())
+    best.write_text(sealed({k: v for k, v in forged.items() if k != "checksum"}))
+    assert main(["validate", board, "--add", run, "--author", "a forger"]) == 2
     assert "do not hold" in capsys.readouterr().err
     assert read_entries(board) == [entry]
     assert main(["validate", board, "--add", str(tmp_path / "none")]) == 2

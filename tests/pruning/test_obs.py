@@ -100,12 +100,19 @@ def test_activation_criteria_order_every_group(criterion):
         assert sorted(order.tolist()) == list(range(group.channels))
 
 
-def test_allocation_meets_the_budget_and_beats_nothing_by_accident(problem):
+def test_allocation_meets_the_budget_and_beats_uniform_and_random_ratios(problem):
     for budget in (0.3, 0.5, 0.8):
         keep = allocate(problem, budget)
         assert problem.cost(keep).macs <= budget * problem.baseline_cost.macs
         assert (problem.project(problem.prune_ratios(keep), budget) == keep).all()
-    assert len(set(np.round(problem.prune_ratios(allocate(problem, 0.5)), 2))) > 1
+
+    def similarity(ratios):
+        return problem.evaluate(problem.project(ratios, 0.5)).similarity
+
+    allocated = problem.evaluate(allocate(problem, 0.5)).similarity
+    groups = len(problem.groups)
+    drawn = np.random.default_rng(0).uniform(size=(8, groups))
+    assert allocated > max(similarity(ratios) for ratios in (np.full(groups, 0.5), *drawn))
 
 
 def test_activations_that_are_not_finite_are_told():

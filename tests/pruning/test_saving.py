@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,14 @@ from networks_for_tests import (
     shared_problem,
     simple_problem,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lfgcl_env
+from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.networks import build_network, load_baseline
 from lfgcl_env.pruning import load_pruned, read_structure
+from lfgcl_env.pruning.structure import saved_form
 from lfgcl_env.pruning.structure.layers import count_macs
 
 INPUTS = images(5, seed=3)
@@ -82,7 +86,7 @@ def test_networks_are_rebuilt_by_name_and_arguments(network, arguments, repair, 
     path = problem.save(tmp_path / "pruned", strategy)
     structure = read_structure(path)
     assert (structure["network"], structure["arguments"]) == (network, arguments)
-    loaded = lfgcl_env.load_pruned(os.fspath(path))
+    loaded = lfgcl_env.load_pruned(os.fspath(path), trust=network.startswith(__name__))
     assert same(loaded, problem.compress(strategy))
     assert loaded(INPUTS).shape == (5, baseline.num_classes)
 
@@ -91,7 +95,11 @@ def test_a_function_comes_back_by_its_importable_name(tmp_path):
     problem = simple_problem(load_baseline(built_elsewhere), images(8), budget=1.0)
     path = problem.save(tmp_path / "pruned", [3, 4])
     assert read_structure(path)["network"] == f"{__name__}:built_elsewhere"
-    assert same(load_pruned(path), problem.compress([3, 4]))
+    with pytest.raises(ValueError, match=r"would run somebody's code: pass .* network=build") as no:
+        load_pruned(path)
+    assert "\n" not in str(no.value)
+    for loaded in (load_pruned(path, built_elsewhere), load_pruned(path, trust=True)):
+        assert same(loaded, problem.compress([3, 4]))
 
 
 @pytest.mark.parametrize("given", [built_elsewhere, built_elsewhere()], ids=["function", "module"])
@@ -143,7 +151,7 @@ def test_the_file_is_plain_safetensors(saved):
     raw = saved.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + length])
-    assert json.loads(header["__metadata__"]["lfgcl_env"])["format"] == 1
+    assert json.loads(header["__metadata__"]["lfgcl_env"])["format"] == 2
     assert "conv1.weight" in header
 
 
@@ -183,11 +191,11 @@ def test_a_foreign_file_is_refused(write, tmp_path):
             read(tmp_path / "foreign")
 
 
-@pytest.mark.parametrize("structure", [{"format": 2}, {}, [], "text", None])
+@pytest.mark.parametrize("structure", [{"format": 1}, {}, [], "text", None])
 def test_another_format_is_refused(structure, tmp_path):
     metadata = {"lfgcl_env": json.dumps(structure)}
     save_file({"weight": torch.zeros(3)}, tmp_path / "later", metadata=metadata)
-    with pytest.raises(ValueError, match=r"has format .*; this version reads 1"):
+    with pytest.raises(ValueError, match="not a pruned network's file of this version: "):
         load_pruned(tmp_path / "later")
 
 
@@ -243,5 +251,125 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_half_written(saved, error, m
 
 def test_saving_does_not_need_the_strategy_to_be_scored_before(tmp_path):
     problem = simple_problem(awaken(plain()), images(), budget=1.0)
-    problem.save(tmp_path / "pruned", np.array([2, 3]))
-    assert problem.evaluations == 1
+    with problem.count() as counted:
+        problem.save(tmp_path / "pruned", np.array([2, 3]))
+    assert len(counted) == 1
+
+
+def rewritten(path: Path, **changes: object) -> Path:
+    """A file whose header says something else, with a checksum that fits: a forgery."""
+    structure = read_structure(path) | changes
+    del structure["checksum"]
+    save_file(load_file(path), path, metadata={"lfgcl_env": sealed(structure)})
+    return path
+
+
+def with_tensors(path: Path, **changes: torch.Tensor) -> Path:
+    """A file with other tensors, with checksums that fit."""
+    tensors = load_file(path) | changes
+    structure = read_structure(path) | {"tensors": saved_form._sha256(tensors)}
+    del structure["checksum"]
+    save_file(tensors, path, metadata={"lfgcl_env": sealed(structure)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        ("subprocess:run", {"args": ["touch", "ran"]}),
+        ("os:rmdir", {"path": "victim"}),
+        ("planted:build", {}),
+        ("lfgcl_env.edge.files:remove_partials", {"folder": "victim"}),
+        ("lfgcl_env.agents.random:make", {}),
+    ],
+)
+def test_no_code_that_a_file_names_is_imported_or_run(
+    saved, network, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "planted.py").write_text("open('ran', 'w')\ndef build(): open('ran', 'w')\n")
+    (tmp_path / "victim").mkdir()
+    before = set(os.listdir())
+    with pytest.raises(ValueError, match="would run somebody's code"):
+        load_pruned(rewritten(saved, network=network, arguments=arguments))
+    assert set(os.listdir()) == before
+    assert "planted" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "complaint"),
+    [
+        ("resnet20", {"num_classes": 10**9}, "at most 100,000"),
+        ("resnet20", {"num_classes": "7"}, "cannot be built"),
+        ("resnet20", {"num_classes": -1}, "cannot be built"),
+        ("resnet20", {"depth": 20}, "cannot be built"),
+        ("resnet20", {"classes": 10}, "does not take 'classes'"),
+        ("torchvision:resnet50", {"width_per_group": 10**5}, "parameters; at most"),
+        ("torchvision:resnet18", {"groups": 0}, "cannot be built"),
+        ("torchvision:resnet18", {"layers": [10**5] * 4}, "must be a number of at most"),
+        ("torchvision:resnet18", {"weights": "DEFAULT"}, "not for files"),
+        ("torchvision:resnet18", {"pretrained": True}, "not for files"),
+        ("torchvision:resnet1", {}, "no classification network"),
+        ("resnet32", {}, "does not fit resnet32: it differs in"),
+    ],
+)
+def test_a_forged_architecture_is_refused_before_anything_is_allocated(
+    saved, network, arguments, complaint
+):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=complaint) as refused:
+        load_pruned(rewritten(saved, network=network, arguments=arguments))
+    assert "\n" not in str(refused.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**18  # KiB: 256 MiB
+
+
+@pytest.mark.parametrize(
+    ("layers", "complaint"),
+    [
+        ({"layer1.0.conv1": [10**6, None]}, "which its header says is cut to"),
+        ({"layer9": [3, None]}, "it has no layer 'layer9'"),
+        ({"": [3, None]}, "should have at least 1 character"),
+        ({"layer1.0.conv1": [10**9, None]}, "should be less than or equal to"),
+        ({}, "which is not cut from"),
+    ],
+)
+def test_forged_sizes_are_refused(saved, layers, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        load_pruned(rewritten(saved, layers=layers))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "complaint"),
+    [
+        (torch.zeros(10, dtype=torch.int64), "of type I64, and torch.float32 is needed"),
+        (torch.full((10,), float("nan")), "NaN or infinite values in linear.bias"),
+        (torch.zeros(11), "not cut from"),
+        (torch.zeros(10, 1), "not cut from"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(saved, tensor, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        load_pruned(with_tensors(saved, **{"linear.bias": tensor}))
+
+
+def test_every_single_flipped_bit_is_noticed(saved):
+    content = saved.read_bytes()
+    draw = np.random.default_rng(0)
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in [
+        *range(8),
+        *draw.integers(8, header, 92),
+        *draw.integers(header, len(content), 100),
+    ]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(draw.integers(8))
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match=str(saved)):
+            load_pruned(saved)
+
+
+@pytest.mark.parametrize("network", [3, "resnet20", lambda: 3])
+def test_what_is_no_architecture_is_refused(saved, network):
+    with pytest.raises(ValueError, match=r"torch\.nn\.Module"):
+        load_pruned(saved, network)

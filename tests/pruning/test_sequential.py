@@ -10,7 +10,6 @@ from torch import nn
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.repair.sequential import SequentialOptions
-from lfgcl_env.search.shortlist import choose
 
 FEW = SequentialOptions(rows=4096, relu_aware=1)
 
@@ -135,23 +134,6 @@ def test_networks_that_flatten_with_view_can_be_repaired():
     problem = PruningProblem(Viewing().eval(), images(8, 8), budget=0.6)
     _, repaired = problem.finish(uniform(problem), images(8, 8, seed=1), FEW)
     assert np.isfinite(repaired.similarity)
-
-
-def test_shortlist_keeps_the_best_after_repair_and_includes_the_allocation():
-    problem = made("resnet20", budget=0.5)
-    rng = np.random.default_rng(0)
-    evaluations = [problem.evaluate(problem.project(rng.random(9))) for _ in range(6)]
-    said = []
-    network, listed = choose(problem, evaluations, images(16, seed=3), size=3, say=said.append)
-    assert len(listed) == len(said) == 3
-    assert tuple(allocate(problem)) in {s.searched.keep for s in listed}
-    assert [s.repaired.similarity for s in listed[1:]] == sorted(
-        (s.repaired.similarity for s in listed[1:]), reverse=True
-    )
-    shape = network.get_submodule("layer1.0.conv1").weight.shape
-    assert shape[0] == listed[0].searched.keep[0]
-    with pytest.raises(ValueError, match="at least 1"):
-        choose(problem, evaluations, images(16), size=0)
 
 
 @pytest.mark.data("CIFAR10", "resnet20")

@@ -13,6 +13,7 @@ from networks_for_tests import Concatenating, awaken, images, plain
 import lfgcl_env
 from lfgcl_env import zoo
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search import shortlist
 from lfgcl_env.search.budget_sweep import answer, ask, spaced, sweep
 from lfgcl_env.search.protocol import AgentError
@@ -54,6 +55,13 @@ class Seer:
         return action, None
 
 
+class Untouched(Seer):
+    """Must not be asked."""
+
+    def predict(self, observation, deterministic=False):
+        raise AssertionError
+
+
 class Blind(Seer):
     """Has one answer, whatever the budget."""
 
@@ -72,6 +80,12 @@ def files(folder):
     """What decides a sweep's worth, by file."""
     paths = [folder / "sweep.json", folder / "sweep.csv", *(folder / "sweep").iterdir()]
     return {path.name: path.read_bytes() for path in paths}
+
+
+def recorded(problem, *strategies):
+    """Records of strategies, rewarded with their similarity."""
+    evaluations = [problem.evaluate(keep) for keep in strategies]
+    return [Record(i, 0.0, e.similarity, 0.9, e) for i, e in enumerate(evaluations, start=1)]
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +108,13 @@ def test_budgets_are_equally_spaced_with_both_ends():
 def test_an_agent_is_asked_with_the_budget_and_its_answers_are_scored():
     env = make_env()
     problem = env.unwrapped.problem
-    predicted = ask(env, Seer(env, 0), BUDGETS)
+    with problem.count() as counted:
+        predicted = ask(env, Seer(env, 0), BUDGETS)
     for budget, evaluation in zip(BUDGETS, predicted, strict=True):
         action = [np.float32(1 - budget), 0.5]
         assert evaluation.keep == tuple(problem.project(action, budget))
         assert evaluation.meets(budget, "macs")
-    assert problem.evaluations == len(set(predicted))
+    assert len(counted) == len(set(predicted))
 
 
 def test_what_does_not_look_at_the_budget_is_projected_onto_each():
@@ -147,34 +162,38 @@ def test_an_agent_is_asked_through_its_own_wrapper_and_for_whole_episodes():
 def test_a_budget_that_cannot_be_reached_is_told_before_any_is_asked():
     env = make_env()
     with pytest.raises(ValueError, match="cannot be reached"):
-        ask(env, Seer(env, 0), (0.5, 0.001))
-    assert env.unwrapped.problem.evaluations == 0
+        ask(env, Untouched(env, 0), (0.5, 0.001))
 
 
 def test_a_point_is_the_best_of_what_was_predicted_and_what_was_visited_within_its_budget():
     env = make_env()
     problem = env.unwrapped.problem
-    visited = [problem.evaluate(keep) for keep in ((8, 2), (4, 4), (6, 5), (2, 6))]
+    visited = recorded(problem, (8, 2), (4, 4), (6, 5), (2, 6))
     predicted = ask(env, Blind(env, 0), BUDGETS)
-    for point in sweep(problem, BUDGETS, predicted, visited):
-        allowed = [e for e in visited if e.macs_ratio <= point.budget]
+    for point in sweep(env, BUDGETS, predicted, visited, counted=[]):
+        allowed = [r.evaluation for r in visited if r.evaluation.macs_ratio <= point.budget]
         candidates = [*allowed, point.predicted]
         assert point.searched.similarity == max(e.similarity for e in candidates)
+        assert point.reward == point.searched.similarity
         assert point.origin == ("prediction" if point.searched == point.predicted else "search")
         assert point.repaired is None
-    assert {p.origin for p in sweep(problem, BUDGETS, predicted, visited)} >= {"search"}
-    assert [p.origin for p in sweep(problem, BUDGETS, predicted, [])] == ["prediction"] * 3
+    origins = {p.origin for p in sweep(env, BUDGETS, predicted, visited, counted=[])}
+    assert origins >= {"search"}
+    alone = sweep(env, BUDGETS, predicted, [], counted=[])
+    assert [point.origin for point in alone] == ["prediction"] * 3
 
 
 def test_prediction_and_allocation_have_their_places_on_the_shortlist():
     env = make_env()
     problem = env.unwrapped.problem
-    visited = [problem.evaluate(keep) for keep in ((8, 2), (4, 4), (6, 5), (2, 6), (7, 3))]
-    worst = min(visited, key=lambda e: e.similarity)
-    better = [e for e in visited if e != worst]
-    _, listed = shortlist.choose(problem, better, OTHERS, size=3, budget=0.7, predicted=worst)
+    visited = recorded(problem, *(problem.project((a, 0.5), 0.7) for a in (0, 0.2, 0.6, 0.8, 1)))
+    worst = min(visited, key=lambda record: record.reward)
+    better = [record for record in visited if record != worst]
+    _, listed = shortlist.choose(
+        env, better, OTHERS, size=3, budget=0.7, predicted=worst.evaluation
+    )
     assert len(listed) == 3
-    assert worst in [one.searched for one in listed if one.origin == "prediction"]
+    assert worst.evaluation in [one.searched for one in listed if one.origin == "prediction"]
     allocated = problem.evaluate(lfgcl_env.pruning.allocate(problem, 0.7))
     assert allocated in [one.searched for one in listed]
 
@@ -221,8 +240,7 @@ def test_the_table_of_a_front_says_what_it_is_made_of(finished):
 
 
 def test_answers_and_sensitivities_are_counted_besides_the_search(finished):
-    env, result, _ = finished
-    assert result.sweep[-1].evaluations == env.unwrapped.problem.evaluations
+    _, result, _ = finished
     visited = {record.evaluation.keep for record in result.records}
     answers = {point.predicted.keep for point in result.sweep}
     halved = {(4, 6), (8, 3)}
@@ -236,10 +254,10 @@ def test_an_interrupted_front_keeps_its_points_and_ends_as_if_it_never_stopped(
     _, whole, folder = finished
     finish = shortlist.choose
 
-    def interrupted(problem, *arguments, budget, **options):
+    def interrupted(*arguments, budget, **options):
         if budget == 0.6:
             raise KeyboardInterrupt
-        return finish(problem, *arguments, budget=budget, **options)
+        return finish(*arguments, budget=budget, **options)
 
     monkeypatch.setattr("lfgcl_env.search.budget_sweep.choose", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -250,9 +268,9 @@ def test_an_interrupted_front_keeps_its_points_and_ends_as_if_it_never_stopped(
 
     chosen = []
 
-    def counted(problem, *arguments, budget, **options):
+    def counted(*arguments, budget, **options):
         chosen.append(budget)
-        return finish(problem, *arguments, budget=budget, **options)
+        return finish(*arguments, budget=budget, **options)
 
     monkeypatch.setattr("lfgcl_env.search.budget_sweep.choose", counted)
     resumed = search_sweep(make_env(), tmp_path, resume=True)
@@ -324,7 +342,7 @@ def test_logs_tell_budgets_and_the_best_of_each(finished):
     events.Reload()
     budgets = [point.value for point in events.Scalars("search/budget")]
     np.testing.assert_allclose(budgets, [r.budget for r in result.records], rtol=1e-6)
-    assert "search/best_similarity" not in events.Tags()["scalars"]
+    assert "search/best_reward" not in events.Tags()["scalars"]
     for budget in BUDGETS:
         found = [r.evaluation for r in result.records if r.evaluation.meets(budget, "macs")]
         name = f"sweep/best_{label(budget)}"

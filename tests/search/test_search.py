@@ -1,6 +1,7 @@
 """A search keeps the best, loses nothing, and goes on as if it had never stopped."""
 
 import json
+import logging
 import struct
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,8 @@ from lfgcl_env.agents.random import RandomAgent
 import lfgcl_env
 from lfgcl_env import zoo
 from lfgcl_env.pruning import Evaluation
-from lfgcl_env.runs.run_folder import Record, RunFolder
+from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.protocol import AgentError, find_agent
 from lfgcl_env.search.result import best_of
 from lfgcl_env.search.run_search import run_search
@@ -35,8 +37,7 @@ SHARED = make_env()
 
 def clean_env():
     """An environment that nothing was scored in; made once, for speed."""
-    SHARED.unwrapped.problem.memory.clear()
-    SHARED.unwrapped.problem.listeners.clear()
+    SHARED.unwrapped.forget()
     return SHARED
 
 
@@ -67,45 +68,58 @@ def scripted(script):
     return lambda env, seed: Scripted(env, script)
 
 
-def stop_after(env, count, error=KeyboardInterrupt):
-    """Let the scoring of new strategy number ``count`` + 1 be interrupted."""
-    seen = []
+def stopping_after(count, error=KeyboardInterrupt):
+    """An environment in which the step that visits new strategy number ``count`` + 1 raises."""
 
-    def listen(evaluation):
-        seen.append(evaluation)
-        if len(seen) > count:
-            raise error("stopped")
+    visited = set()
 
-    env.unwrapped.problem.listeners.append(listen)
+    class Stopping(gym.Wrapper):
+        def step(self, action):
+            result = self.env.step(action)
+            visited.add(tuple(result[4]["keep"].tolist()))
+            if len(visited) > count:
+                raise error("stopped")
+            return result
+
+    return Stopping(clean_env())
 
 
 @AGENTS
 def test_the_same_seed_finds_the_same(agent):
-    first, second = (run_search(env, agent, 9, seed=3) for env in (clean_env(), make_env()))
+    first, second = (run_search(e, agent, 9, agent_seed=3) for e in (clean_env(), make_env()))
     assert found(first) == found(second)
-    assert first.best == second.best == best_of(first.records, "similarity")
-    assert found(run_search(clean_env(), agent, 9, seed=4)) != found(first)
+    assert first.best == second.best == best_of(first.records).evaluation
+    assert found(run_search(clean_env(), agent, 9, agent_seed=4)) != found(first)
 
 
 @AGENTS
 def test_an_interrupted_search_goes_on_as_if_it_never_stopped(agent, tmp_path):
     whole = run_search(clean_env(), agent, 12, out=tmp_path / "whole")
-    env = clean_env()
-    stop_after(env, 7)
     with pytest.raises(KeyboardInterrupt):
-        run_search(env, agent, 12, out=tmp_path / "run")
+        run_search(stopping_after(7), agent, 12, out=tmp_path / "run")
     assert len(RunFolder(tmp_path / "run").records()) == 7
 
-    env = clean_env()
-    scored = []
-    env.unwrapped.problem.listeners.append(scored.append)
-    resumed = run_search(env, agent, 12, out=tmp_path / "run", resume=True)
+    resumed = run_search(clean_env(), agent, 12, out=tmp_path / "run", resume=True)
     assert found(resumed) == found(whole)
     assert resumed.steps == whole.steps
-    assert scored[1:] == found(whole)[7:]  # the first is scored again, to see that all is as it was
     for name in ("best.json", "report.txt", "pruned.safetensors"):
         one, other = ((tmp_path / run / name).read_bytes() for run in ("whole", "run"))
         assert one == other
+
+
+def test_what_was_recorded_is_looked_up_by_a_resumed_search(tmp_path, monkeypatch):
+    run_search(clean_env(), "random", 4, out=tmp_path)
+    env = clean_env()
+    known = []
+    evaluate = env.unwrapped.problem.evaluate
+
+    def watched(strategy):
+        known.append(env.unwrapped.problem.known(strategy))
+        return evaluate(strategy)
+
+    monkeypatch.setattr(env.unwrapped.problem, "evaluate", watched)
+    run_search(env, "random", 6, out=tmp_path, resume=True)
+    assert known.count(False) == 2
 
 
 def test_a_line_cut_short_is_dropped_and_scored_again(tmp_path):
@@ -143,11 +157,11 @@ def test_a_finished_search_can_be_given_more_evaluations_but_not_fewer(tmp_path)
 
 def test_resuming_with_other_arguments_names_them(tmp_path):
     run_search(clean_env(), "random", 3, out=tmp_path)
-    with pytest.raises(ValueError, match=r"seed=0 .* 1"):
-        run_search(clean_env(), "random", 3, seed=1, out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"agent_seed=0 .* 1"):
+        run_search(clean_env(), "random", 3, agent_seed=1, out=tmp_path, resume=True)
     with pytest.raises(ValueError, match="agent='random'"):
         run_search(clean_env(), "ddpg", 3, out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match=r"budget=None .* 0\.4"):
+    with pytest.raises(ValueError, match=r"budget=0\.5 .* 0\.4"):
         run_search(make_env(budget=0.4), "random", 3, out=tmp_path, resume=True)
 
 
@@ -157,13 +171,10 @@ def test_resuming_with_other_images_is_refused(tmp_path):
         run_search(make_env(images=IMAGES.flip(3) * 2), "random", 3, out=tmp_path, resume=True)
 
 
-def test_an_agent_that_takes_another_path_keeps_what_was_scored(tmp_path):
+def test_an_agent_that_takes_another_path_keeps_what_was_scored(tmp_path, caplog):
     first = run_search(clean_env(), scripted([0.1, 0.3, 0.5]), 3, out=tmp_path)
-    said = []
-    again = run_search(
-        clean_env(), scripted([0.1, 0.5, 0.9, 0.7]), 4, out=tmp_path, resume=True, say=said.append
-    )
-    assert "from evaluation 2 on" in said[0]
+    again = run_search(clean_env(), scripted([0.1, 0.5, 0.9, 0.7]), 4, out=tmp_path, resume=True)
+    assert "from evaluation 2 on" in caplog.text
     assert found(again)[:3] == found(first)
     assert len(found(again)) == 4
 
@@ -188,13 +199,12 @@ def test_searches_on_one_environment_count_each_for_itself():
     assert found(run_search(env, "random", 5)) == found(first)
 
 
-def test_the_best_has_the_highest_similarity_and_of_equal_ones_fewer_macs():
-    plain = Evaluation((1,), 0.5, 100, 10, 0.5, 0.5)
-    ones = [plain, replace(plain, similarity=0.9), replace(plain, similarity=0.9, macs=90)]
-    records = [Record(i, 0.0, 0.0, 0.5, evaluation) for i, evaluation in enumerate(ones, start=1)]
-    assert best_of(records, "similarity") is ones[2]
-    rewards = [replace(records[0], reward=0.9), *records[1:]]
-    assert best_of(rewards, "accuracy") is plain
+def test_the_best_has_the_highest_reward_and_of_equal_ones_fewer_macs():
+    plain = Evaluation((1,), 0.9, 100, 10, 0.5, 0.5)
+    worse = replace(plain, similarity=0.5)
+    ones = [(plain, 0.1), (worse, 0.2), (replace(worse, macs=90), 0.2)]
+    records = [Record(i, 0.0, reward, 0.5, e) for i, (e, reward) in enumerate(ones, start=1)]
+    assert best_of(records) is records[2]
 
 
 def test_records_survive_writing_exactly():
@@ -203,8 +213,7 @@ def test_records_survive_writing_exactly():
 
 
 def test_an_agent_that_raises_leaves_a_run_that_goes_on(tmp_path):
-    env = clean_env()
-    stop_after(env, 4, error=ZeroDivisionError)
+    env = stopping_after(4, error=ZeroDivisionError)
     with pytest.raises(AgentError, match="ZeroDivisionError after 4 evaluations") as raised:
         run_search(env, "random", 6, out=tmp_path)
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
@@ -258,7 +267,7 @@ def test_a_run_folder_tells_everything(tmp_path):
     ]  # fmt: skip
     best = json.loads((tmp_path / "best.json").read_text())
     assert tuple(best["keep"]) == result.best.keep
-    assert best["similarity"] == result.best.similarity
+    assert best["similarity"] == best["reward"] == result.reward == result.best.similarity
     assert [group["keep"] for group in best["groups"]] == best["keep"]
     arguments = json.loads((tmp_path / "arguments.json").read_text())
     assert arguments["arguments"]["evaluations"] == 8
@@ -279,10 +288,8 @@ def test_a_run_folder_tells_everything(tmp_path):
 
 def test_tensorboard_shows_a_resumed_run_whole(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    env = clean_env()
-    stop_after(env, 3)
     with pytest.raises(KeyboardInterrupt):
-        run_search(env, "random", 6, out=tmp_path)
+        run_search(stopping_after(3), "random", 6, out=tmp_path)
     result = run_search(clean_env(), "random", 6, out=tmp_path, resume=True)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -290,7 +297,7 @@ def test_tensorboard_shows_a_resumed_run_whole(tmp_path):
     assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
     similarities = [evaluation.similarity for evaluation in found(result)]
     np.testing.assert_allclose([point.value for point in points], similarities, rtol=1e-6)
-    best = [point.value for point in events.Scalars("search/best_similarity")]
+    best = [point.value for point in events.Scalars("search/best_reward")]
     np.testing.assert_allclose(best, np.maximum.accumulate(similarities), rtol=1e-6)
     assert sum(tag.startswith("keep_ratio/") for tag in events.Tags()["scalars"]) == 9
 
@@ -327,10 +334,8 @@ def test_losses_of_an_agent_are_logged_at_its_evaluations_and_again_when_resumed
     whole = logged(tmp_path / "whole")
     assert whole["losses/critic"] == pytest.approx({2: 1 / 2, 3: 1 / 3, 4: 1 / 4, 5: 1 / 5})
     assert "losses/note" not in whole
-    env = clean_env()
-    stop_after(env, 3)
     with pytest.raises(KeyboardInterrupt):
-        run_search(env, Losing, 5, out=tmp_path / "run")
+        run_search(stopping_after(3), Losing, 5, out=tmp_path / "run")
     assert max(logged(tmp_path / "run")["losses/critic"]) == 3
     run_search(clean_env(), Losing, 5, out=tmp_path / "run", resume=True)
     assert logged(tmp_path / "run")["losses/critic"] == whole["losses/critic"]
@@ -397,7 +402,7 @@ def test_wandb_has_all_values_by_evaluation_count(tmp_path, monkeypatch):
         assert rows[step]["search/similarity"] == pytest.approx(record.evaluation.similarity)
         assert sum(name.startswith("keep_ratio/") for name in rows[step]) == 9
     assert [rows[step].get("losses/critic") for step in (1, 4)] == [None, 1 / 4]
-    assert rows[4]["search/best_similarity"] == pytest.approx(result.best.similarity)
+    assert rows[4]["search/best_reward"] == pytest.approx(result.reward)
 
 
 def test_wandb_that_cannot_start_says_what_to_do(tmp_path, monkeypatch):
@@ -423,15 +428,15 @@ def test_a_missing_package_names_its_extra(package, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_without_matplotlib_and_tensorboard_the_rest_is_written(tmp_path, monkeypatch):
+def test_without_matplotlib_and_tensorboard_the_rest_is_written(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     for module in ("runs.logs", "runs.report"):
         monkeypatch.setattr(f"lfgcl_env.{module}.find_spec", lambda name: None)
-    said = []
-    run_search(clean_env(), "random", 3, out=tmp_path, say=said.append)
+    run_search(clean_env(), "random", 3, out=tmp_path)
     assert (tmp_path / "pruned.safetensors").exists()
     assert not (tmp_path / "report.png").exists()
-    assert "tensorboard" in said[0]
-    assert "lfgcl-env[plots]" in said[1]
+    assert "pip install tensorboard" in caplog.text
+    assert "lfgcl-env[plots]" in caplog.text
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
@@ -444,10 +449,10 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
 
 def test_an_unwritable_folder_is_told_before_any_work(tmp_path):
     (tmp_path / "file").touch()
-    env = clean_env()
-    with pytest.raises(OSError, match="cannot be written"):
-        run_search(env, "random", 2, out=tmp_path / "file" / "run")
-    assert env.unwrapped.problem.evaluations == 0
+    with clean_env().unwrapped.problem.count() as counted:
+        with pytest.raises(OSError, match="cannot be written"):
+            run_search(clean_env(), "random", 2, out=tmp_path / "file" / "run")
+    assert len(counted) == 0
 
 
 def test_a_file_that_fails_to_be_written_leaves_nothing(tmp_path, monkeypatch):

@@ -1,25 +1,41 @@
 """Pruned networks on disk: one safetensors file, with the structure as JSON in its header.
 
-Nothing in the file is executed when it is read: tensors are tensors, and the structure is text.
+Reading a file runs no code but this package's and torchvision's, unless the reader trusts the file
+or passes the architecture. No size in it is taken on trust: the architecture is built without
+memory for its weights, and tensors are read only where they are cut from it.
+
+Header and tensors carry checksums, which protect from damage and edits by hand, not from forgery.
 """
 
-import json
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from lfgcl_env.edge.files import write_beside
+from lfgcl_env.edge.schema import short
+from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
+from lfgcl_env.networks.safe_building import build_safely, is_safe
 from lfgcl_env.pruning.structure.candidate import is_depthwise, replace_tensor, resize
+from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
+from lfgcl_env.pruning.structure.layers import layer_kind
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
-FORMAT = 1
 _KEY = "lfgcl_env"
+_FLOATS = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+_OTHERS = {"I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
 
 
 def save_pruned(
@@ -44,16 +60,15 @@ def save_pruned(
     Raises:
         OSError: if the file cannot be written; nothing half-written stays.
     """
-    path = Path(path)
-    tensors = network.state_dict()
+    tensors = {
+        key: tensor.detach().cpu().contiguous().clone()
+        for key, tensor in network.state_dict().items()
+    }
     layers = {}
     for name, slices in plan.layers.items():
-        weight = tensors.get(f"{name}.weight")
-        size = weight if weight is not None else tensors[f"{name}.running_mean"]
-        layers[name] = [
-            int(size.shape[0]) if slices.out else None,
-            int(size.shape[1]) if slices.into else None,
-        ]
+        shape = _shape_of_layer(name, {key: list(tensor.shape) for key, tensor in tensors.items()})
+        assert shape is not None
+        layers[name] = [shape[0] if slices.out else None, shape[1] if slices.into else None]
     normalization = baseline.normalization
     structure = {
         "format": FORMAT,
@@ -65,35 +80,42 @@ def save_pruned(
         "num_classes": baseline.num_classes,
         "normalization": normalization and [list(normalization.mean), list(normalization.std)],
         "layers": layers,
+        "tensors": _sha256(tensors),
         **facts,
     }
     # As bytes, because safetensors' own files are readable by their owner alone.
-    content = save(
-        {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()},
-        metadata={_KEY: json.dumps(structure)},
-    )
-    return write_beside(path, lambda partial: partial.write_bytes(content))
+    content = save(tensors, metadata={_KEY: sealed(structure)})
+    return write_beside(Path(path), lambda partial: partial.write_bytes(content))
 
 
 def read_structure(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON structure in a pruned network's file: architecture, sizes, strategy, costs.
+    """Return the JSON structure in a pruned network's file: architecture, sizes, strategy, costs.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a pruned network's file, or was truncated.
+        ValueError: if it is not a pruned network's file, or was truncated or damaged.
     """
-    return _read(path)[0]
+    with _opened(path) as file:
+        return _header(file, path).facts()
 
 
 def load_pruned(
-    path: str | os.PathLike[str], network: nn.Module | Callable[[], nn.Module] | None = None
+    path: str | os.PathLike[str],
+    network: nn.Module | Callable[[], nn.Module] | None = None,
+    *,
+    trust: bool = False,
 ) -> nn.Module:
     """Rebuild a pruned network from its file; its outputs equal the saved one's exactly.
 
+    The file may name a network of this package or of torchvision. Any other name would run code
+    that the file chooses, so it is refused unless ``network`` or ``trust`` is given.
+
     Args:
         path: a file that ``lfgcl prune`` or :meth:`PruningProblem.save` wrote.
-        network: the unpruned architecture, only for networks that were given as a module instead
-            of by name; it is changed and returned.
+        network: the unpruned architecture, for networks that were given as a module or by the name
+            of a function elsewhere; or a function without arguments that returns it. A module is
+            changed and returned.
+        trust: import and call the function that the file names, whatever it is.
 
     Returns:
         The network in evaluation mode, on the CPU. Its ``pruned_structure`` attribute holds
@@ -101,31 +123,98 @@ def load_pruned(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a pruned network's file, was truncated, or does not fit
-            ``network``; or if ``network`` is needed and missing.
+        ValueError: if it is not a pruned network's file, was truncated or damaged, or does not fit
+            ``network``; or if ``network`` or ``trust`` is needed.
     """
-    structure, tensors = _read(path)
+    with _opened(path) as file:
+        header = _header(file, path)
+        module = _architecture(header, network, path, trust=trust)
+        what = header.network or type(module).__name__
+        keys = file.keys()
+        shapes = {key: file.get_slice(key).get_shape() for key in keys}
+        types = {key: file.get_slice(key).get_dtype() for key in keys}
+        try:
+            _check_shapes(header, shapes, types, module)
+        except ValueError as error:
+            raise ValueError(f"{path} does not fit {what}: {error}") from None
+        # Copied, because tensors in a file start anywhere, and kernels add up in another order
+        # where they do not start at a multiple of 64 bytes.
+        tensors = {key: file.get_tensor(key).clone() for key in keys}
+    if _sha256(tensors) != header.tensors:
+        raise ValueError(f"{path} was damaged or edited: the checksum of its tensors does not fit")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{path} holds NaN or infinite values in {key}")
+    _install(module, header, tensors)
+    module.pruned_structure = header.facts()  # type: ignore[assignment]
+    return module.eval()
+
+
+def _architecture(
+    header: Header,
+    network: nn.Module | Callable[[], nn.Module] | None,
+    path: str | os.PathLike[str],
+    *,
+    trust: bool,
+) -> nn.Module:
     if network is not None:
+        if not callable(network):
+            raise ValueError(
+                "network must be a torch.nn.Module or a function without arguments that returns "
+                f"one, got {short(network)}"
+            )
         module = network if isinstance(network, nn.Module) else network()
-    elif structure["network"] is None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"network gave {short(module)}: a torch.nn.Module is needed")
+        return module
+    if header.network is None:
         raise ValueError(
             f"{path} holds a network that was given as a module, not by name: "
             "pass load_pruned the unpruned architecture as network="
         )
-    else:
-        module = build_network(structure["network"], **structure["arguments"])
-    what = structure["network"] or type(module).__name__
-    expected = set(module.state_dict())
-    if expected != set(tensors):
-        odd = sorted(expected ^ set(tensors))
-        raise ValueError(f"{path} does not fit {what}: it differs in {odd[:3]}")
-    for key, whole in module.state_dict().items():
-        if not _may_be_cut_to(tensors[key], whole, structure["layers"].get(key.rpartition(".")[0])):
+    if is_safe(header.network):
+        return build_safely(header.network, header.arguments, str(path))
+    if not trust:
+        raise ValueError(
+            f"{path} names the network {header.network!r}, and importing it would run somebody's "
+            f"code: pass load_pruned network=build, a function that "
+            "returns the unpruned network, or trust=True if you trust the file"
+        )
+    return build_network(header.network, **header.arguments)
+
+
+def _check_shapes(
+    header: Header, shapes: Mapping[str, list[int]], types: Mapping[str, str], module: nn.Module
+) -> None:
+    """Check that tensors are cut from a module's, and layers as the header says.
+
+    Raises:
+        ValueError: with the rest of a sentence that begins with the file.
+    """
+    whole = module.state_dict()
+    if odd := sorted(whole.keys() ^ shapes.keys()):
+        raise ValueError(f"it differs in {odd[:3]}")
+    for name, cut in header.layers.items():
+        shape = _shape_of_layer(name, shapes)
+        if shape is None or not _is_layer(module.get_submodule(name)):
+            raise ValueError(f"it has no layer {name!r}")
+        sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
+        if sides != cut or (len(shape) < 2 and cut[1] is not None):
+            raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
+    for key, full in whole.items():
+        cut = header.layers.get(key.rpartition(".")[0], [None, None])
+        if not _may_be_cut_to(shapes[key], list(full.shape), cut):
             raise ValueError(
-                f"{path} does not fit {what}: its {key} is {list(tensors[key].shape)}, "
-                f"which is not cut from {list(whole.shape)}"
+                f"its {key} is {shapes[key]}, which is not cut from {list(full.shape)}"
             )
-    for name, (out, into) in structure["layers"].items():
+        fits = _FLOATS if full.dtype.is_floating_point else _OTHERS
+        found = fits.get(types[key])
+        if found is None or (fits is _OTHERS and found != full.dtype):
+            raise ValueError(f"its {key} is of type {types[key]}, and {full.dtype} is needed")
+
+
+def _install(module: nn.Module, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    for name, (out, into) in header.layers.items():
         layer = module.get_submodule(name)
         resize(layer, out, into, depthwise=is_depthwise(layer))
     for key, tensor in tensors.items():
@@ -135,38 +224,66 @@ def load_pruned(
         replace_tensor(owner, attribute, tensor)
         if trainable:
             owner._parameters[attribute].requires_grad_(True)  # type: ignore[union-attr]
-    module.pruned_structure = structure  # type: ignore[assignment]
-    return module.eval()
 
 
-def _may_be_cut_to(
-    tensor: Tensor, whole: Tensor, sizes: tuple[int | None, int | None] | None
-) -> bool:
+def _shape_of_layer(name: str, shapes: Mapping[str, list[int]]) -> list[int] | None:
+    """Return the shape of a layer's weight, or of a BatchNorm's mean; padded to two dimensions."""
+    shape = shapes.get(f"{name}.weight", shapes.get(f"{name}.running_mean"))
+    return [*shape, 1][: max(2, len(shape))] if shape else None
+
+
+def _is_layer(module: nn.Module) -> bool:
+    sizes = ("num_features", "num_parameters")
+    return layer_kind(module) is not None or any(hasattr(module, size) for size in sizes)
+
+
+def _may_be_cut_to(shape: list[int], whole: list[int], sizes: list[int | None]) -> bool:
     """Whether a tensor has the shape of ``whole`` but for the dimensions that were cut."""
-    if tensor.dim() != whole.dim():
+    if len(shape) != len(whole):
         return False
-    cut = [size is not None for size in sizes or ()]
+    cut = [size is not None for size in sizes]
     return all(
-        size <= full if axis < len(cut) and cut[axis] else size == full
-        for axis, (size, full) in enumerate(zip(tensor.shape, whole.shape, strict=True))
+        1 <= size <= full if axis < len(cut) and cut[axis] else size == full
+        for axis, (size, full) in enumerate(zip(shape, whole, strict=True))
     )
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and values as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    """Open a safetensors file whose header is not too long.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no such file, or was cut short.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no pruned network at {path}")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
     try:
-        with safe_open(path, framework="pt") as file:
-            structure = json.loads((file.metadata() or {})[_KEY])
-            # Copied, because tensors in a file start anywhere, and kernels add up in another order
-            # where they do not start at a multiple of 64 bytes.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a pruned network's file, or was cut short ({error})"
-        ) from error
-    found = structure.get("format") if isinstance(structure, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
-    return structure, tensors
+        if length > LARGEST_HEADER:
+            raise SafetensorError(f"its header is longer than {LARGEST_HEADER:,} bytes")
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise _foreign(path, error) from error
+
+
+def _header(file: Any, path: str | os.PathLike[str]) -> Header:
+    text = (file.metadata() or {}).get(_KEY)
+    if text is None:
+        raise _foreign(path, "it has no structure")
+    return parse_sealed(Header, text, f"{path} is not a pruned network's file of this version")
+
+
+def _foreign(path: str | os.PathLike[str], reason: object) -> ValueError:
+    return ValueError(f"{path} is not a pruned network's file, or was cut short ({reason})")

@@ -1,0 +1,32 @@
+"""Cross-entropy search around the allocation by measured sensitivities.
+
+The first strategy tried is that of :func:`lfgcl_env.pruning.allocate`. Its sensitivities take one
+evaluation per group, of networks that are not on the budget, before the first step. They measure
+similarity whatever the environment rewards: the allocation is only the start, from which the search
+follows the rewards.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from lfgcl_env.pruning import allocate
+from lfgcl_env.pruning.allocation import sensitivities
+
+from ._ask_tell import Action, AskTellAgent
+from .cross_entropy import CrossEntropy
+
+_SPREAD = 0.35  # of logits around the allocated strategy
+
+
+def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
+    """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
+    problem = env.unwrapped.problem  # type: ignore[attr-defined]
+    weights = sensitivities(problem)
+
+    def begin(budget: float, draws: np.random.Generator) -> CrossEntropy:
+        ratios = np.clip(allocate(problem, budget, weights) / problem.channels, 0.02, 0.98)
+        return CrossEntropy(np.log(ratios / (1.0 - ratios)), draws, _SPREAD)
+
+    return AskTellAgent(env, seed, begin)

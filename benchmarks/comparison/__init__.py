@@ -1,0 +1,1 @@
+"""Methods compared on equal terms: what they share, who they are, and how results are shown."""

@@ -1,0 +1,162 @@
+"""What all methods on a network and a budget share: images, environments, repair, test.
+
+Methods see the same calibration images. What they find is scored by one problem, repaired
+sequentially on the same other unlabelled images, and tested on test images, which nothing else
+sees. Methods that are rewarded with accuracy also see labelled training images, the same ones.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+import lfgcl_env
+from lfgcl_env.images import LabelledImages, load_test_set, top1
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.shortlist import QUICK
+
+REPAIR_IMAGES = 256
+NOISE = "random"
+"""In place of a data set: noise with random labels, to try a script where there is no data."""
+
+ENVIRONMENTS = ("LFGCL", "AMC", "LFGCL-accuracy", "AMC-similarity", "AMC-accuracy")
+"""LFGCL and AMC as they are, and environments that separate their two differences.
+
+``AMC`` is as published: rewarded with accuracy, at most 80 % of a group pruned, and free to prune
+more than the budget asks for. The others are global or layerwise, rewarded with similarity or
+accuracy, and otherwise alike: any strategy can be reached, and the budget is spent.
+"""
+
+LABELLED = ("AMC", "LFGCL-accuracy", "AMC-accuracy")
+"""Environments that read labels."""
+
+
+class ComparisonProtocol:
+    """What all runs on a network and budget share.
+
+    Args:
+        network: its name.
+        images: calibration images.
+        budget: fraction of the MACs that may remain, or a range.
+        weights: of the network.
+        data: ``"CIFAR10"``, ``"CIFAR100"`` or ``NOISE``.
+        similarity: the reward without labels, by which all strategies are scored.
+        labelled: held-out training images for rewards with accuracy.
+        data_root: the folder of data sets; None for the usual one.
+        download: fetch the data set if it is missing.
+
+    Attributes:
+        env: the global environment without labels.
+        problem: its problem, which scores and repairs what every method found.
+        repair_images: for sequential repair.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        images: int,
+        budget: float | tuple[float, ...],
+        *,
+        weights: str = "published",
+        data: str = "CIFAR10",
+        similarity: str = "discounted_mse",
+        labelled: int = 5000,
+        data_root: str | None = None,
+        download: bool = False,
+    ) -> None:
+        assert lfgcl_env  # registers the environments
+        self.network, self.budget = network, budget
+        self._data, self._labelled = data, labelled
+        self._arguments: dict[str, Any] = {
+            "network": network,
+            "weights": weights,
+            "images": data,
+            "num_images": images,
+            "budget": budget,
+            "similarity": similarity,
+            "data_root": data_root,
+            "download": download,
+        }
+        self._places: dict[str, Any] = {"root": data_root, "download": download}
+        self._made: dict[tuple[Any, ...], Timed] = {}
+        self._tested: dict[tuple[Any, ...], float] = {}
+        self.env = self.environment("LFGCL")
+        self.problem = problem_of(self.env)
+        self.repair_images: torch.Tensor = self.env.get_wrapper_attr("other_images")(REPAIR_IMAGES)
+
+    def environment(self, name: str, **changes: Any) -> "Timed":
+        """Return one of ``ENVIRONMENTS``, made once.
+
+        Args:
+            name: of the environment.
+            **changes: arguments that differ from those of other methods, such as
+                ``criterion="l2"``.
+        """
+        key = (name, *sorted(changes.items()))
+        if key not in self._made:
+            self._made[key] = Timed(self._make(name, changes))
+        return self._made[key]
+
+    def _make(self, name: str, changes: dict[str, Any]) -> gym.Env[Any, Any]:
+        kind, _, reward = name.partition("-")
+        arguments = dict(self._arguments)
+        if name in LABELLED:
+            noise = self._data == NOISE
+            arguments |= {"labelled": self._noise} if noise else {"num_labelled": self._labelled}
+        if reward:
+            arguments["reward"] = reward
+            if kind == "AMC":
+                arguments |= {"max_prune_ratio": 1.0, "spend_budget": True}
+        return gym.make(f"{kind}-v0", **arguments | changes)
+
+    @cached_property
+    def test_set(self) -> LabelledImages:
+        """Test images and labels."""
+        baseline = self.problem.baseline
+        if self._data == NOISE:
+            return noise(baseline.input_shape, baseline.num_classes, 100)
+        return load_test_set(self._data, normalization=baseline.normalization, **self._places)
+
+    @cached_property
+    def _noise(self) -> LabelledImages:
+        baseline = self.problem.baseline
+        return noise(baseline.input_shape, baseline.num_classes, self._labelled)
+
+    def repaired_top1(self, keep: Sequence[int], problem: PruningProblem | None = None) -> float:
+        """Return the top-1 of a strategy after sequential repair [%].
+
+        Args:
+            keep: channels kept in every group.
+            problem: what cuts the network, if not ``self.problem``.
+        """
+        problem = problem or self.problem
+        key = (problem.criterion, problem.repair, *keep)
+        if key not in self._tested:
+            network, _ = problem.finish(keep, self.repair_images, QUICK)
+            self._tested[key] = round(top1(network, self.test_set), 2)
+        return self._tested[key]
+
+
+class Timed(gym.Wrapper[Any, Any, Any, Any]):
+    """Adds up the time spent in the environment's steps, in ``seconds``."""
+
+    seconds = 0.0
+
+    def step(self, action: Any) -> Any:
+        """Step, and measure the time."""
+        began = time.perf_counter()
+        result = self.env.step(action)
+        self.seconds += time.perf_counter() - began
+        return result
+
+
+def noise(shape: Sequence[int], classes: int, count: int) -> LabelledImages:
+    """Return images of noise with random labels, the same at every call."""
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randn(count, *shape, generator=draws)
+    labels = torch.randint(classes, (count,), generator=draws)
+    return LabelledImages(images, labels, "noise")

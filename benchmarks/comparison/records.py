@@ -1,0 +1,40 @@
+"""The comparison's records: where they are, and how their methods are called in tables."""
+
+from pathlib import Path
+
+from study import Fields
+
+from comparison.methods import BASELINES
+
+TESTED = (100, 400)
+"""After how many evaluations, and in the end, the best strategy is repaired and tested."""
+
+SIMILARITY = "discounted_mse"
+"""The reward without labels, unless a run says otherwise."""
+
+AMC_AGENTS = ("amc", "amc_executed")
+"""Agents of the environment ``AMC``; all others belong to ``LFGCL``."""
+
+
+def results_file(folder: Path, network: str) -> Path:
+    """Return the file of the runs on a network."""
+    return folder / f"compare_{network.replace(':', '_').replace('/', '_')}.jsonl"
+
+
+def label(record: Fields) -> str:
+    """Return a method's name, with environment and similarity where they are not its usual ones."""
+    usual = "AMC" if record["agent"] in AMC_AGENTS else "LFGCL"
+    unusual = [record["environment"]] if record["environment"] != usual else []
+    if record["similarity"] != SIMILARITY:
+        unusual.append(f"{record['similarity']} reward")
+    return f"{record['agent']} ({', '.join(unusual)})" if unusual else str(record["agent"])
+
+
+def kind(record: Fields) -> str:
+    """Return ``"baseline"`` or ``"agent"``."""
+    return "baseline" if record["agent"] in BASELINES else "agent"
+
+
+def seconds(record: Fields, evaluations: int) -> float:
+    """Return what a run took for so many of its evaluations [s]."""
+    return float(record["seconds"] * min(record["scored"], evaluations) / record["scored"])

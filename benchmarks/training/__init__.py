@@ -1,0 +1,1 @@
+"""Training baselines from scratch, as benchmarks/train_baseline.py does."""

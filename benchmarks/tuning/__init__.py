@@ -1,0 +1,1 @@
+"""Tuning the settings of Stable-Baselines3's algorithms."""

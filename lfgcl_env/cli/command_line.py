@@ -1,0 +1,185 @@
+"""The command line: what ``lfgcl`` and its commands accept."""
+
+import argparse
+from typing import Any, NoReturn
+
+from lfgcl_env import __version__
+from lfgcl_env.cli.evaluate import evaluate
+from lfgcl_env.cli.inspect import show_network
+from lfgcl_env.cli.list import show_names
+from lfgcl_env.cli.options import add_options, positive
+from lfgcl_env.cli.prune import prune
+from lfgcl_env.cli.synthesize import synthesize
+from lfgcl_env.cli.validate import validate
+from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig
+from lfgcl_env.images.calibration import DEFAULT_COUNT
+from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.images.synthetic import RECIPE
+from lfgcl_env.search.search_config import SearchConfig
+
+_DATA = ("data_root", "download", "device")
+_NETWORK = ("weights", "network_arguments", "input_shape", "normalization")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"lfgcl: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser; what it parses holds the ``command`` to call with all the rest."""
+    parser = _Parser(
+        prog="lfgcl",
+        description="Prune a trained network without labels, by reinforcement learning.",
+    )
+    parser.add_argument("--version", action="version", version=f"lfgcl {__version__}")
+    _add_verbose(parser)
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_prune, _add_evaluate, _add_inspect, _add_synthesize, _add_validate, _add_list):
+        _add_verbose(add(verbs))
+    return parser
+
+
+def _add_verbose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error",
+    )
+
+
+def _add_prune(verbs: Any) -> argparse.ArgumentParser:
+    """Add ``lfgcl prune``; its options that are not given are absent from what is parsed."""
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "prune",
+        help="search for the best pruned network and write it to a run folder",
+        epilog="Defaults are in brackets; an environment's id has weights of its own, see "
+        "`lfgcl list`.",
+    )
+    command.add_argument(
+        "target",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        metavar="ENV_OR_NETWORK",
+        help="such as LFGCL-ResNet56-v0, resnet56, torchvision:resnet18, package.module:function",
+    )
+    command.add_argument("--out", metavar="FOLDER", required=True, help="the run folder to write")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the folder; its arguments need not be repeated",
+    )
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --resume: import the network, agent or reward that the run names as "
+        "module:function. That runs their code, and is refused for names that are not given again",
+    )
+    command.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
+    add_options(command.add_argument_group("search"), SearchConfig, given_only=True)
+    kinds = (GlobalConfig, LayerwiseConfig)
+    add_options(command.add_argument_group("environment"), kinds, given_only=True)
+    command.set_defaults(command=prune)
+    return command
+
+
+def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "evaluate", help="report the top-1 accuracy of pruned networks and of their baseline"
+    )
+    command.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
+    command.add_argument(
+        "--data", required=True, help=f"labelled test set: {' or '.join(DATASETS)}"
+    )
+    command.add_argument(
+        "--network",
+        metavar="MODULE:FUNCTION",
+        help="your own function that builds the unpruned network, where the file names one",
+    )
+    add_options(command, EnvConfig, only=("network_arguments",))
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="import the function that the file names, which runs its code",
+    )
+    add_options(command, EnvConfig, only=_DATA)
+    command.set_defaults(command=evaluate)
+    return command
+
+
+def _add_inspect(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "inspect", help="list a network's groups of channels, its cost, and what cannot be pruned"
+    )
+    _add_network(command)
+    add_options(command, EnvConfig, only=("scope",))
+    command.set_defaults(command=show_network)
+    return command
+
+
+def _add_synthesize(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "synthesize",
+        help="make calibration images from a network alone and write them as an image sheet",
+        description="Make calibration images from a network alone, so that they have the BatchNorm "
+        "statistics of its training images. If it is interrupted, the same command goes on.",
+    )
+    _add_network(command)
+    command.add_argument("--out", metavar="FILE", required=True, help="the image sheet, a .png")
+    command.add_argument(
+        "--count",
+        type=positive,
+        default=DEFAULT_COUNT,
+        metavar="N",
+        help="how many to make [images] (%(default)s)",
+    )
+    command.add_argument(
+        "--steps",
+        type=positive,
+        default=RECIPE.steps,
+        metavar="N",
+        help=f"of the optimiser, for every {RECIPE.batch} images (%(default)s)",
+    )
+    add_options(command, EnvConfig, only=("seed", "device"))
+    add_options(command, SearchConfig, only=("threads",))
+    command.set_defaults(command=synthesize)
+    return command
+
+
+def _add_validate(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "validate",
+        help="replay a leaderboard's entries and check their claims",
+        description="Prune anew as every entry of a leaderboard says, and measure MACs, similarity "
+        "and, where the test images are at hand, top-1. Ends with an error that names the entries "
+        "whose claims fail. The file's form is described in lfgcl_env.leaderboard. Entries name "
+        "networks of this package and torchvision only, so that no code of others runs.",
+    )
+    command.add_argument("leaderboard", metavar="FILE", help="JSON Lines, one entry a line")
+    command.add_argument(
+        "--add",
+        action="append",
+        metavar="RUN",
+        help="instead replay the result of a run folder, and add it if its claims hold",
+    )
+    command.add_argument("--author", default="anonymous", help="who adds it (%(default)s)")
+    add_options(command, EnvConfig, only=_DATA)
+    command.set_defaults(command=validate)
+    return command
+
+
+def _add_list(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "list", help="list environments, networks, agents, and the names that options accept"
+    )
+    command.set_defaults(command=show_names)
+    return command
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """Add a network, see :func:`lfgcl_env.cli.targets.load_network`."""
+    parser.add_argument("network", metavar="ENV_OR_NETWORK", help="as for prune")
+    add_options(parser, EnvConfig, only=_NETWORK)
+    parser.set_defaults(weights=None)

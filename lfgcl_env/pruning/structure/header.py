@@ -1,0 +1,78 @@
+"""The header of a saved network: how to rebuild its structure, and what is known of it."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import ConfigDict, JsonValue
+
+from lfgcl_env.edge.bounds import (
+    LONGEST_LIST,
+    Cost,
+    Count,
+    Name,
+    Ratio,
+    Similarity,
+    Text,
+)
+from lfgcl_env.edge.schema import STRICT, Schema
+from lfgcl_env.edge.sealed import Sealed
+
+FORMAT = 2
+LARGEST_HEADER = 16 * 2**20
+"""Bytes of the longest header that is read: 16 MiB."""
+
+_Size = Annotated[int, Ge(1), Le(10**6)]
+_Channels = Annotated[list[Annotated[float, Ge(-1e6), Le(1e6)]], MinLen(1), MaxLen(LONGEST_LIST)]
+_Cut = Annotated[list[_Size | None], MinLen(2), MaxLen(2)]
+
+
+class StoredEvaluation(Schema):
+    """An :class:`~lfgcl_env.pruning.evaluation.Evaluation` in a file."""
+
+    keep: Annotated[list[Count], MinLen(1), MaxLen(LONGEST_LIST)]
+    similarity: Similarity
+    macs: Cost
+    params: Cost
+    macs_ratio: Ratio
+    params_ratio: Ratio
+
+
+class Header(Sealed):
+    """What stands in the header of a saved network, besides the facts that its saver adds.
+
+    Attributes:
+        format: of the file.
+        network: what the architecture is rebuilt from; None for one that was given as a module.
+        arguments: of its builder.
+        weights: of the baseline, see :class:`~lfgcl_env.networks.Baseline`.
+        input_shape: (channels, height, width).
+        num_classes: outputs for one input.
+        normalization: mean and std of the inputs.
+        layers: for every layer that was cut its output and input channels; None for a side that
+            was not cut.
+        tensors: SHA-256 of all tensors, see :mod:`lfgcl_env.pruning.structure.saved_form`.
+        evaluation: of the strategy.
+        repaired: likewise, after sequential repair.
+        kept_channels: indices of the channels that stayed, by group.
+        settings: of the problem.
+    """
+
+    model_config = ConfigDict(**{**STRICT, "extra": "allow"})
+
+    format: Literal[2]
+    network: Name | None
+    arguments: dict[Name, JsonValue]
+    weights: Text
+    input_shape: Annotated[list[_Size], MinLen(3), MaxLen(3)]
+    num_classes: Annotated[int, Ge(1), Le(10**5)]
+    normalization: Annotated[list[_Channels], MinLen(2), MaxLen(2)] | None
+    layers: Annotated[dict[Name, _Cut], MaxLen(LONGEST_LIST)]
+    tensors: Annotated[str, MinLen(64), MaxLen(64)]
+    evaluation: StoredEvaluation | None = None
+    repaired: StoredEvaluation | None = None
+    kept_channels: dict[Name, list[Annotated[int, Ge(0), Le(10**6)]]] | None = None
+    settings: dict[Name, JsonValue] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the header as plain JSON, without what was not given."""
+        return self.model_dump(exclude_unset=True)

@@ -1,0 +1,131 @@
+"""What a search on one budget leaves in its run folder: the network, a report, ``best.json``."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import MaxLen, MinLen
+from pydantic import ConfigDict, Field, JsonValue
+from torch import nn
+
+from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Ratio
+from lfgcl_env.edge.files import write_text
+from lfgcl_env.edge.schema import STRICT, Schema, read_text
+from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
+from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning.structure.header import StoredEvaluation
+from lfgcl_env.runs import report
+from lfgcl_env.runs.run_folder import PRUNED
+
+BEST = "best.json"
+
+_log = logging.getLogger(__name__)
+_OPEN = ConfigDict(**{**STRICT, "extra": "allow"})
+
+
+class StoredCandidate(Schema):
+    """A strategy of the shortlist, see :class:`~lfgcl_env.search.shortlist.Shortlisted`."""
+
+    model_config = _OPEN
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
+
+    origin: Name
+    reward: float
+    searched: StoredEvaluation
+    repaired: StoredEvaluation
+    score: float | None
+
+
+class StoredGroup(Schema):
+    """A group, and how many of its channels are kept."""
+
+    name: Name
+    channels: Count
+    keep: Count
+    prune_ratio: Ratio
+
+
+class Best(StoredEvaluation, Sealed):
+    """``best.json``: what is kept, and how it was found.
+
+    Attributes:
+        reward: of what is kept, as the search ranked it.
+        evaluations: distinct strategies that the search scored.
+        evaluations_with_shortlist: those of the shortlist's allocation included.
+        settings: of the problem.
+        shortlist: what was repaired and compared, from the best to the worst.
+        groups: in the order of ``keep``.
+    """
+
+    model_config = _OPEN
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
+
+    reward: float
+    evaluations: Count
+    evaluations_with_shortlist: Count
+    settings: dict[Name, JsonValue]
+    shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
+    groups: Annotated[list[StoredGroup], MinLen(1), MaxLen(LONGEST_LIST)]
+
+
+def write_best(
+    folder: Path,
+    problem: PruningProblem,
+    best: Evaluation,
+    network: nn.Module,
+    shortlist: Sequence[Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the network of a search on one budget, what changed in it, and how it was found.
+
+    Args:
+        folder: the run folder.
+        problem: what was searched.
+        best: the evaluation of what is kept.
+        network: the network, compressed and repaired.
+        shortlist: what it was chosen from, from the best to the worst, see
+            :class:`~lfgcl_env.search.shortlist.Shortlisted`; empty without one.
+        facts: of the search, for ``best.json``: ``reward`` of what is kept, ``evaluations``,
+            ``evaluations_with_shortlist``, and any others that are JSON-able.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    repaired = shortlist[0].repaired if shortlist else None
+    problem.save(
+        folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
+    )
+    table = report.compare_layers(problem.network, best.keep, network)
+    title = report.format_headline(problem, best, repaired)
+    write_text(folder / "report.txt", report.format_page(problem, table, title))
+    if report.draw_layers(table, folder / "report.png", title) is None:
+        _log.warning("no report.png: run `pip install lfgcl-env[plots]` to get one")
+    ratios = problem.prune_ratios(best.keep).tolist()
+    described = {
+        **asdict(best),
+        **facts,
+        "settings": problem.settings(),
+        "shortlist": [asdict(candidate) for candidate in shortlist],
+        "groups": [
+            {"name": group.name, "channels": group.channels, "keep": kept, "prune_ratio": ratio}
+            for group, kept, ratio in zip(problem.groups, best.keep, ratios, strict=True)
+        ],
+    }
+    text = sealed(described, indent=2)
+    parse_sealed(Best, text, "the best strategy cannot be recorded")
+    write_text(folder / BEST, f"{text}\n")
+
+
+def read_best(folder: Path) -> Best:
+    """Read ``best.json``.
+
+    Raises:
+        FileNotFoundError: if the run has not ended.
+        ValueError: if the file is damaged or was edited.
+    """
+    path = folder / BEST
+    if not path.exists():
+        raise FileNotFoundError(f"the run in {folder} has no {BEST}: it has not ended")
+    return parse_sealed(Best, read_text(path), f"{path} is damaged")

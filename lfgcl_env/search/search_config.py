@@ -1,0 +1,84 @@
+"""The arguments of a search, each declared once; see :mod:`lfgcl_env.config`."""
+
+import os
+from typing import Annotated, TypedDict
+
+from annotated_types import Ge
+from torch import Tensor
+
+from lfgcl_env.config import Natural, Option, Positive
+
+
+class SearchConfig(TypedDict, total=False):
+    """What a search is asked, besides its environment.
+
+    What does not ``decide`` may change when a run goes on.
+    """
+
+    agent: Annotated[
+        str,
+        Option(
+            "ddpg",
+            "of Stable-Baselines3 or of lfgcl_env.agents, see `lfgcl list`, or 'module:factory'",
+            "the name of an agent, or 'module:factory'",
+        ),
+    ]
+    evaluations: Annotated[
+        Positive, Option(400, "distinct strategies to score", "a whole number of at least 1")
+    ]
+    agent_seed: Annotated[
+        Natural,
+        Option(
+            0,
+            "seed of the agent; the command takes --seed where it is not given",
+            "a whole number of at least 0",
+        ),
+    ]
+    shortlist: Annotated[
+        Natural,
+        Option(
+            8,
+            "best strategies to repair sequentially and compare; 0: none",
+            "a whole number of at least 0",
+        ),
+    ]
+    repair_images: Annotated[
+        Positive | Tensor | None,
+        Option(
+            None,
+            "other unlabelled images for these repairs; None: 1024, or all that there are, and of "
+            "images made for the purpose those of the search",
+            "a whole number of at least 1, a tensor, or None",
+            unit="images",
+        ),
+    ]
+    points: Annotated[
+        Annotated[int, Ge(2)],
+        Option(
+            6,
+            "for a range of budgets: how many of them get a network, both ends included",
+            "a whole number of at least 2",
+            decides=False,
+        ),
+    ]
+    threads: Annotated[
+        Positive,
+        Option(
+            1,
+            "threads of PyTorch; more than 1 pays for networks larger than CIFAR's, on idle cores",
+            "a whole number of at least 1",
+            decides=False,
+        ),
+    ]
+    init_from: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            None,
+            "folder of a finished run of the same agent, on this or another network, whose saved "
+            "agent this search starts with. The first strategy scored is its prediction before it "
+            "learns anything here: with one evaluation and a shortlist of 1 that is repaired and "
+            "nothing else. Agents of Stable-Baselines3 fit networks with as many groups only",
+            "a path, or None",
+            decides=False,
+        ),
+    ]

@@ -1,0 +1,32 @@
+"""Fixtures of the command's tests."""
+
+import pytest
+import torch
+from command_for_tests import prune
+
+from lfgcl_env.images import LabelledImages
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """The command sets PyTorch's threads for its process, which is ours here."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package")
+def run(tmp_path_factory):
+    """A finished run."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert prune(out) == 0
+    return out
+
+
+@pytest.fixture
+def test_set(monkeypatch):
+    """Labelled noise for CIFAR-10's test images."""
+    images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labelled = LabelledImages(images, torch.arange(20) % 10, "CIFAR10 test")
+    monkeypatch.setattr("lfgcl_env.cli.evaluate.load_test_set", lambda *_, **__: labelled)
+    return labelled

@@ -1,0 +1,67 @@
+"""The pages: links lead somewhere, examples run, and what is generated is up to date."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_relative_links_and_images_lead_to_files(page):
+    text = page.read_text(encoding="utf-8")
+    targets = {target for target, _ in LINK.findall(text) if "://" not in target}
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_of_the_repository_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:benchmarks|docs|agents|baselines|lfgcl_env|tests)/[\w./]+)`", text)
+    example = ("agents/NAME.py",)  # in CONTRIBUTING.md: the file to be written
+    missing = [name for name in named if name not in example and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_every_page_in_docs_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {target for target, _ in LINK.findall(readme)}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_the_readme_has_at_most_150_lines():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_page_of_arguments_is_what_its_generator_writes():
+    spec = importlib.util.spec_from_file_location("arguments", ROOT / "docs/make_arguments.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.PATH.read_text(encoding="utf-8") == generator.page(), "run `make docs`"
+
+
+def examples(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_readmes_python_example_makes_a_smaller_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(examples("README.md")[0].replace("evaluations=60", "evaluations=3"), names)
+    assert Path("pruned.safetensors").is_file()
+    baseline = names["problem"].baseline.network
+    sizes = [sum(p.numel() for p in n.parameters()) for n in (names["network"], baseline)]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.data
+def test_the_example_without_gymnasium_runs():
+    names = {}
+    exec(examples("docs/environments.md")[0], names)
+    assert list(names["problem"].cost(names["keep"]).__dict__) == ["macs", "params"]

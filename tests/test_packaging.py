@@ -1,0 +1,115 @@
+"""What the wheel installs: everything that the command needs, and nothing but the package."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """The source distribution and the wheel built from it; the checkout is left alone."""
+    folder = tmp_path_factory.mktemp("build")
+    source = folder / "source"
+    for name in tracked_files():
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "dist"
+
+
+def tracked_files():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def shipped_files():
+    """Every file of the three folders that are installed, by its path in the wheel."""
+    inside = {"lfgcl_env": "lfgcl_env", "agents": "lfgcl_env/agents"}
+    inside["baselines"] = "lfgcl_env/baselines"
+    for name in tracked_files():
+        folder, _, rest = name.partition("/")
+        if folder in inside:
+            yield f"{inside[folder]}/{rest}"
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package_its_agents_and_baselines(wheel):
+    shipped = set(shipped_files())
+    assert {
+        "lfgcl_env/agents/lfgcl.py",
+        "lfgcl_env/baselines/amc.py",
+        "lfgcl_env/networks/weights/resnet56_cifar10.safetensors",
+        "lfgcl_env/images/sheets/resnet56_cifar10.png",
+        "lfgcl_env/zoo/hyperparams/ddpg.yml",
+        "lfgcl_env/py.typed",
+    } <= shipped
+    assert shipped <= set(wheel)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_nothing_else(wheel):
+    others = {name for name in wheel if not name.split("/")[0].endswith(".dist-info")}
+    assert others == set(shipped_files())
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_what_building_needs(dist):
+    (file,) = dist.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "setup.cfg", "pyproject.toml", "agents/lfgcl.py", "LICENSE"} <= names
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_prunes_in_an_empty_folder_without_a_network_connection(dist, tmp_path):
+    installed, work = tmp_path / "installed", tmp_path / "work"
+    work.mkdir()
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(installed)
+    packages = [path for path in sys.path if Path(path).name == "site-packages"]
+    command = "import sys; from lfgcl_env.cli.main import main; sys.exit(main())"
+    options = ["--agent", "lfgcl", "--evaluations", "3", "--shortlist", "2", "--out", "run"]
+    ended = subprocess.run(
+        # -S: the checkout's editable installation is not looked for
+        [sys.executable, "-S", "-c", command, "prune", "LFGCL-ResNet20-v0", *options],
+        cwd=work,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(installed), *packages]),
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(work / "home"),
+            "https_proxy": "http://127.0.0.1:9",  # where nothing answers
+            "http_proxy": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (work / "run" / "pruned.safetensors").is_file()
