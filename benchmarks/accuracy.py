@@ -19,7 +19,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from comparison.methods import STRATEGIES, version
-from study import RESULTS, Fields, Study, agent_version, markdown_table, new_parser, prepare
+from study import Fields, Study, agent_version, markdown_table, prepare, study_parser
 from torch import Tensor, nn
 
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
@@ -41,17 +41,16 @@ UNSEARCHED = ("uniform, L1", "uniform", "allocation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is missing, unless asked for the report alone; return 1 if a run failed."""
-    parser = new_parser(__doc__)
+    """Measure what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.3, 0.4, 0.6, 0.7, 0.8])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--agents", nargs="+", default=["lfgcl", "cross_entropy", "random", "ddpg"])
     parser.add_argument("--similarity", default=REWARD, help="another is part of names")
-    parser.add_argument("--report", action="store_true", help="only make the tables")
     options = parser.parse_args(arguments)
-    path = RESULTS / f"accuracy_{options.network}.jsonl"
+    path = options.out / f"accuracy_{options.network}.jsonl"
     study = Study(path, list(grid(options)), measured, name=name)
     code = 0 if options.report else study.run()
     report(options.network, study)

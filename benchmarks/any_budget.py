@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 from comparison.methods import STRATEGIES, version
 from comparison.protocol import ComparisonProtocol
-from study import RESULTS, Fields, Study, interval, markdown_table, new_parser, prepare
+from study import Fields, Study, interval, markdown_table, prepare, study_parser
 
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.search.budget_sweep import ask
@@ -29,7 +29,7 @@ ANY, EACH, UNIFORM = "any budget", "per budget", "uniform"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then report; return 1 if a run failed."""
-    parser = new_parser(__doc__)
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--agent", default="lfgcl")
     parser.add_argument("--images", type=int, default=128)
@@ -38,9 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, default=800, help="of the any-budget agent")
     parser.add_argument("--each", type=int, default=400, help="of each per-budget search")
-    parser.add_argument("--report", action="store_true", help="only make the table")
     options = parser.parse_args(arguments)
-    path = RESULTS / f"any_budget_{options.network}.jsonl"
+    path = options.out / f"any_budget_{options.network}.jsonl"
     study = Study(path, list(grid(options)), measured, name=name, summary=summary)
     code = 0 if options.report else study.run()
     report(options, study)

@@ -28,7 +28,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from comparison.methods import STRATEGIES, version
-from study import RESULTS, Fields, Study, markdown_table, new_parser, prepare
+from study import Fields, Study, markdown_table, prepare, study_parser
 from torch import Tensor, nn
 
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, synthetic_pixels, top1
@@ -50,8 +50,8 @@ TOP1, OUTPUTS = "top1", "similarity_of_outputs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is missing, unless asked for the report alone; return 1 if a run failed."""
-    parser = new_parser(__doc__)
+    """Measure what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--weights", default="published")
     parser.add_argument("--size", type=int, help="of an input's side, where there is a choice")
@@ -59,10 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--counts", type=int, nargs="+", default=[256, 64, 1024], help="images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, default=250)
-    parser.add_argument("--report", action="store_true", help="only make the table")
     options = parser.parse_args(arguments)
     name = options.network.replace(":", "_")
-    path = RESULTS / f"data_free_{name}.jsonl"
+    path = options.out / f"data_free_{name}.jsonl"
     runs = [] if options.report else list(grid(options))
     study = Study(path, runs, measured, name=title)
     code = study.run()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from study import RESULTS, Fields, Study, markdown_table, new_parser, prepare
+from study import Fields, Study, markdown_table, prepare, study_parser
 from torch import Tensor, nn
 
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
@@ -34,8 +34,8 @@ USUAL = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score what is missing, unless asked for the report alone; return 1 if a run failed."""
-    parser = new_parser(__doc__)
+    """Score what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35, 0.5, 0.65])
     parser.add_argument("--strategies", type=int, default=60)
@@ -43,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repair-images", type=int, default=256)
     parser.add_argument("--test-images", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report", action="store_true", help="only make the tables")
     options = parser.parse_args(arguments)
-    path = RESULTS / f"fidelity_{options.network}.jsonl"
+    path = options.out / f"fidelity_{options.network}.jsonl"
     runs = [] if options.report else list(grid(options))
     study = Study(path, runs, measured, name=name)
     with torch.no_grad():

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from study import RESULTS, Fields, Study, markdown_table, new_parser, prepare
+from study import Fields, Study, markdown_table, prepare, study_parser
 from torch import Tensor
 
 from lfgcl_env.images import load_images, load_test_set, top1
@@ -29,13 +29,12 @@ REPAIRS = {"sequential": SequentialOptions(relu_aware=1), "alternating": THOROUG
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, then report; return 1 if a run failed."""
-    parser = new_parser(__doc__)
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet56")
     parser.add_argument("--budget", type=float, default=0.5)
     parser.add_argument("--images", type=int, nargs="+", default=[1024, 256])
     parser.add_argument("--times", type=int, default=1, help="repairs, of which the median counts")
     parser.add_argument("--seed", type=int, default=0, help="of the images")
-    parser.add_argument("--report", action="store_true", help="only make the table")
     options = parser.parse_args(arguments)
     runs = [
         {
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for images in options.images
         for repair in REPAIRS
     ]
-    study = Study(RESULTS / f"repair_{options.network}.jsonl", runs, measured, name=name)
+    study = Study(options.out / f"repair_{options.network}.jsonl", runs, measured, name=name)
     code = 0 if options.report else study.run(isolated=True)
     report(study)
     return code

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import gymnasium as gym
 import numpy as np
 import torch
-from study import RESULTS, Fields, Study, markdown_table, new_parser, prepare
+from study import Fields, Study, markdown_table, prepare, study_parser
 
 import lfgcl_env
 from lfgcl_env.images import load_images
@@ -29,16 +29,16 @@ CONSTRUCTIONS = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, unless measured before, and print; return 1 if it failed."""
     assert lfgcl_env  # registers the environments
-    parser = new_parser(__doc__)
+    parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet56")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--strategies", type=int, default=10)
     options = parser.parse_args(arguments)
     names = ("network", "images", "strategies")
     run = {name: getattr(options, name) for name in names}
-    study = Study(RESULTS / f"speed_{options.network}.jsonl", [run], measured)
+    study = Study(options.out / f"speed_{options.network}.jsonl", [run], measured)
     with torch.no_grad():
-        code = study.run()
+        code = 0 if options.report else study.run()
     cells = [
         [name, f"{1000 * value:.1f}"]
         for record in study.records()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from comparison.methods import STRATEGIES, version
 from comparison.protocol import ComparisonProtocol
-from study import RESULTS, Fields, Study, interval, markdown_table, new_parser, prepare
+from study import Fields, Study, interval, markdown_table, prepare, study_parser
 
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search.run_search import run_search
@@ -30,7 +30,7 @@ SETTINGS = ("source", "agent", "images", "range", "budget", "evaluations", "reac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then report; return 1 if a run failed."""
-    parser = new_parser(__doc__)
+    parser = study_parser(__doc__)
     parser.add_argument("--source", default="resnet20")
     parser.add_argument("--targets", nargs="+", default=["resnet32", "resnet44", "resnet56"])
     parser.add_argument("--agent", default="lfgcl")
@@ -40,9 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--evaluations", type=int, default=800, help="on the source")
     parser.add_argument("--reach", type=int, default=150, help="evaluations from scratch")
-    parser.add_argument("--report", action="store_true", help="only make the table")
     options = parser.parse_args(arguments)
-    study = Study(RESULTS / "transfer.jsonl", list(grid(options)), measured, name=name)
+    study = Study(options.out / "transfer.jsonl", list(grid(options)), measured, name=name)
     code = 0 if options.report else study.run()
     report(options, study)
     return code

@@ -21,7 +21,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from study import RESULTS, Fields, new_parser, prepare
 from tuning.comparison_of_settings import compare, versions
-from tuning.objective import REPORT_EVERY, curve_of, environment, worth
+from tuning.objective import REPORT_EVERY, anytime, curve_of, environment
 from tuning.spaces import SPACES, actions
 
 from lfgcl_env import zoo
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--compare", nargs="+", default=[], metavar="NAME=FILE.yml",
         help="in place of tuning: run these settings, and the shipped ones",
     )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     if options.compare:
         return compare(options)
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Run trials until there are as many as asked for, and write the summary after each."""
+    """Run trials up to the number of ``--trials``, and write the summary after each."""
     study = opened(options)
     propose = SPACES[options.algorithm]
 
@@ -70,7 +71,7 @@ def tune(options: argparse.Namespace) -> None:
 
         def watch(curve: Sequence[float]) -> None:
             step = len(values) * options.evaluations + len(curve)
-            trial.report(float(np.mean([*values, worth(curve)])), step)
+            trial.report(float(np.mean([*values, anytime(curve)])), step)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -80,7 +81,7 @@ def tune(options: argparse.Namespace) -> None:
                 curve, each = curve_of(
                     options.algorithm, settings, env, seed, options.evaluations, watch
                 )
-                values.append(worth(curve))
+                values.append(anytime(curve))
                 seconds.append(each)
                 trial.set_user_attr("best", [*trial.user_attrs.get("best", []), curve[-1]])
                 trial.set_user_attr("seconds_per_evaluation", round(float(np.mean(seconds)), 4))
@@ -135,7 +136,7 @@ def write_summary(options: argparse.Namespace, study: optuna.Study) -> Path:
         for trial in sorted(finished, key=lambda t: -(t.value or -np.inf))
     ]
     summary = {"provenance": provenance(), **described(options), "trials": trials}
-    path = RESULTS / f"tune_{options.algorithm}.json"
+    path = options.out / f"tune_{options.algorithm}.json"
     write_text(path, json.dumps(summary, indent=1) + "\n")
     return path
 

@@ -3,9 +3,9 @@
 from study.agent_version import agent_version
 from study.markdown import markdown_table
 from study.records import Fields, newest
-from study.script import new_parser, prepare
+from study.script import RESULTS, new_parser, prepare, study_parser
 from study.statistics import interval
-from study.study import RESULTS, Study
+from study.study import Study
 
 __all__ = [
     "RESULTS",
@@ -17,4 +17,5 @@ __all__ = [
     "new_parser",
     "newest",
     "prepare",
+    "study_parser",
 ]

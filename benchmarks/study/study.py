@@ -17,8 +17,6 @@ from lfgcl_env.edge.files import write_text
 from lfgcl_env.runs.provenance import provenance
 from study.records import Fields, append, identity, newest, read
 
-RESULTS = Path(__file__).parents[1] / "results"
-
 _log = logging.getLogger(__name__)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from study import RESULTS, Fields, Study, agent_version, markdown_table
+from study import Fields, Study, agent_version, markdown_table
 
 from lfgcl_env import zoo
 from tuning.objective import curve_of, environment
@@ -39,7 +39,7 @@ def compare(options: argparse.Namespace) -> int:
         for seed in options.seeds
         for name, values in chosen.items()
     ]
-    study = Study(RESULTS / "tune_compared.jsonl", runs, measured, name=title)
+    study = Study(options.out / "tune_compared.jsonl", runs, measured, name=title)
     code = study.run()
     report(study)
     return code

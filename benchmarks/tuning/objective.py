@@ -1,4 +1,4 @@
-"""What a setting is worth: the anytime performance of an algorithm on an environment."""
+"""The objective of tuning: the anytime performance of an algorithm on an environment."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ def curve_of(
     return curve + (evaluations - len(curve)) * curve[-1:], seconds
 
 
-def worth(curve: Sequence[float]) -> float:
+def anytime(curve: Sequence[float]) -> float:
     """Return the best at the end plus the mean of the best so far, the area under the curve."""
     return curve[-1] + float(np.mean(curve))
 

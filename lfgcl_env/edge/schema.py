@@ -90,6 +90,7 @@ def short(value: object) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # somebody's own object
         text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -74,6 +74,7 @@ def plain(rows):
     }
 
 
+@pytest.mark.slow
 def test_every_method_runs_where_it_applies_and_the_report_has_it_all(tmp_path, caplog):
     out = ["--out", str(tmp_path)]
     environments = ["LFGCL", "LFGCL-accuracy", "AMC", "AMC-similarity", "AMC-accuracy"]
@@ -132,7 +133,8 @@ def test_every_method_runs_where_it_applies_and_the_report_has_it_all(tmp_path, 
     assert kinds["amc"] == kinds["l1"] == "baseline"
 
 
-def test_what_is_there_is_not_run_again(tmp_path):
+@pytest.mark.slow
+def test_measured_runs_are_not_run_again(tmp_path):
     run = [*RUN, "--out", str(tmp_path), "--agents", "random", "--baselines", "uniform"]
     assert compare([*run, "--seeds", "0"]) == 0
     first = lines(tmp_path)
@@ -141,13 +143,14 @@ def test_what_is_there_is_not_run_again(tmp_path):
     assert rows[: len(first)] == first
     assert keys(rows[len(first) :]) == [("LFGCL", "random", 1)]  # uniform takes no seeds
     assert compare([*run, "--seeds", "0", "--evaluations", "1"]) == 0
-    fewer = lines(tmp_path)[len(rows) :]  # what one evaluation is worth was not tested
+    fewer = lines(tmp_path)[len(rows) :]  # the best of one evaluation was not tested
     assert [list(row["tested"]) for row in fewer] == [["1"], ["1"]]
     rows += fewer
     assert compare([*run, "--seeds", "0", "--evaluations", "3"]) == 0
     assert [row["agent"] for row in lines(tmp_path)[len(rows) :]] == ["random", "uniform"]
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path):
     run = [*RUN, "--agents", "random", "--baselines", "l1", "--seeds", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -172,6 +175,7 @@ def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_what_an_agent_scores_besides_its_strategies_counts(tmp_path):
     out = ["--out", str(tmp_path), "--seeds", "0", "--baselines"]
     out += ["--budgets", "0.5", "--evaluations", "12", "--agents", "allocation", "random"]
@@ -303,6 +307,7 @@ def test_the_documentation_shows_the_tables_as_they_were_measured():
     assert page.split("Who decides and what is rewarded: top-1 after 400\n\n")[1] in documentation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet20", "resnet56"])
 def test_the_shipped_tables_are_made_from_the_shipped_runs(network):
     results = Path(__file__).parents[2] / "benchmarks" / "results"

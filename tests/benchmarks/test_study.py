@@ -79,12 +79,14 @@ def test_a_failed_run_is_reported_and_the_others_go_on(path, caplog):
     assert study.missing() == [{"x": 13}]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_in_another_process_is_reported_too(path, caplog):
     assert Study(path, [{"x": 13}, {"x": 2}], square).run(2) == 1
     assert [line["run"]["x"] for line in lines(path)] == [2]
     assert "RuntimeError: unlucky" in caplog.text
 
 
+@pytest.mark.slow
 def test_every_isolated_run_has_a_process_of_its_own(path):
     Study(path, [{"x": 1}, {"x": 2}], process).run(isolated=True)
     processes = {record["process"] for record in newest(path)}

@@ -55,6 +55,7 @@ def test_a_range_of_budgets_gives_a_front_whose_accuracy_is_told(tmp_path, test_
 
 @pytest.mark.slow
 @pytest.mark.data("CIFAR10", "resnet20")
+@pytest.mark.slow
 def test_evaluate_on_cifar10(tmp_path, capsys):
     search = ["--agent", "random", "--evaluations", "2", "--num-images", "32"]
     search += ["--shortlist", "2", "--repair-images", "32"]

@@ -146,6 +146,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
     assert len(RunFolder(out).records()) == scored + 1
 
 
+@pytest.mark.slow
 def test_a_shortlist_is_repaired_on_other_images_and_its_winner_kept(tmp_path, capsys):
     out = tmp_path / "run"
     assert prune(out, "--shortlist", "2", "--repair-images", "8") == 0

@@ -95,14 +95,14 @@ def test_weights_that_are_not_there_are_told_with_those_that_are(resnet20, name)
 def test_a_package_without_weights_says_none():
     with pytest.raises(ValueError, match=r"some: none\): give weights='published', 'random', or"):
         load_baseline("resnet20", "embedded")
-    with pytest.raises(ValueError, match=r"some: none\): give images='synthetic'"):
+    with pytest.raises(ValueError, match=r"for: none\): give images='synthetic'"):
         embedded_sheet("resnet20")
 
 
 def test_a_missing_card_is_told(resnet20, folders):
     assert read_card("resnet20")["arguments"]["shortcut"] == "A"
     (folders / "weights" / "resnet20_cifar10.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no model card .* install the package anew"):
+    with pytest.raises(FileNotFoundError, match=r"no model card .* reinstall the package"):
         load_baseline("resnet20", "embedded")
 
 
@@ -123,7 +123,7 @@ def test_embedded_images_are_those_of_the_network(resnet20):
 
 
 def test_images_that_are_not_there_are_told_with_those_that_are(resnet20):
-    with pytest.raises(ValueError, match=r"no images for resnet56 come .* some: resnet20\)"):
+    with pytest.raises(ValueError, match=r"no images for resnet56 .*for: resnet20\)"):
         embedded_sheet("resnet56")
     with pytest.raises(ValueError, match="no images for a network without a name"):
         embedded_sheet(None)
@@ -161,7 +161,7 @@ def test_images_for_the_repair_are_others_or_all_that_there_are(resnet20):
 
 def test_images_of_other_weights_are_warned_about(resnet20):
     baseline = load_baseline("resnet20", "random")
-    with pytest.warns(UserWarning, match="made from the package's own weights of resnet20, not"):
+    with pytest.warns(UserWarning, match="made from the embedded weights of resnet20, not"):
         load_calibration(baseline, "embedded", 4, seed=0, root=None, download=False)
 
 
