@@ -18,13 +18,13 @@ from torch import nn
 from lfgcl_env.search.protocol import find_agent, own_agents
 from lfgcl_env.search.run_search import run_search
 
-STEPS = {"gaussian_process": 14, "lfgcl": 14}
+STEPS = {"gaussian_process": 14, "lfgcl": 14, "plain_ddpg": 14}
 """Fewer steps for agents that think long; after ten the Gaussian process is fitted."""
 
 NO_SEARCH = {"random", "uniform"}
 """Agents that are not meant to get better."""
 
-OWN_MIND = {"lfgcl"}
+OWN_MIND = {"lfgcl", "plain_ddpg"}
 """Agents that may predict what they never tried."""
 
 NEEDS = {"cma_es": "cma", "tpe": "optuna", "gaussian_process": "optuna"}
