@@ -10,7 +10,7 @@ from lfgcl_env.config import (
     options,
     table,
 )
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.search.search_config import SearchConfig
 
 PATH = Path(__file__).with_name("arguments.md")

@@ -26,7 +26,8 @@ from lfgcl_env.edge.arguments import (
     signature,
     table,
 )
-from lfgcl_env.edge.value_checks import Seed, check_budget, check_device, check_shape
+from lfgcl_env.edge.bounds import Seed
+from lfgcl_env.edge.value_checks import check_budget, check_device, check_shape
 from lfgcl_env.images.labelled import LabelledImages
 from lfgcl_env.networks.baseline import Baseline
 from lfgcl_env.networks.normalization import Normalization

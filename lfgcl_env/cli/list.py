@@ -12,7 +12,7 @@ from lfgcl_env.cli.text import columns
 from lfgcl_env.config import GlobalConfig, options
 from lfgcl_env.envs.registration import GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.networks import network_names
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.search.protocol import own_agents
 
 

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lfgcl_env.config import POSITIVE, Option, Positive, complete, options
 from lfgcl_env.edge.schema import check_value, short
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 
 
 @dataclass(frozen=True)

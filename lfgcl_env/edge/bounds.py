@@ -19,8 +19,8 @@ Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 Cost = Annotated[int, Ge(0), Le(10**18)]
 """Multiply-accumulates or parameters."""
 
-Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
-"""What PyTorch's generators take."""
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+"""Seeds that Python, NumPy and PyTorch all take."""
 
 Ratio = Annotated[float, Ge(0), Le(1)]
 

@@ -5,12 +5,33 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lfgcl_env.edge.schema import short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{16}\.partial")
+
+
+def as_path(value: object, what: str) -> Path:
+    """Return what names a file as a path.
+
+    Args:
+        value: text, or a path of any kind.
+        what: names it in the message.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(value, str | Path) or (isinstance(value, os.PathLike) and _is_text(value)):
+        return Path(value)
+    raise ValueError(f"{what} must be a path, got {short(value)}")
+
+
+def _is_text(value: "os.PathLike[Any]") -> bool:
+    return isinstance(os.fspath(value), str)
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> Path:

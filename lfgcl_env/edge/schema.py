@@ -85,9 +85,9 @@ def sentence(error: ValidationError, schema: type[BaseModel] | None = None) -> s
 
 
 def short(value: object) -> str:
-    """Write a value so that it fits into a sentence."""
+    """Write a value on one line, short enough for a sentence."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:  # somebody's own object
         text = f"a {type(value).__name__}"
     text = " ".join(text.split())

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge
 
+from lfgcl_env.edge.bounds import Seed
 from lfgcl_env.edge.schema import check_value
-
-Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
-"""Seeds that Python, NumPy and PyTorch all take."""
 
 Size = Annotated[int, Ge(1)]
 """One side of a shape."""

@@ -1,4 +1,4 @@
-"""AMC's bounding of an action, so that the groups that are still to come can meet the budget.
+"""AMC's bound on an action, so that the groups that follow can still meet the budget.
 
 Source: He et al., AMC, ECCV 2018, algorithm 1. What differs:
 

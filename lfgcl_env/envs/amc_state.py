@@ -1,4 +1,4 @@
-"""AMC's state: eleven numbers that tell an agent which layer it is at and what is left to save.
+"""AMC's state: eleven numbers about the layer at hand and the savings that are left.
 
 Source: He et al., AMC, ECCV 2018, section 3.1; the scaling is that of the authors' code
 (mit-han-lab/amc, ``env/channel_pruning_env.py``). What differs:
@@ -44,7 +44,7 @@ class AMCState:
     """Computes the states of a problem.
 
     Args:
-        problem: the problem to be seen.
+        problem: the problem to describe.
 
     Attributes:
         table: the layers' own numbers before scaling; float64, (groups, 8).
@@ -104,7 +104,7 @@ def _row(index: int, layer: Layer, size: tuple[int, int]) -> tuple[float, ...]:
 
 
 def _input_sizes(problem: PruningProblem, layers: list[Layer]) -> list[tuple[int, int]]:
-    """Height and width of the layers' inputs, from one image run through the baseline."""
+    """Measure height and width of the layers' inputs by running the baseline on one image."""
     network = problem.baseline.network
     found: dict[nn.Module, tuple[int, int]] = {}
 

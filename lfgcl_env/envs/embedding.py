@@ -1,4 +1,4 @@
-"""Layer embeddings: one row of fixed-scale numbers per group, what an agent sees of a network."""
+"""Layer embeddings: an agent's observation of a network, one row of numbers per group."""
 
 from typing import Any
 
@@ -36,14 +36,14 @@ FEATURES: tuple[str, ...] = (
 """The columns of an embedding, in order; each is scaled from its range to [-1, 1] and clipped."""
 
 KEEP_RATIOS = (0.75, 0.5, 0.25)
-"""Where the measured sensitivity of a group (its error curve) is read off."""
+"""Keep ratios at which a group's error curve, its measured sensitivity, is sampled."""
 
 _BUDGET = FEATURES.index("budget")
 _DYNAMIC = 3  # the last columns change from step to step
 
 
 def observed_budget(observation: NDArray[np.floating[Any]]) -> float:
-    """Return the budget that an observation tells, flattened or not.
+    """Return the budget in an observation, flattened or not.
 
     >>> observed_budget(np.zeros((9, len(FEATURES)), dtype=np.float32))
     0.5
@@ -55,7 +55,7 @@ class Embedding:
     """Computes observations of a problem; all but three columns are computed once.
 
     Args:
-        problem: the problem to be seen.
+        problem: the problem to describe.
     """
 
     def __init__(self, problem: PruningProblem) -> None:

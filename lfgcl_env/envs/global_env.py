@@ -8,7 +8,7 @@ import numpy as np
 from lfgcl_env.config import GlobalConfig, complete, documented
 from lfgcl_env.envs.embedding import Embedding
 from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 
 
 @documented(GlobalConfig, CHOICES)

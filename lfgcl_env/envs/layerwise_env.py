@@ -10,7 +10,7 @@ from lfgcl_env.envs.amc_bound import ActionBound
 from lfgcl_env.envs.amc_state import FEATURES, AMCState
 from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
 from lfgcl_env.pruning.checks import check_ratios
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 
 
 @documented(LayerwiseConfig, CHOICES)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.edge.schema import check_value
+from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.value_checks import budget_range
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import check_reward, make_reward
@@ -210,10 +210,12 @@ class PruningEnv(gym.Env[Observation, Action]):
         if seed is not None:
             seed = check_value(seed, Natural, "seed", "a whole number of at least 0, or None")
         if not isinstance(options, dict | None):
-            raise ValueError(f"options of reset must be a dictionary, or None, got {options!r}")
+            raise ValueError(
+                f"options of reset must be a dictionary, or None, got {short(options)}"
+            )
         others = [name for name in options or {} if name != "budget"]
         if others:
-            raise ValueError(f"reset has the option 'budget' only, got {others}")
+            raise ValueError(f"reset has the option 'budget' only, got {short(others)}")
         chosen = (options or {}).get("budget")
         super().reset(seed=seed)
         low, high = self._budgets

@@ -12,7 +12,7 @@ NETWORKS: dict[str, str] = {
     "VGG16-": "vgg16_bn",
     "MobileNetV2-": "mobilenet_v2",
 }
-"""What stands for a network in an id, and the network; an id without is for any."""
+"""The part of an id that names a network, and the network; an id without it is for any."""
 
 GLOBAL_IDS: dict[str, str] = {f"LFGCL-{name}v0": network for name, network in NETWORKS.items()}
 """The global environments' ids and their networks."""
@@ -24,7 +24,7 @@ ANY_IDS = ("LFGCL-v0", "AMC-v0")
 """The ids for any network."""
 
 EMBEDDED = ("resnet20", "resnet56")
-"""Networks whose ids take their weights from the package by default."""
+"""Networks whose ids use the package's embedded weights by default."""
 
 _ENTRY_POINTS = (
     ("lfgcl_env.envs.global_env:LFGCLEnv", GLOBAL_IDS),
@@ -33,7 +33,7 @@ _ENTRY_POINTS = (
 
 
 def register_all() -> None:
-    """Register every id; ids that are registered already are left as they are."""
+    """Register every id that is not registered yet."""
     for entry_point, ids in _ENTRY_POINTS:
         for env_id, network in ids.items():
             if env_id not in gym.registry:

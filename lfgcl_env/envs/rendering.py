@@ -1,4 +1,4 @@
-"""Pictures of a strategy: a table for terminals, and bars for people and videos."""
+"""Rendering of a strategy: a table for terminals, a bar chart for windows and videos."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ _BAR = 24
 
 
 def table(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None) -> str:
-    """A table with one line per group, and the totals.
+    """Write a table with one line per group, and the totals.
 
     Args:
         problem: what is pruned.
         keep: channels kept in every group.
-        evaluation: of ``keep``, if it was scored.
+        evaluation: of ``keep``; None if it was not scored.
     """
     width = max(len("group"), *(len(group.name) for group in problem.groups))
     lines = [f"{'group':<{width}}  kept / all  {'keep ratio':<{_BAR + 6}}"]
@@ -31,7 +31,7 @@ def table(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluati
 
 
 def summary(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None) -> str:
-    """One line with MACs, parameters and similarity."""
+    """Write one line with MACs, parameters and similarity."""
     cost, whole = problem.cost(keep), problem.baseline_cost
     similarity = "not scored" if evaluation is None else f"{evaluation.similarity:.4f}"
     return (
@@ -44,7 +44,7 @@ def summary(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evalua
 def picture(
     problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None
 ) -> NDArray[np.uint8]:
-    """Bars of kept channels per group with the totals above; (480, 800, 3), uint8.
+    """Draw bars of kept channels per group, and the totals; (480, 800, 3), uint8.
 
     Raises:
         ImportError: if matplotlib is missing; names the extra to install.

@@ -44,10 +44,9 @@ class LabelledImages:
             if not fits or given.is_complex() or given.ndim < 1:
                 kind = "floating-point tensor" if wanted else "tensor of whole numbers"
                 raise ValueError(f"{self.name}: {name} must be a {kind}, got {short(given)}")
-        if len(self.images) and self.labels.numel() and int(self.labels.min()) < 0:
-            raise ValueError(
-                f"{self.name}: labels must be at least 0, got {int(self.labels.min())}"
-            )
+        lowest = int(self.labels.min()) if self.labels.numel() else 0
+        if lowest < 0:
+            raise ValueError(f"{self.name}: labels must be at least 0, got {lowest}")
         if len(self.images) == 0 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
                 f"{self.name}: {len(self.images)} images and labels of shape "

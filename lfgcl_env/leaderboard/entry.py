@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MaxLen, MinLen
@@ -14,7 +13,7 @@ from pydantic import JsonValue
 from lfgcl_env.config import EnvConfig, complete, options
 from lfgcl_env.edge.bounds import LONGEST_LIST, Budget, Cost, Count, Name, Similarity
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.edge.files import write_text
+from lfgcl_env.edge.files import as_path, write_text
 from lfgcl_env.edge.schema import Schema, check_value, parse, read_text, short
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks.builders import BUILDERS
@@ -107,14 +106,15 @@ def read_lines(path: str | os.PathLike[str]) -> list[Entry | LineError]:
         OSError: if the file cannot be read.
     """
     found: list[Entry | LineError] = []
+    path = as_path(path, "a leaderboard")
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             try:
-                found.append(_parsed(line, f"{os.fspath(path)}, line {number}"))
+                found.append(_parsed(line, f"{path}, line {number}"))
             except ValueError as error:
                 found.append(LineError(number, str(error)))
     if not found:
-        raise ValueError(f"{os.fspath(path)} holds no entries: a leaderboard has one on each line")
+        raise ValueError(f"{path} holds no entries: a leaderboard has one on each line")
     return found
 
 
@@ -148,11 +148,14 @@ def add_entries(path: str | os.PathLike[str], entries: Iterable[Entry]) -> int:
             is written then.
         OSError: if it cannot be written.
     """
+    path = as_path(path, "a leaderboard")
+    if isinstance(entries, Entry) or not isinstance(entries, Iterable):
+        raise ValueError(f"entries must be several Entry, got {short(entries)}")
     entries = [checked(entry) for entry in entries]
-    before = read_entries(path) if Path(path).exists() else []
+    before = read_entries(path) if path.exists() else []
     by_key = {_key(entry): entry for entry in (*before, *entries)}
     text = "".join(f"{json.dumps(asdict(entry))}\n" for entry in by_key.values())
-    write_text(Path(path), text)
+    write_text(path, text)
     return len(before) + len(entries) - len(by_key)
 
 
@@ -162,6 +165,8 @@ def checked(entry: Entry) -> Entry:
     Raises:
         ValueError: if it could not be read from one.
     """
+    if not isinstance(entry, Entry):
+        raise ValueError(f"an entry of a leaderboard is an Entry, got {short(entry)}")
     try:
         line = json.dumps(asdict(entry))
     except (TypeError, RecursionError):

@@ -120,7 +120,8 @@ def check_arguments(name: str, builder: Callable[..., Any], arguments: dict[str,
     """
     if name.startswith(TORCHVISION) and "weights" in arguments:
         raise ValueError(
-            f"{name} takes its weights from the argument 'weights', not as one of its own"
+            f"the weights of {name} are chosen by the argument 'weights' of the environment or of "
+            "load_baseline, not by one of the builder"
         )
     if name in BUILDERS or name.startswith(TORCHVISION):
         classes = arguments.get("num_classes", 1)

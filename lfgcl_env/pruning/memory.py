@@ -78,9 +78,8 @@ def check_evaluation(evaluation: Evaluation) -> None:
     Raises:
         ValueError: if it is none.
     """
-    similarity = getattr(evaluation, "similarity", None)
-    number = isinstance(similarity, float | int) and not isinstance(similarity, bool)
-    if not isinstance(evaluation, Evaluation) or not number or not -inf < similarity <= _HIGHEST:
+    fits = isinstance(evaluation, Evaluation) and type(evaluation.similarity) in (int, float)
+    if not fits or not -inf < evaluation.similarity <= _HIGHEST:
         raise ValueError(
             "only an Evaluation with a finite similarity of at most 1 can be remembered, got "
             f"{short(evaluation)}"

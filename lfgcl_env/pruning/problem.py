@@ -24,12 +24,12 @@ from lfgcl_env.pruning.checks import (
     check_ratios,
     split_images,
 )
-from lfgcl_env.pruning.choices import CHOICES
 from lfgcl_env.pruning.criteria.criterion import Elimination, Scores
 from lfgcl_env.pruning.criteria.ranking import Ranking
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.memory import Memory, check_evaluation
 from lfgcl_env.pruning.moments.second_moments import Moments
+from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.repair.sequential import SequentialOptions, repair_sequentially
 from lfgcl_env.pruning.score.scorer import Scorer
@@ -59,7 +59,7 @@ class PruningProblem:
         images: unlabelled inputs, normalised as the network expects them; float
             (images, channels, height, width).
         **config: see :class:`~lfgcl_env.config.ProblemConfig`; the names of choices are in
-            :data:`~lfgcl_env.pruning.choices.CHOICES`.
+            :data:`~lfgcl_env.pruning.registries.CHOICES`.
 
     Raises:
         ValueError: for unknown names, images that do not fit, an unreachable budget, or a network

@@ -11,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lfgcl_env.edge.files import check_links, remove_file, remove_partials, write_text
+from lfgcl_env.edge.files import as_path, check_links, remove_file, remove_partials, write_text
 from lfgcl_env.edge.schema import read_text
 from lfgcl_env.edge.sealed import parse_sealed, sealed
-from lfgcl_env.runs.arguments import Described
+from lfgcl_env.runs.arguments_file import Described
 from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.runs.record import Record
 
@@ -43,7 +43,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, "a run folder")
 
     @property
     def started(self) -> datetime:
@@ -115,7 +115,7 @@ class RunFolder:
 
         Args:
             arguments: ``environment``, its keyword arguments, and the search's own, as JSON, see
-                :class:`~lfgcl_env.runs.arguments.Asked`.
+                :class:`~lfgcl_env.runs.arguments_file.Asked`.
 
         Raises:
             ValueError: if an argument is of a wrong type or out of bounds, or the folder holds a
@@ -243,7 +243,10 @@ class RunFolder:
         return made
 
     def _write(self, described: Mapping[str, Any]) -> None:
-        text = sealed(described, indent=2)
+        try:
+            text = sealed(described, indent=2)
+        except TypeError as error:
+            raise ValueError(f"the run cannot be recorded: {error}") from None
         parse_sealed(Described, text, "the run cannot be recorded")
         write_text(self.path / ARGUMENTS, f"{text}\n")
 

@@ -12,6 +12,7 @@ import gymnasium as gym
 from lfgcl_env import zoo
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
+from lfgcl_env.edge.schema import short
 from lfgcl_env.runs.run_folder import RunWriteError
 
 StepCallback = Callable[[dict[str, Any], dict[str, Any]], bool]
@@ -95,6 +96,8 @@ def find_agent(name: str) -> AgentFactory:
 
     >>> agent = find_agent("ddpg")
     """
+    if not isinstance(name, str):
+        raise ValueError(f"agent must be a name, got {short(name)}")
     if name in zoo.ALGORITHMS:
         zoo.check_installed(name)
         return partial(zoo.make, name)

@@ -1,13 +1,13 @@
 r"""Stable-Baselines3 on these environments: its settings as rl_zoo3 reads them, and its agents.
 
 The settings suit few, expensive, one-step episodes. They are the YAML files in ``hyperparams``,
-each with a word on how it was chosen. They are used by ``lfgcl prune --agent ddpg``, by
+each with a comment on how it was chosen. They are used by ``lfgcl prune --agent ddpg``, by
 :func:`make`, and by rl_zoo3 itself (``pip install rl_zoo3``)::
 
     python -m rl_zoo3.train --algo ddpg --env LFGCL-ResNet20-v0 --gym-packages lfgcl_env \
         --conf-file "$(python -c "from lfgcl_env import zoo; print(zoo.path('ddpg'))")"
 
-By hand, in Stable-Baselines3's own terms, what matters in them is a wrapper and an extractor:
+In Stable-Baselines3's own terms, their essential parts are a wrapper and an extractor:
 
 >>> import gymnasium as gym
 >>> import stable_baselines3 as sb3

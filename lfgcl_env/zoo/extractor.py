@@ -1,4 +1,4 @@
-"""A features extractor for Stable-Baselines3 that sees an observation as a sequence of groups."""
+"""A features extractor for Stable-Baselines3 that reads an observation as a sequence of groups."""
 
 import math
 from typing import Any, cast
@@ -22,11 +22,11 @@ class LayerwiseExtractor(BaseFeaturesExtractor):
     """Features of every group, computed with the same weights from its row and the other rows.
 
     Every row of the observation becomes a vector of ``width`` numbers, to which a code of its
-    position is added. The rows then exchange what they know by one pre-norm block of
-    self-attention (Vaswani et al., Attention is all you need, 2017; Xiong et al., On layer
-    normalization in the transformer architecture, 2020). The features are ``per_group`` numbers
-    of every group, in order, so that the actor's layers can tell which group they speak of, and
-    the mean over all groups. No weight depends on the number of groups.
+    position is added. One pre-norm block of self-attention then mixes the rows (Vaswani et al.,
+    Attention is all you need, 2017; Xiong et al., On layer normalization in the transformer
+    architecture, 2020). The features are ``per_group`` numbers
+    of every group, in order, so that the actor's layers can distinguish the groups, and the mean
+    over all groups. No weight depends on the number of groups.
 
     Args:
         observation_space: of an environment of this package, (groups, features), or that after
@@ -96,7 +96,7 @@ def position_code(groups: int, width: int) -> Tensor:
     """Sines and cosines of every group's depth, counted from 0 (first) to 1 (last).
 
     Vaswani et al. (2017) code absolute positions; depths mean the same in networks of every
-    length, so that what was learnt on one can be applied to another.
+    length, so that an agent can be transferred to another network.
 
     Args:
         groups: number of groups.

@@ -7,6 +7,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.edge.schema import short
+
 Action = NDArray[np.floating[Any]]
 
 
@@ -16,7 +18,7 @@ class LogitAction(gym.ActionWrapper[Any, Action, Action]):
     The environment shifts the logits of all ratios together until the budget is met, so equal
     actions of every size are uniform ratios, and a difference between two actions means the same
     anywhere in the range. With ``RescaleAction`` the ends of the range, where an actor's tanh
-    likes to rest, remove or keep whole groups; here ``scale`` says how far ratios can differ.
+    saturates, remove or keep whole groups; here ``scale`` limits how far ratios can differ.
 
     Args:
         env: an environment whose actions are prune ratios in [0, 1].
@@ -34,7 +36,9 @@ class LogitAction(gym.ActionWrapper[Any, Action, Action]):
     def __init__(self, env: gym.Env[Any, Action], scale: float) -> None:
         super().__init__(env)
         if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale must be a finite number above 0, such as 2, got {scale!r}")
+            raise ValueError(
+                f"scale must be a finite number above 0, such as 2, got {short(scale)}"
+            )
         space = env.action_space
         if not isinstance(space, gym.spaces.Box) or (space.low.any() or (space.high != 1).any()):
             raise ValueError(f"LogitAction wraps actions in [0, 1], got {space}")
@@ -42,6 +46,6 @@ class LogitAction(gym.ActionWrapper[Any, Action, Action]):
         self.action_space = gym.spaces.Box(-1.0, 1.0, space.shape, np.float32)
 
     def action(self, action: Action) -> Action:
-        """Return the prune ratios that an action asks for; float32, same shape."""
+        """Return the prune ratios of an action; float32, same shape."""
         logits = self._scale * np.asarray(action, np.float64)
         return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)

@@ -1,5 +1,6 @@
 """Stable-Baselines3 agents with this package's settings."""
 
+import ast
 import importlib
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.schema import short
 from lfgcl_env.zoo.settings import ALGORITHMS, CLASSES, settings
 
 
@@ -25,7 +27,7 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
         A ``BaseAlgorithm``.
 
     Raises:
-        ValueError: for an unknown algorithm or kind of noise.
+        ValueError: for an unknown algorithm or kind of noise, or unreadable ``policy_kwargs``.
         ImportError: if a package is missing; names the extra to install.
 
     >>> import lfgcl_env
@@ -37,19 +39,19 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
     check_installed(algorithm)
     kind = _named(CLASSES[algorithm])
     for wrapper in chosen.pop("env_wrapper", []):
-        env = _wrapped(env, wrapper)
+        env = _wrap(env, wrapper)
     if (noise := chosen.pop("noise_type", None)) is not None:
         check_choice(noise, ["normal"], "noise_type")
         chosen["action_noise"] = _normal_noise(env, chosen.pop("noise_std"))
     if isinstance(chosen.get("policy_kwargs"), str):
-        chosen["policy_kwargs"] = _evaluated(chosen["policy_kwargs"])
+        chosen["policy_kwargs"] = _read(chosen["policy_kwargs"])
     chosen.pop("n_timesteps", None)
     chosen.setdefault("device", "cpu")  # networks this small are faster there
     return kind(env=env, seed=seed, **chosen)
 
 
 def check_installed(algorithm: str) -> None:
-    """Make sure that the package of an algorithm is there.
+    """Check that the package of an algorithm is installed.
 
     Raises:
         ValueError: for an unknown algorithm.
@@ -62,17 +64,36 @@ def check_installed(algorithm: str) -> None:
 
 
 def _named(name: str) -> Any:
-    """What ``"module.name"`` names; rl_zoo3's ``get_class_by_name``."""
+    """Import ``"module.name"``; rl_zoo3's ``get_class_by_name``."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
-def _evaluated(text: str) -> Any:
-    """Settings that are no plain data are written as Python, which rl_zoo3 evaluates as well."""
-    return eval(text, {"get_class_by_name": _named, "nn": torch.nn, "th": torch})
+def _read(text: str) -> dict[str, Any]:
+    """Read ``policy_kwargs`` written as Python, which rl_zoo3 evaluates, without running it."""
+    try:
+        return dict(_value(ast.parse(text, mode="eval").body))
+    except (SyntaxError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise ValueError(
+            f"policy_kwargs {short(text)} cannot be read: write dict(NAME=VALUE, ...) with plain "
+            "values, nn.NAME and get_class_by_name('module.Class')"
+        ) from error
 
 
-def _wrapped(env: gym.Env[Any, Any], wrapper: str | dict[str, dict[str, Any]]) -> gym.Env[Any, Any]:
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=given):
+            return {argument.arg: _value(argument.value) for argument in given if argument.arg}
+        case ast.Call(
+            func=ast.Name(id="get_class_by_name"), args=[ast.Constant(value=str(name))], keywords=[]
+        ):
+            return _named(name)
+        case ast.Attribute(value=ast.Name(id="nn"), attr=name):
+            return getattr(torch.nn, name)
+    return ast.literal_eval(node)
+
+
+def _wrap(env: gym.Env[Any, Any], wrapper: str | dict[str, dict[str, Any]]) -> gym.Env[Any, Any]:
     """Apply a wrapper given as ``"module.Class"`` or ``{"module.Class": arguments}``."""
     ((name, arguments),) = ({wrapper: {}} if isinstance(wrapper, str) else wrapper).items()
     wrapped: gym.Env[Any, Any] = _named(name)(env, **arguments)

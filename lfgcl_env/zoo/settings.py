@@ -15,10 +15,10 @@ CLASSES = {
     "crossq": "sb3_contrib.CrossQ",
     "ppo": "stable_baselines3.PPO",
 }
-"""The class of every algorithm that there are settings for, by rl_zoo3's name for it."""
+"""The classes of the algorithms that have settings, by rl_zoo3's names for them."""
 
 ALGORITHMS = tuple(CLASSES)
-"""The algorithms of Stable-Baselines3 and sb3-contrib that there are settings for."""
+"""The algorithms of Stable-Baselines3 and sb3-contrib that have settings."""
 
 
 def path(algorithm: str) -> Path:
@@ -35,11 +35,11 @@ def path(algorithm: str) -> Path:
 
 
 def settings(algorithm: str, env_id: str | None = None) -> dict[str, Any]:
-    """Return the settings of an algorithm for an environment, as they are written in its file.
+    """Return the settings of an algorithm for an environment, as written in its file.
 
     Args:
         algorithm: one of ``ALGORITHMS``.
-        env_id: environments without an entry of their own, and None, have the default's.
+        env_id: of the environment; the default entry is for ids without one of their own, and None.
 
     Raises:
         ValueError: for an unknown algorithm.

@@ -4,7 +4,7 @@ import pytest
 
 import lfgcl_env
 from lfgcl_env.cli.main import main
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.search.protocol import own_agents
 
 

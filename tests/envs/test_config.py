@@ -24,7 +24,7 @@ from lfgcl_env.config import (
     table,
 )
 from lfgcl_env.envs import AMCEnv, LFGCLEnv
-from lfgcl_env.pruning.choices import CHOICES
+from lfgcl_env.pruning.registries import CHOICES
 
 KINDS = [(LFGCLEnv, GlobalConfig), (AMCEnv, LayerwiseConfig)]
 
@@ -158,14 +158,15 @@ JUNK = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
     st.builds(object),
     st.sampled_from([
-        np.float32(0.5), np.int64(2), np.zeros(2), np.zeros((4, 3, 32, 32), complex), torch.zeros(()),
-        torch.randn(4, 3, 32, 32), np.zeros((4, 3, 32, 32), np.longdouble), int, print, lambda: 3,
+        np.float32(0.5), np.int64(2), np.zeros(2), np.zeros((4, 3, 32, 32), complex), int,
+        torch.zeros(()), torch.randn(4, 3, 32, 32), np.zeros((4, 3, 32, 32), np.longdouble), print,
+        lambda: 3,
         images(4).to_sparse(), images(4).to("meta"), np.zeros((4, 3, 32, 32), np.uint8), range(3),
     ]),
 )  # fmt: skip
 WORDS = ("similarity", "accuracy", "random", "embedded", "published", "given", "CIFAR11", "human",
-         "inner", "all", "l1", "kl", "batchnorm", "params", "cuda:99", "math:pi", ":", "torchvision:",
-         "torchvision:nothing", "~nobody", "\0", ".", "")  # fmt: skip
+         "inner", "all", "l1", "kl", "batchnorm", "params", "cuda:99", "math:pi", ":",
+         "torchvision:", "torchvision:nothing", "~nobody", "\0", ".", "")  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -195,7 +195,7 @@ def test_without_a_network_what_needs_one_says_so(resnet20, torch_home, tmp_path
     assert main(["prune", "LFGCL-ResNet32-v0", *search]) == 2
     error = capsys.readouterr().err
     assert "cannot download" in error
-    assert "'embedded', which the package has of resnet20" in error
+    assert "'embedded' for those in the package (resnet20)" in error
     search += ["--images", "CIFAR10", "--data-root", str(tmp_path)]
     assert main(["prune", "LFGCL-ResNet20-v0", *search]) == 2
     assert "download=True" in capsys.readouterr().err

@@ -161,7 +161,7 @@ def forgetful(network):
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_count_that_is_not_positive_is_refused(baseline, cache, count):
-    with pytest.raises(ValueError, match="the number of images must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="number of images must be a whole number of at least 1"):
         synthetic_pixels(baseline, count, recipe=QUICK)
 
 
@@ -227,7 +227,7 @@ def test_a_cache_that_cannot_be_written_is_warned_of_and_the_images_are_there(
 ):
     (tmp_path / "file").touch()
     monkeypatch.setenv("LFGCL_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(UserWarning, match=r"cannot be cached in .*: set LFGCL_CACHE to a writable folder"):
+    with pytest.warns(UserWarning, match=r"cannot be cached in .*: set LFGCL_CACHE to a"):
         pixels = synthetic_pixels(baseline, 4, recipe=QUICK)
     assert torch.equal(pixels, synthesize_batch(baseline, 0, seed=0, recipe=QUICK))
 

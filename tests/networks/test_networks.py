@@ -8,6 +8,8 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +22,7 @@ from lfgcl_env.networks import (
     load_baseline,
     network_names,
 )
+from lfgcl_env.networks.builders import BUILDERS
 
 
 def small(num_classes: int = 4) -> nn.Module:
@@ -254,6 +257,77 @@ def test_a_missing_file_and_a_misspelt_word_are_told_apart():
         load_baseline("resnet20", "publishd")
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(torch.int64, "whole"), (torch.uint8, "whole"), (torch.complex64, "complex")],
+)
+def test_weights_of_whole_or_complex_numbers_are_refused(tmp_path, suffix, dtype, kind):
+    path = tmp_path / f"own{suffix}"
+    state = build_network("resnet20").state_dict()
+    state["conv1.weight"] = state["conv1.weight"].to(dtype)
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    with pytest.raises(ValueError, match=f"conv1.weight of {kind} numbers instead of floating-poi"):
+        load_baseline("resnet20", path)
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.to_sparse, lambda value: value.to("meta"), lambda value: value.half()]
+)
+def test_dense_weights_of_any_precision_are_loaded_and_others_refused(tmp_path, change):
+    path = tmp_path / "own.pt"
+    state = build_network("resnet20").state_dict()
+    state["linear.weight"] = change(state["linear.weight"])
+    torch.save(state, path)
+    if state["linear.weight"].dtype == torch.float16:
+        loaded = load_baseline("resnet20", path, normalization=((0.5,) * 3, (0.25,) * 3))
+        assert loaded.network.linear.weight.dtype == torch.float32
+    else:
+        with pytest.raises(ValueError, match=r"own.pt.*(linear.weight of unusual|is damaged)"):
+            load_baseline("resnet20", path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 2**30), st.integers(1, 255)), min_size=1, max_size=9)
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_damaged_file_is_loaded_or_refused_in_one_sentence(tmp_path_factory, suffix, flips):
+    path = tmp_path_factory.mktemp("damaged") / f"own{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(small().state_dict(), path)
+    content = bytearray(path.read_bytes())
+    for place, change in flips:
+        content[place % len(content)] ^= change
+    path.write_bytes(content)
+    try:
+        load_baseline(OWN, path)
+    except ValueError as error:
+        assert "\n" not in str(error)  # noqa: PT017 (flips in values may go unnoticed)
+
+
+# Networks without published weights
+
+
+@pytest.fixture
+def unpublished(monkeypatch):
+    """A network of the package that nobody has published weights of."""
+    monkeypatch.setitem(BUILDERS, "tiny", small)
+    return "tiny"
+
+
+def test_a_network_without_published_weights_has_random_ones_and_those_of_files(
+    unpublished, tmp_path
+):
+    baseline = load_baseline(unpublished, "random")
+    assert (baseline.name, baseline.weights, baseline.normalization) == ("tiny", "random", None)
+    path = tmp_path / "own.pt"
+    torch.save(small().state_dict(), path)
+    assert load_baseline(unpublished, path).weights == str(path)
+    for weights in ("published", "embedded"):
+        with pytest.raises(ValueError, match=r"no.* weights of tiny .*some: .*resnet20"):
+            load_baseline(unpublished, weights)
+
+
 # Networks of others
 
 
@@ -342,6 +416,65 @@ def test_unknown_arguments_are_refused(network):
         load_baseline(network, "random", num_clases=3)
 
 
+@pytest.mark.parametrize("classes", [0, -1, 2.5, "10", True, 10**12])
+@pytest.mark.parametrize("network", ["resnet20", "vgg16_bn", "torchvision:resnet18"])
+def test_a_number_of_classes_that_cannot_be_is_refused(network, classes):
+    with pytest.raises(ValueError, match="num_classes must be a whole number from 1 to 100,000"):
+        load_baseline(network, "random", num_classes=classes)
+
+
+def test_weights_are_no_argument_of_a_torchvision_builder():
+    with pytest.raises(ValueError, match="chosen by the argument 'weights'"):
+        build_network("torchvision:resnet18", weights="DEFAULT")
+
+
+def failing(error: str = "KeyError") -> nn.Module:
+    raise {"KeyError": KeyError("width"), "RuntimeError": RuntimeError("a\nb")}[error]
+
+
+class Failing(nn.Module):
+    def forward(self, x):
+        raise KeyError("key")
+
+
+class Uncopyable(nn.Module):
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot copy a lock")
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "complaint"),
+    [
+        (f"{__name__}:failing", {}, "cannot be built: 'width'"),
+        (failing, {"error": "RuntimeError"}, "cannot be built with .*: a$"),
+        (Failing().eval(), {}, r"Failing does not take inputs of shape .* \('key'\)"),
+        (Uncopyable().train(), {}, r"Uncopyable cannot be copied \(cannot copy a lock\)"),
+        ("torchvision:resnet18", {"groups": "2"}, "torchvision:resnet18 cannot be built with"),
+    ],
+)
+def test_what_others_code_raises_becomes_one_sentence(network, arguments, complaint):
+    weights = "published" if isinstance(network, nn.Module) else "random"
+    with pytest.raises(ValueError, match=complaint) as refused:
+        load_baseline(network, weights, **arguments)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"weights": 3},
+        {"weights": None},
+        {"seed": "0"},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"seed": 1.5},
+    ],
+)
+def test_weights_and_seeds_of_a_wrong_type_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be a "):
+        load_baseline("resnet20", **({"weights": "random"} | arguments))
+
+
 def test_what_is_no_depth_is_refused():
     from lfgcl_env.networks import CifarResNet
 
@@ -349,7 +482,9 @@ def test_what_is_no_depth_is_refused():
         CifarResNet(21)
 
 
-@pytest.mark.parametrize("shape", [(3, 32), (3, 0, 32), (1, 32, 32), 32])
+@pytest.mark.parametrize(
+    "shape", [(3, 32), (3, 0, 32), (1, 32, 32), 32, "abc", (3, 32, 2.5), (3, 10**5, 10**5)]
+)
 def test_an_input_shape_that_does_not_fit_is_refused(shape):
     with pytest.raises(ValueError, match="input"):
         load_baseline("resnet20", "random", input_shape=shape)
@@ -373,7 +508,16 @@ def test_normalization_is_channel_wise():
 
 @pytest.mark.parametrize(
     "value",
-    [((0.5,), (0.0,)), ((0.5,), (1.0, 1.0)), ((float("nan"),), (1.0,)), 0.5, (0.5, 0.5), "ab", ()],
+    [
+        ((0.5,), (0.0,)),
+        ((0.5,), (1.0, 1.0)),
+        ((float("nan"),), (1.0,)),
+        0.5,
+        (0.5, 0.5),
+        "ab",
+        (),
+        ((10**400,), (1.0,)),
+    ],
 )
 def test_what_is_no_normalization_is_refused(value):
     with pytest.raises(ValueError, match="normalization"):

@@ -24,7 +24,7 @@ from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.structure.groups import Exclusion, Member, find_groups
 from lfgcl_env.pruning.structure.layers import count_macs
 from lfgcl_env.pruning.structure.surgery import cut
-from lfgcl_env.pruning.structure.verification import WRONG, without_wrong
+from lfgcl_env.pruning.structure.verification import WRONG, split_exact
 
 
 class Chain(nn.Module):
@@ -224,10 +224,10 @@ def swapped(member: Member) -> Member:
 def test_the_check_catches_a_member_whose_channels_are_permuted(side):
     network = awaken(plain())
     groups = find_groups(network, images(2)).groups
-    assert without_wrong(network, groups, images(2)) == (list(groups), [])
+    assert split_exact(network, groups, images(2)) == (list(groups), [])
     members = [swapped(m) if m.side == side else m for m in groups[0].members]
     wrong = replace(groups[0], members=tuple(members))
-    right, excluded = without_wrong(network, [wrong, *groups[1:]], images(2))
+    right, excluded = split_exact(network, [wrong, *groups[1:]], images(2))
     assert right == list(groups[1:])
     assert excluded == [Exclusion("0", 8, WRONG)]
 
@@ -237,7 +237,7 @@ def test_the_check_catches_a_group_without_one_of_its_members(missing):
     network = awaken(plain())
     groups = find_groups(network, images(2)).groups
     members = tuple(m for m in groups[0].members if m.side != missing)
-    right, excluded = without_wrong(
+    right, excluded = split_exact(
         network, [replace(groups[0], members=members), *groups[1:]], images(2)
     )
     assert right == list(groups[1:])
@@ -249,7 +249,7 @@ def test_finding_and_checking_groups_change_nothing_in_the_network():
     network.stem.weight.requires_grad_(False)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     trained = [parameter.requires_grad for parameter in network.parameters()]
-    without_wrong(network, find_groups(network, images(2)).groups, images(2))
+    split_exact(network, find_groups(network, images(2)).groups, images(2))
     assert all(torch.equal(network.state_dict()[key], before[key]) for key in before)
     assert [parameter.requires_grad for parameter in network.parameters()] == trained
     assert not any(module.training for module in network.modules())

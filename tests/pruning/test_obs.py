@@ -96,7 +96,7 @@ def test_activation_criteria_order_every_group(criterion):
     baseline = load_baseline("resnet20", weights="random")
     awaken(baseline.network)
     problem = PruningProblem(baseline, images(8), criterion=criterion)
-    for group, order in zip(problem.groups, problem._orders, strict=True):
+    for group, order in zip(problem.groups, problem._ranking.orders, strict=True):
         assert sorted(order.tolist()) == list(range(group.channels))
 
 

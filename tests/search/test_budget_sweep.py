@@ -82,10 +82,10 @@ def files(folder):
     return {path.name: path.read_bytes() for path in paths}
 
 
-def recorded(problem, *strategies):
+def recorded(problem, *strategies, budget=0.9):
     """Records of strategies, rewarded with their similarity."""
     evaluations = [problem.evaluate(keep) for keep in strategies]
-    return [Record(i, 0.0, e.similarity, 0.9, e) for i, e in enumerate(evaluations, start=1)]
+    return [Record(i, 0.0, e.similarity, budget, e) for i, e in enumerate(evaluations, start=1)]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,8 @@ def test_a_point_is_the_best_of_what_was_predicted_and_what_was_visited_within_i
 def test_prediction_and_allocation_have_their_places_on_the_shortlist():
     env = make_env()
     problem = env.unwrapped.problem
-    visited = recorded(problem, *(problem.project((a, 0.5), 0.7) for a in (0, 0.2, 0.6, 0.8, 1)))
+    strategies = [problem.project((a, 0.5), 0.7) for a in (0, 0.2, 0.6, 0.8, 1)]
+    visited = recorded(problem, *strategies, budget=0.7)
     worst = min(visited, key=lambda record: record.reward)
     better = [record for record in visited if record != worst]
     _, listed = shortlist.choose(

@@ -277,6 +277,19 @@ def test_settings_may_be_python_as_rl_zoo3_evaluates_it(env):
     assert agent.policy.activation_fn is torch.nn.Tanh
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["__import__('os').mkdir('planted')", "dict(a=open('planted', 'w'))", "dict(", "[1]",
+     "dict(a=nn.Tan)", "dict(a=get_class_by_name('os'))"],
+)  # fmt: skip
+def test_settings_written_as_python_are_read_and_never_run(env, text, tmp_path, monkeypatch):
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"policy_kwargs .* cannot be read: write dict"):
+        zoo.make("td3", env, 0, policy_kwargs=text)
+    assert not list(tmp_path.iterdir())
+
+
 def test_logit_actions_are_symmetric_around_uniform_ratios(env):
     wrapped = zoo.LogitAction(env, scale=2)
     assert wrapped.action_space == gym.spaces.Box(-1, 1, (2,), np.float32)

@@ -44,13 +44,13 @@ class PatchReader:
         return self.taps * self.channels + 1
 
     def positions(self, x: Tensor) -> int:
-        """Output positions per input: rows that one input has to give."""
+        """Count the output positions per input, which are the rows that one input gives."""
         if not self.kernel:
             return int(x[0].numel() // self.channels)
         return prod(self._output_size(x))
 
     def rows(self, x: Tensor, chosen: Tensor) -> Tensor:
-        """Patches of a layer's input at chosen output positions.
+        """Cut patches of a layer's input out at chosen output positions.
 
         Args:
             x: the layer's input; (images, channels, ...), or (images, ..., features) if linear.
@@ -82,13 +82,13 @@ class PatchReader:
         return _with_one(picked.reshape(len(index), -1))
 
     def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Weights (out, in, ...) and bias (out,) as a matrix (out, features)."""
+        """Lay weights (out, in, ...) and bias (out,) out as a matrix (out, features)."""
         rows = weight.flatten(2).movedim(2, 1).flatten(1) if self.kernel else weight
         last = rows.new_zeros(len(rows), 1) if bias is None else bias[:, None]
         return torch.cat([rows, last.to(rows)], dim=1)
 
     def weight(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse of :meth:`matrix` for any number of input channels: weight and bias."""
+        """Return weight and bias of a :meth:`matrix`, for any number of input channels."""
         body, bias = matrix[:, :-1], matrix[:, -1]
         if self.kernel:
             body = body.reshape(len(body), self.taps, -1).movedim(1, 2)
@@ -96,7 +96,7 @@ class PatchReader:
         return body.contiguous(), bias.contiguous()
 
     def columns(self, channels: Tensor) -> Tensor:
-        """Columns of a row that belong to some input channels, tap by tap; without the constant."""
+        """Return the columns of some input channels in a row, tap by tap, without the constant."""
         taps = torch.arange(self.taps, device=channels.device)
         return (taps[:, None] * self.channels + channels).flatten()
 
@@ -114,7 +114,7 @@ class PatchReader:
 def choose_positions(
     images: int, available: int, wanted: int, generator: torch.Generator
 ) -> Tensor:
-    """Positions for each image: all of them, or ``wanted`` at random without repetition.
+    """Choose positions for each image: all of them, or ``wanted`` at random without repetition.
 
     Returns:
         int64, (images, min(available, wanted)), on the CPU.
@@ -125,7 +125,7 @@ def choose_positions(
 
 
 def gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
-    """Sum of outer products of rows with themselves, or with other rows; float64.
+    """Sum up outer products of rows with themselves, or with other rows; float64.
 
     Products of short pieces are taken in the rows' own type and added up in float64: the error is
     that of a few thousand float32 additions, at the speed of float32.

@@ -68,7 +68,7 @@ def collect_moments(
     seed: int = 0,
     every: bool = False,
 ) -> dict[str, Moments]:
-    """Moments of all layers whose inputs follow groups, in one pass over the images.
+    """Collect moments of all layers whose inputs follow groups, in one pass over the images.
 
     Positions are sampled, the same number for every image, so that a layer gets
     :data:`ROWS_PER_FEATURE` rows per feature and at least :data:`FEWEST_ROWS`, or all there are.
@@ -107,10 +107,10 @@ def collect_moments(
 
 
 def large_layers(network: nn.Module, plan: SlicePlan) -> dict[str, int]:
-    """Layers that get per-channel moments alone, and their patch features; no image is needed.
+    """Name the layers that get per-channel moments alone, with their numbers of patch features.
 
     Their closed-form repair moves the means of what was removed into the bias, and backward
-    elimination takes their channels for independent. Sequential repair refits them like all others.
+    elimination treats their channels as independent. Sequential repair refits them like all others.
 
     Args:
         network: the baseline.
@@ -120,7 +120,7 @@ def large_layers(network: nn.Module, plan: SlicePlan) -> dict[str, int]:
 
 
 def _readers(network: nn.Module, plan: SlicePlan) -> Iterator[tuple[str, PatchReader]]:
-    """The layers that closed-form repair can refit: dense ones whose inputs follow groups."""
+    """Yield the dense layers whose inputs follow groups: closed-form repair can refit them."""
     for name, slices in plan.layers.items():
         module = network.get_submodule(name)
         if slices.into is not None and layer_kind(module) in ("conv", "linear"):
@@ -188,11 +188,11 @@ RIDGE = 1e-4
 
 
 def ridge_strength(strength: float, features: int, rows: int) -> float:
-    """A ridge's strength, raised where there are few rows for the features.
+    """Return a ridge's strength, raised where there are few rows for the features.
 
     Moments of n rows are off by about features / n of their size; a ridge of a fraction of that
     keeps a fit to a few images from following their noise. With 32 rows per feature and more it
-    hardly counts.
+    has hardly any effect.
 
     Args:
         strength: relative to the mean second moment of a feature.
@@ -203,7 +203,7 @@ def ridge_strength(strength: float, features: int, rows: int) -> float:
 
 
 def ridge_of(matrix: Tensor, strength: float = RIDGE) -> Tensor:
-    """Ridge for each feature of a moment matrix; the constant gets (next to) none.
+    """Return the ridge of each feature of a moment matrix; the constant gets almost none.
 
     Args:
         matrix: (features, features), the constant last.
@@ -217,7 +217,7 @@ def ridge_of(matrix: Tensor, strength: float = RIDGE) -> Tensor:
 
 
 def solve_ridge(matrix: Tensor, cross: Tensor, prior: Tensor, ridge: Tensor) -> Tensor:
-    """The W that minimises E|t - W a|^2 + |(W - prior) sqrt(ridge)|^2; (outputs, features).
+    """Return the W that minimises E|t - W a|^2 + |(W - prior) sqrt(ridge)|^2; (outputs, features).
 
     Args:
         matrix: E[a a^T]; (features, features).
@@ -239,7 +239,7 @@ def solve_ridge(matrix: Tensor, cross: Tensor, prior: Tensor, ridge: Tensor) -> 
 
 
 def repaired_weights(moments: Moments, kept: Tensor) -> Tensor:
-    """Weights of a layer that sees some of its input channels, nearest to the layer's old output.
+    """Refit a layer that sees some of its input channels to the output it had with all of them.
 
     Closed form: W' = argmin E|W a - W' a_S|^2 + ridge |W' - W_S|^2, with the ridge towards the
     baseline's own weights, so that keeping everything gives these back. (The usual ridge towards

@@ -1,4 +1,4 @@
-"""A dense layer and the BatchNorm behind it, seen and set as one affine map."""
+"""A dense layer and the BatchNorm behind it, read and set as one affine map."""
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class ConvBN:
         return output if self.norm is None else self.norm(output)
 
     def matrix(self) -> Tensor:
-        """The map as a matrix; float64, (out, features), see :class:`PatchReader`."""
+        """Return the map as a matrix; float64, (out, features), see :class:`PatchReader`."""
         weight, bias = self.module.weight, self.module.bias
         assert isinstance(weight, Tensor)
         assert bias is None or isinstance(bias, Tensor)
@@ -75,7 +75,7 @@ class ConvBN:
             self._shift = self._shift + self._scale * bias
 
     def rows_of_output(self, value: Tensor, chosen: Tensor) -> Tensor:
-        """Values of an output-shaped tensor at chosen positions; (images * positions, out)."""
+        """Pick values of an output-shaped tensor at chosen positions; (images * positions, out)."""
         flat = value.movedim(1, -1) if self.reader.kernel else value
         flat = flat.reshape(len(value), -1, flat.shape[-1])
         picked = flat.gather(1, chosen[..., None].expand(-1, -1, flat.shape[-1]))

@@ -1,9 +1,9 @@
-"""Refitting a producer and its consumer together: closed-form Gauss-Newton steps on one pair.
+"""Closed-form Gauss-Newton steps that refit a producer and its consumer together.
 
-The producer's channels pass a ReLU and go into the consumer alone. What is still wrong behind the
-consumer, carried back through its taps and divided by its own Gram matrix, says how every active
-inner value should change. The producer is fitted to that change by least squares on its own input
-patches, moved by the exact step length of the linearised pair, and the consumer is solved anew.
+The producer's channels pass a ReLU and feed the consumer alone. The error behind the consumer,
+propagated back through its weights and divided by their Gram matrix, is the wanted change of every
+active inner value. The producer is fitted to that change by least squares on its own input patches,
+moved by the exact step length of the linearised pair, and the consumer is solved anew.
 Steps after the first are made conjugate to the one before (Polak-Ribiere).
 """
 
@@ -46,7 +46,7 @@ def can_alternate(producer: nn.Module, consumer: nn.Module) -> bool:
 
 @torch.no_grad()
 def alternate(producer: Producer, fit: Fit, steps: int, rows: int, seed: int) -> None:
-    """Improve a pair of layers in turn, in place.
+    """Improve two layers in turn, in place.
 
     Args:
         producer: the first layer.
@@ -69,7 +69,7 @@ def alternate(producer: Producer, fit: Fit, steps: int, rows: int, seed: int) ->
     change: Tensor | None = None
     preconditioned: Tensor | None = None
     for _ in range(steps):
-        pull, state = _pulled_back(producer, fit, chosen)
+        pull, state = _pull_back(producer, fit, chosen)
         previous_change = change
         change = gram(patches, pull) / len(patches)
         inner = _inner_gram(second)
@@ -98,8 +98,8 @@ class _State:
     errors: list[Tensor]
 
 
-def _pulled_back(producer: Producer, fit: Fit, chosen: list[Tensor]) -> tuple[Tensor, _State]:
-    """The error behind the consumer, seen from the active inner values, at chosen positions."""
+def _pull_back(producer: Producer, fit: Fit, chosen: list[Tensor]) -> tuple[Tensor, _State]:
+    """Propagate the error behind the consumer back to the inner values at chosen positions."""
     first, second = producer.layer, fit.layer
     weight = _weight(second)
     conv = second.module
@@ -135,7 +135,7 @@ def _pulled_back(producer: Producer, fit: Fit, chosen: list[Tensor]) -> tuple[Te
 
 
 def _step_length(producer: Producer, fit: Fit, state: _State, direction: Tensor) -> float:
-    """The length that minimises the linearised pair's squared error along ``direction``."""
+    """Return the length that minimises the linearised pair's squared error along ``direction``."""
     first, second = producer.layer, fit.layer
     conv, last = first.module, second.module
     assert isinstance(conv, nn.Conv2d)
@@ -156,7 +156,7 @@ def _step_length(producer: Producer, fit: Fit, state: _State, direction: Tensor)
 
 
 def _weight(layer: ConvBN) -> Tensor:
-    """The folded weight without its bias, of the network's type."""
+    """Return the weight with its BatchNorm's scale, of the network's type."""
     own = layer.module.weight
     assert isinstance(own, Tensor)
     weight = layer.reader.weight(layer.matrix().to(own.dtype))[0]
@@ -164,7 +164,7 @@ def _weight(layer: ConvBN) -> Tensor:
 
 
 def _inner_gram(layer: ConvBN) -> Tensor:
-    """The consumer's weights seen from its input channels: damped Gram matrix, float64."""
+    """Return the damped Gram matrix of the consumer's weights over input channels; float64."""
     rows = _weight(layer).double().movedim(1, 0).flatten(1)
     matrix = rows @ rows.T
     return matrix + torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device) * (

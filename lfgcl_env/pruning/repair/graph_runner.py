@@ -1,4 +1,4 @@
-"""Baseline and pruned network run side by side, operation by operation, on the same images."""
+"""Running a network operation by operation, so that layers can be refitted in between."""
 
 import operator
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 
 Value = list[Tensor]
-"""What a node gives, one tensor per chunk of images."""
+"""A node's value, one tensor per chunk of images."""
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, F.relu6}
@@ -19,7 +19,7 @@ _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.rel
 
 
 def trace(network: nn.Module) -> fx.Graph:
-    """The network's graph of operations.
+    """Trace the network's graph of operations.
 
     Raises:
         ValueError: if ``torch.fx`` cannot trace it, because its flow depends on values.
@@ -34,7 +34,7 @@ def trace(network: nn.Module) -> fx.Graph:
 
 
 class GraphRunner:
-    """Evaluates a network's nodes on demand, in chunks, and forgets what is used up.
+    """Evaluates a network's nodes on demand, in chunks, and drops values after their last use.
 
     Args:
         network: to be run; may be changed between evaluations of different nodes.
@@ -62,7 +62,7 @@ class GraphRunner:
         ]
 
     def value(self, index: int) -> Any:
-        """The value of the node at ``index``, evaluating what it needs first."""
+        """Return the value of the node at ``index``, evaluating its inputs first."""
         node = self.nodes[index]
         pending = [] if node in self._values else [node]
         while pending:
@@ -70,7 +70,7 @@ class GraphRunner:
             missing = self._missing(top)
             if not missing and top not in self._values:
                 self._before(top)
-                missing = self._missing(top)  # what comes before may change, and drop, inputs
+                missing = self._missing(top)  # `before` may change and drop inputs
             if missing:
                 pending += missing
                 continue
@@ -133,7 +133,7 @@ class GraphRunner:
 
 
 def dense_module(network: nn.Module, node: fx.Node) -> nn.Module | None:
-    """The convolution without groups or linear layer that a node calls, if it does."""
+    """Return the convolution without groups or linear layer that a node calls, or None."""
     if node.op != "call_module":
         return None
     module = network.get_submodule(str(node.target))
@@ -141,7 +141,7 @@ def dense_module(network: nn.Module, node: fx.Node) -> nn.Module | None:
 
 
 def batchnorm_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
-    """The BatchNorm that alone uses a node's value."""
+    """Find the BatchNorm that alone uses a node's value."""
     user = _only_user(node)
     if user is not None and user.op == "call_module":
         module = network.get_submodule(str(user.target))
@@ -151,7 +151,7 @@ def batchnorm_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
 
 
 def addition_after(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """The addition that alone uses a node's value, and its other operand."""
+    """Find the addition that alone uses a node's value, and its other operand."""
     user = _only_user(node)
     if user is None or len(user.all_input_nodes) != 2 or user.kwargs:
         return None
@@ -164,7 +164,7 @@ def addition_after(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
 
 
 def relu_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
-    """The ReLU that alone uses a node's value."""
+    """Find the ReLU that alone uses a node's value."""
     user = _only_user(node)
     if user is None:
         return None

@@ -13,13 +13,13 @@ from lfgcl_env.pruning.repair.conv_bn import ConvBN
 
 @dataclass
 class Fit:
-    """A layer, what it sees in the pruned network, and what it should give.
+    """A layer, its inputs in the pruned network, and its targets.
 
     Attributes:
         layer: the layer with its BatchNorm; its weights are changed.
         inputs: its inputs in the pruned network, in chunks of images.
         target: the baseline's values at the layer's point, for the channels that stay.
-        other: what the pruned network adds at that point by itself, or None.
+        other: the other operand of the addition at that point in the pruned network, or None.
         relu: whether a ReLU follows the point, so that all targets below zero mean the same.
         chosen: sampled output positions of every chunk; int64, (images, positions).
         ridge: see :class:`~lfgcl_env.pruning.repair.sequential.SequentialOptions`.
@@ -41,9 +41,9 @@ class Fit:
                 part, where a ReLU follows.
         """
         layer = self.layer
-        rows = self._joined(layer.reader.rows, self.inputs)
-        wanted = self._joined(layer.rows_of_output, self.target)
-        there = None if self.other is None else self._joined(layer.rows_of_output, self.other)
+        rows = self._join(layer.reader.rows, self.inputs)
+        wanted = self._join(layer.rows_of_output, self.target)
+        there = None if self.other is None else self._join(layer.rows_of_output, self.other)
         prior = layer.matrix()
         size = rows.shape[1] if layer.intercept else rows.shape[1] - 1
         moments = gram(rows) / len(rows)
@@ -66,12 +66,12 @@ class Fit:
             matrix = torch.cat([solution, prior[:, size:]], dim=1)
         layer.set(matrix)
 
-    def _joined(self, read, values: Sequence[Tensor]) -> Tensor:  # type: ignore[no-untyped-def]
+    def _join(self, read, values: Sequence[Tensor]) -> Tensor:  # type: ignore[no-untyped-def]
         return torch.cat([read(v, c) for v, c in zip(values, self.chosen, strict=True)])
 
 
 def sample(chunks: Sequence[Tensor], layer: ConvBN, rows: int, seed: int) -> list[Tensor]:
-    """Output positions of a layer for every chunk of its inputs, ``rows`` in all at the most."""
+    """Sample output positions of a layer for every chunk of its inputs, at most ``rows`` in all."""
     generator = torch.Generator().manual_seed(seed)
     images = sum(len(chunk) for chunk in chunks)
     per_image = max(1, rows // images)

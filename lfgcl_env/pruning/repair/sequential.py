@@ -128,7 +128,7 @@ class _Walk:
             progress(index + 1, total)
 
     def _find_changed(self) -> set[fx.Node]:
-        """Nodes whose values differ from the baseline's, in size or in numbers."""
+        """Return the nodes whose values differ from the baseline's, in size or in numbers."""
         changed: set[fx.Node] = set()
         for node in self._cut.nodes:
             cut = node.op == "call_module" and str(node.target) in self._plan.layers
@@ -188,7 +188,7 @@ class _Walk:
             self._cut.drop(self._index[node])
 
     def _dense(self, node: fx.Node) -> nn.Module | None:
-        """The baseline's dense layer that a node calls; cut to one channel, others look dense."""
+        """Return the baseline's dense layer of a node: cut to one channel, others look dense."""
         return dense_module(self._whole, node)
 
     def _conv_bn(self, node: fx.Node) -> ConvBN:
@@ -199,7 +199,7 @@ class _Walk:
         )
 
     def _find_pairs(self) -> dict[fx.Node, list[fx.Node]]:
-        """Consumers with a producer that feeds them alone, through a ReLU: the nodes between."""
+        """Map consumers whose producer feeds them alone, through a ReLU, to the nodes between."""
         pairs = {}
         for node in self._cut.nodes:
             module = self._dense(node)
@@ -218,7 +218,7 @@ class _Walk:
         return pairs
 
     def _needs_solving(self, other: fx.Node) -> bool:
-        """Whether an operand waits for a layer that is being solved itself."""
+        """Whether an operand depends on a layer that is being solved."""
         pending, seen = [other], set()
         while pending:
             node = pending.pop()

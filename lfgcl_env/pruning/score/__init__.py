@@ -1,1 +1,1 @@
-"""What a strategy is worth: features, where they are compared, and how."""
+"""Scores: features, where they are compared, and how."""

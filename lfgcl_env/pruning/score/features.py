@@ -148,7 +148,7 @@ def _hook(module: nn.Module, what: str, keep: Callable[[Tensor], None]) -> Remov
             lambda module, inputs: keep(_channels_first(module, inputs[0]).clone())
         )
     return module.register_forward_pre_hook(
-        lambda module, inputs: keep(_pooled(_channels_first(module, inputs[0])))
+        lambda module, inputs: keep(_pool(_channels_first(module, inputs[0])))
     )
 
 
@@ -162,6 +162,6 @@ def _channels_first(module: nn.Module, features: object) -> Tensor:
     return features.movedim(-1, 1) if isinstance(module, nn.Linear) else features
 
 
-def _pooled(inputs: Tensor) -> Tensor:
+def _pool(inputs: Tensor) -> Tensor:
     """Average a classifier's input over positions, if it has any; (images, channels)."""
     return inputs.flatten(2).mean(dim=2) if inputs.dim() > 2 else inputs

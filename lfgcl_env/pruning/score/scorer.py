@@ -1,4 +1,4 @@
-"""Scorer: what a pruned network is worth by its features on the calibration images."""
+"""Scorer: pruned networks scored by their features on the calibration images."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""What a network's channels are: layers, groups, slices, surgery, and the saved form. No images."""
+"""A network's structure: layers, groups, costs, surgery, and the saved form. Needs no images."""

@@ -167,13 +167,13 @@ class CostModel:
         self.baseline = self(self._whole)
 
     def __call__(self, keep: NDArray[np.int64]) -> Cost:
-        """Cost of keeping ``keep[g]`` channels of every group g; int64, (groups,)."""
+        """Return the cost of keeping ``keep[g]`` channels of every group g; int64, (groups,)."""
         return Cost(int(self._counts["macs"](keep)), int(self._counts["params"](keep)))
 
     def many(self, keep: NDArray[np.int64], metric: str) -> NDArray[np.int64]:
-        """One metric of many strategies at once; ``keep`` is (..., groups), the result (...)."""
+        """Count one metric of many strategies at once, from (..., groups) to (...)."""
         return self._counts[metric](keep)
 
     def of_baseline(self, metric: str) -> int:
-        """One metric of the unpruned network."""
+        """Count one metric of the unpruned network."""
         return int(self._counts[metric](self._whole))

@@ -54,13 +54,13 @@ class Group:
     part: str = ""
 
     def layers(self, side: str) -> tuple[str, ...]:
-        """Names of the layers on one side: ``"out"``, ``"in"`` or ``"through"``."""
+        """Return the names of the layers on one side: ``"out"``, ``"in"`` or ``"through"``."""
         return tuple(member.layer for member in self.members if member.side == side)
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A set of channels that is left alone, and why.
+    """A set of channels that is not pruned, and why.
 
     Attributes:
         name: the layer that first produces them, or a module that could not be traced.
@@ -75,12 +75,12 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Tracing:
-    """What was found in a network.
+    """The groups of a network.
 
     Attributes:
         groups: in the order of the network's modules.
-        excluded: what had to be left out.
-        parts: for every module that was traced by itself (``""``: the whole network), the inputs
+        excluded: what cannot be pruned.
+        parts: for every module that was traced on its own (``""``: the whole network), the inputs
             that it was traced with.
         followed_by: for layers whose output goes into a BatchNorm and nowhere else, that
             BatchNorm's name.
@@ -97,12 +97,12 @@ class Unprunable(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """The kind of an error and the first line of its message, to be quoted in a reason."""
+    """Return the kind of an error and the first line of its message, to quote in a reason."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def find_groups(network: nn.Module, example: Tensor) -> Tracing:
-    """Trace ``network`` and return its groups and what had to be left out.
+    """Trace ``network`` and return its groups and what cannot be pruned.
 
     Where Torch-Pruning cannot trace the whole network, its parts are traced one by one (with the
     inputs they get inside the whole), so that at least the groups inside these parts are found.
@@ -139,7 +139,7 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
 
 
 def _outside(network: nn.Module, parts: Iterable[str]) -> list[Exclusion]:
-    """The layers that are in none of the parts that could be traced."""
+    """Return the layers that are in none of the parts that could be traced."""
     inside = {module for part in parts for module in network.get_submodule(part).modules()}
     reason = "it is in no part of the network that could be traced"
     return [
@@ -172,14 +172,14 @@ def dependency_graph(network: nn.Module, inputs: Tensor | tuple[Tensor, ...]) ->
 
 
 def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int]) -> tp.Group:
-    """Torch-Pruning's group for removing ``channels`` of the output of ``root``."""
+    """Return Torch-Pruning's group for removing ``channels`` of the output of ``root``."""
     return graph.get_pruning_group(
         root, graph.get_pruner_of_module(root).prune_out_channels, channels
     )
 
 
 def _batchnorms_behind(graph: tp.DependencyGraph, names: dict[nn.Module, str]) -> dict[str, str]:
-    """BatchNorms that are the only user of a layer's output, by the layer's name."""
+    """Find BatchNorms that are the only user of a layer's output, by the layer's name."""
     found = {}
     for module, node in graph.module2node.items():
         if isinstance(module, nn.Module) and layer_kind(module) and len(node.outputs) == 1:
@@ -192,7 +192,7 @@ def _batchnorms_behind(graph: tp.DependencyGraph, names: dict[nn.Module, str]) -
 def _children_with_inputs(
     part: nn.Module, inputs: tuple[Tensor, ...]
 ) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
-    """The children of ``part`` that hold layers, with the inputs of their first call."""
+    """Return the children of ``part`` that hold layers, with the inputs of their first call."""
     seen: dict[nn.Module, tuple[Tensor, ...]] = {}
 
     def record(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -252,7 +252,7 @@ OUTPUT = "its channels are the network's output"
 
 
 def _side(item: tp.dependency.Group) -> str:
-    """Which side of its module a traced item prunes: "out", "in", "through" or "" (no module)."""
+    """Return the side of its module that a traced item prunes, or "" where it is no module's."""
     module = item.dep.target.module
     kind = layer_kind(module) if isinstance(module, nn.Module) else None
     if kind == "depthwise" or isinstance(module, (*BATCH_NORMS, nn.PReLU)):

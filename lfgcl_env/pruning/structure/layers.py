@@ -56,7 +56,7 @@ def layer_kind(module: nn.Module) -> str | None:
 
 
 def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """Output and input channels of a layer, or of a module with one parameter per channel."""
+    """Return a layer's output and input channels, also for one parameter per channel."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     if layer_kind(module):
@@ -94,7 +94,7 @@ def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 
 
 def count_macs(network: nn.Module, example: Tensor) -> int:
-    """MACs of everything that PyTorch's FLOP counter knows, for one input: half its FLOPs.
+    """Count MACs of all that PyTorch's FLOP counter knows, for one input: half its FLOPs.
 
     Args:
         network: in evaluation mode.

@@ -34,7 +34,7 @@ class PrunableNetwork:
         excluded: what is not pruned, and why.
         layers: the baseline's convolutions and linear layers in order of use.
         layout: memory layout of images and 4-D weights in which the network runs fastest.
-        parts: for every part of the network that was traced by itself (``""``: the whole), the
+        parts: for every part of the network that was traced on its own (``""``: the whole), the
             inputs that it was traced with.
         followed_by: for layers whose output goes into a BatchNorm and nowhere else, its name.
         plan: which positions of every layer follow which group.

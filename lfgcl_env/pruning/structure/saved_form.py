@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lfgcl_env.edge.files import write_beside
+from lfgcl_env.edge.files import as_path, write_beside
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
@@ -163,7 +163,10 @@ def _architecture(
                 "network must be a torch.nn.Module or a function without arguments that returns "
                 f"one, got {short(network)}"
             )
-        module = network if isinstance(network, nn.Module) else network()
+        try:
+            module = network if isinstance(network, nn.Module) else network()
+        except TypeError as error:
+            raise ValueError(f"network cannot be called without arguments ({error})") from error
         if not isinstance(module, nn.Module):
             raise ValueError(f"network gave {short(module)}: a torch.nn.Module is needed")
         return module
@@ -265,7 +268,7 @@ def _opened(path: str | os.PathLike[str]) -> Any:
         FileNotFoundError: if there is none.
         ValueError: if it is no such file, or was cut short.
     """
-    path = Path(path)
+    path = as_path(path, "a pruned network's file")
     if not path.is_file():
         raise FileNotFoundError(f"no pruned network at {path}")
     with path.open("rb") as file:

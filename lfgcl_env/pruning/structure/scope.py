@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.pruning.structure.groups import Exclusion, Tracing, find_groups
-from lfgcl_env.pruning.structure.verification import without_wrong
+from lfgcl_env.pruning.structure.verification import split_exact
 
 SCOPES: dict[str, str] = {
     "inner": "leaves alone the groups that an addition couples, such as residual streams",
@@ -33,7 +33,7 @@ def find_prunable(
     check_choice(scope, SCOPES, "scope")
     tracing = find_groups(network, example)
     in_scope = [group for group in tracing.groups if scope == "all" or not group.coupled]
-    right, wrong = without_wrong(network, in_scope, example, layout)
+    right, wrong = split_exact(network, in_scope, example, layout)
     if not right:
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*tracing.excluded, *wrong)[:3])
         raise ValueError(f"no channels of this network can be pruned ({reasons})")

@@ -34,7 +34,7 @@ class Dimension:
         return tuple(int(g) for g in np.flatnonzero(self.shares))
 
     def kept(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Positions that stay under ``mask``, see :meth:`SlicePlan.mask`; ascending."""
+        """Return the positions that stay under ``mask``, see :meth:`SlicePlan.mask`; ascending."""
         return np.flatnonzero(mask[self.slots])
 
 
@@ -96,7 +96,7 @@ class SlicePlan:
         return Dimension(size, slots, shares, int((slots == self._offsets[-1]).sum()))
 
     def mask(self, kept: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
-        """A flag for every channel of every group in turn, and a last one that is always set.
+        """Return a flag for every channel of every group in turn, and a last one, always set.
 
         Args:
             kept: for each group, the indices of the channels that stay.

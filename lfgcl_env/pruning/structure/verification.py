@@ -20,15 +20,15 @@ from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 WRONG = "removing its channels changes more than hiding them from their consumers would"
 
 
-def without_wrong(
+def split_exact(
     network: nn.Module,
     groups: Sequence[Group],
     example: Tensor,
     layout: torch.memory_format = torch.channels_last,
 ) -> tuple[list[Group], list[Exclusion]]:
-    """Leave out the groups for which cutting and hiding differ.
+    """Separate the groups for which cutting and hiding differ from the others.
 
-    All groups are tried together first; only if that fails are they tried one by one.
+    All groups are tried together first, and one by one only if that fails.
 
     Args:
         network: the baseline in evaluation mode; not changed.
@@ -39,12 +39,12 @@ def without_wrong(
     """
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    if not groups or _is_right(double, groups, inputs, layout) is None:
+    if not groups or _find_fault(double, groups, inputs, layout) is None:
         return list(groups), []
     right: list[Group] = []
     excluded: list[Exclusion] = []
     for group in groups:
-        trouble = _is_right(double, [*right, group], inputs, layout)
+        trouble = _find_fault(double, [*right, group], inputs, layout)
         if trouble is None:
             right.append(group)
         else:
@@ -53,10 +53,10 @@ def without_wrong(
 
 
 @torch.inference_mode()
-def _is_right(
+def _find_fault(
     network: nn.Module, groups: Sequence[Group], inputs: Tensor, layout: torch.memory_format
 ) -> str | None:
-    """None if half of every group's channels can be cut as if hidden, else the reason."""
+    """Return None if half of every group's channels can be cut as if hidden, else the reason."""
     generator = np.random.default_rng(0)
     kept = [
         np.sort(generator.permutation(group.channels)[: max(1, group.channels // 2)])
@@ -70,7 +70,7 @@ def _is_right(
     except Exception as error:
         return f"the network fails without its channels ({first_line(error)})"
     whole = network(inputs)
-    hidden = _with_hidden(network, plan, kept)(inputs)
+    hidden = _hide(network, plan, kept)(inputs)
     if cut.shape != hidden.shape:
         return WRONG
     # Deep networks with random weights can react to a whole group by a billionth of their output:
@@ -81,10 +81,8 @@ def _is_right(
     return None if difference <= max(1e-4 * reaction, 1e-12 * scale) else WRONG
 
 
-def _with_hidden(
-    network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]
-) -> nn.Module:
-    """A copy of the whole network whose consumers ignore all channels not in ``kept``."""
+def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]) -> nn.Module:
+    """Return a copy of the whole network whose consumers ignore all channels not in ``kept``."""
     copied = copy.deepcopy(network)
     mask = plan.mask(kept)
     for name, slices in plan.layers.items():
