@@ -11,8 +11,10 @@ Differences from Lillicrap et al.:
 * The actor ends in a sigmoid, as AMC's (He et al., ECCV 2018) does: prune ratios lie in [0, 1].
 * Gaussian noise that anneals linearly instead of an Ornstein-Uhlenbeck process. That correlates the
   steps of an episode, and here an episode is one step. Noisy actions are clipped to [0, 1].
-* Steps are few and costly: several updates after each instead of one, batches of 32 instead of 64,
-  and targets that follow faster (tau 0.01, as AMC's, instead of 0.001).
+* Steps are few and costly: five updates after each instead of one, batches of 32 instead of 64,
+  targets that follow faster (tau 0.01, as AMC's, instead of 0.001), and no weight decay (as AMC).
+* The actor's learning rate is 1e-5 instead of 1e-4, with which the sigmoid saturated in a wrong
+  corner before the critic had learned anything.
 * No discount: with a horizon above one, rewards are gains that sum to the last score. With a
   horizon of one every step is terminal, and the target networks change nothing.
 * The replay keeps all steps; a search has far fewer than a million.
@@ -50,15 +52,15 @@ class Arguments:
 
     hidden: tuple[int, int] = (400, 300)  # units of both hidden layers
     last_weights: float = 3e-3  # bound of the last layers' uniform initial weights
-    actor_learning_rate: float = 1e-4  # of Adam
+    actor_learning_rate: float = 1e-5  # of Adam
     critic_learning_rate: float = 1e-3  # of Adam
-    weight_decay: float = 1e-2  # of the critic
+    weight_decay: float = 0.0  # of the critic
     discount: float = 1.0  # of the next step's value
     tau: float = 0.01  # share of the networks that moves into their targets at every update
     batch_size: int = 32  # steps in a batch
-    updates: int = 20  # after every step
-    warm_up: int = 8  # steps before the first update
-    noise: float = 0.3  # standard deviation of the noise at the start, in prune ratios
+    updates: int = 5  # after every step
+    warm_up: int = 25  # steps before the first update
+    noise: float = 0.15  # standard deviation of the noise at the start, in prune ratios
     last_noise: float = 0.05  # and at the end
     anneal: int = 250  # steps until the end
 

@@ -109,3 +109,8 @@ def check_device(device: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of somebody else's error, to be quoted within a sentence."""
     return (str(error).strip() or type(error).__name__).split("\n")[0].split(". ")[0][:120]
+
+
+def with_kind(error: BaseException) -> str:
+    """Return the kind of somebody else's error before the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"

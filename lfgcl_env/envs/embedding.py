@@ -72,12 +72,11 @@ class Embedding:
             budget: fraction of the baseline's cost that may remain.
         """
         problem = self._problem
-        cost, whole = problem.cost(keep), problem.baseline_cost
-        metric = problem.budget_metric
+        spent = int(problem.costs(keep)) / int(problem.costs(problem.channels))
         observation = np.empty(self.shape, dtype=np.float64)
         observation[:, :-_DYNAMIC] = self._static
         observation[:, -3] = _scaled(keep / problem.channels, 0, 1)
-        observation[:, -2] = _scaled(getattr(cost, metric) / getattr(whole, metric), 0, 1)
+        observation[:, -2] = _scaled(spent, 0, 1)
         observation[:, -1] = _scaled(budget, 0, 1)
         return np.clip(observation, -1.0, 1.0).astype(np.float32)
 

@@ -151,7 +151,7 @@ class LFGCLEnv(PruningEnv):
         self._steps += 1
         reward, self._last_score = score - self._last_score, score
         info = self._info(scores)
-        info["is_success"] = self._meets_budget(info)
+        info["is_success"] = self.problem.meets(self._keep, self._budget)
         if self.render_mode == "human":
             self.render()
         return self._observation(), reward, self._steps >= self.horizon, False, info

@@ -171,7 +171,7 @@ class AMCEnv(PruningEnv):
         terminated = self._group == len(self._keep)
         reward, scores = self._score() if terminated else (0.0, {"similarity": 0.0})
         info = self._info(scores)
-        info["is_success"] = self._meets_budget(info)
+        info["is_success"] = self.problem.meets(self._keep, self._budget)
         info["executed_action"] = self._executed
         if self.render_mode == "human":
             self.render()

@@ -22,7 +22,6 @@ from lfgcl_env.images.arrays import choose
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks.baseline import Baseline, build_baseline
-from lfgcl_env.pruning.budget.tolerance import meets
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
 
@@ -263,10 +262,6 @@ class PruningEnv(gym.Env[Observation, Action]):
             "prune_ratios": self.problem.prune_ratios(self._keep),
             "keep": self._keep.copy(),
         }
-
-    def _meets_budget(self, info: dict[str, Any]) -> bool:
-        spent = info[f"{self.problem.budget_metric}_ratio"]
-        return meets(spent, self._budget)
 
 
 def _baseline(config: RewardedConfig) -> Baseline:

@@ -57,7 +57,7 @@ def replay(
     if evaluation.macs != entry.macs:
         faults.append(f"MACs are {evaluation.macs:,}, not {entry.macs:,}")
     budget = entry.problem["budget"]
-    if not evaluation.meets(budget, problem.budget_metric):
+    if not problem.meets(keep, budget):
         faults.append(f"exceeds its budget of {budget:g} of the {problem.budget_metric}")
     if abs(evaluation.similarity - entry.similarity) > SIMILARITY_TOLERANCE:
         faults.append(f"similarity is {evaluation.similarity:.5f}, not {entry.similarity:.5f}")

@@ -50,20 +50,6 @@ def check_fit(baseline: Baseline, images: Tensor) -> None:
         )
 
 
-def check_device(name: str) -> torch.device:
-    """Return a device by its name.
-
-    Raises:
-        ValueError: if tensors cannot be put there.
-    """
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
-    return torch.device(name)
-
-
 def split_images(images: Tensor, layout: torch.memory_format, *, large: bool) -> list[Tensor]:
     """Split images into batches of the size that is fastest on their device.
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lfgcl_env.pruning.budget.tolerance import meets
 from lfgcl_env.pruning.structure.cost import Cost
 
 
@@ -38,7 +37,3 @@ class Evaluation:
             macs_ratio=cost.macs / baseline.macs,
             params_ratio=cost.params / baseline.params,
         )
-
-    def meets(self, budget: float, metric: str) -> bool:
-        """Whether it costs no more than a budget of ``"macs"`` or ``"params"``."""
-        return meets(getattr(self, f"{metric}_ratio"), budget)

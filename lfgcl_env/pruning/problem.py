@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning.budget.projection import Projection
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.checks import (
-    check_device,
     check_fit,
     check_images,
     check_ratios,
@@ -89,7 +89,7 @@ class PruningProblem:
             check_choice(chosen[name], choices, name)  # type: ignore[literal-required]
         self.criterion, self.repair = chosen["criterion"], chosen["repair"]
         self.similarity, self.budget_metric = chosen["similarity"], chosen["budget_metric"]
-        self.device = check_device(chosen["device"])
+        self.device = torch.device(chosen["device"])
         self._config = chosen
         self._repair = REPAIRS[self.repair]()
         images = check_images(images)

@@ -44,7 +44,7 @@ class Logs:
         """Log a distinct strategy."""
         evaluation = record.evaluation
         for budget in self._budgets:
-            if evaluation.meets(budget, self._problem.budget_metric):
+            if self._problem.meets(evaluation.keep, budget):
                 name = _best_name(budget, self._budgets)
                 self._bests[name] = max(self._bests.get(name, record.reward), record.reward)
         values = {

@@ -163,7 +163,7 @@ def sweep(
     """
     problem = problem_of(env)
     for budget, own in zip(budgets, predicted, strict=True):
-        within = [r for r in records if r.evaluation.meets(budget, problem.budget_metric)]
+        within = [r for r in records if problem.meets(r.evaluation.keep, budget)]
         if images is not None:
             network, listed = choose(env, within, images, size=size, budget=budget, predicted=own)
             first = listed[0]

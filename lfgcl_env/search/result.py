@@ -156,11 +156,14 @@ def save_agent(agent: Agent, folder: Path) -> None:
 
     Raises:
         AgentError: if it fails to.
+        OSError: if the file cannot be written.
     """
     save = getattr(agent, "save", None)
     if callable(save):
         try:
             write_beside(folder / AGENT, save)
+        except OSError:
+            raise
         except Exception as error:
             raise AgentError(f"the agent cannot be saved in {folder}") from error
 

@@ -128,7 +128,7 @@ def run_search(
             stack.enter_context(run.lock())
         if run and resume:
             check_same_start(run, saved)
-            recorded = _go_on(run, env, asked)
+            recorded = _go_on(run, env, asked, shortlist)
         elif run:
             run.check_new()
             run.begin(asked)
@@ -173,20 +173,28 @@ def _check_arguments(evaluations: int, out: object, *, resume: bool, wandb: bool
         check_wandb()
 
 
-def _go_on(run: RunFolder, env: gym.Env[Any, Any], asked: Mapping[str, Any]) -> list[Record]:
-    """Check that a run can go on, note that it does, and return its records."""
+def _go_on(
+    run: RunFolder, env: gym.Env[Any, Any], asked: Mapping[str, Any], shortlist: int
+) -> list[Record]:
+    """Check that a run can go on, note that it does, and return its records.
+
+    The first strategy and those that lead to the shortlist are measured anew, so that neither
+    other images or versions nor an invented score decide what is kept.
+    """
     records = run.records()
     run.check_same(asked, may_differ(env), len(records))
-    if records:
-        problem, first = problem_of(env), records[0].evaluation
-        problem.remember(first)  # refuses what is not of this problem
-        network = problem.compress(first.keep).to(problem.device)
-        now = problem.score_network(network, first.keep)
-        if abs(now - first.similarity) > _SAME:
+    problem = problem_of(env)
+    best = sorted(records, key=lambda record: -record.reward)[: max(1, shortlist)]
+    for record in {r.index: r for r in (*records[:1], *best)}.values():
+        known = record.evaluation
+        problem.remember(known)  # refuses what is not of this problem
+        network = problem.compress(known.keep).to(problem.device)
+        now = problem.score_network(network, known.keep)
+        if abs(now - known.similarity) > _SAME:
             raise ValueError(
-                f"the run in {run.path} cannot go on: its first strategy had similarity "
-                f"{first.similarity:.6f} and has {now:.6f} now, so that images, weights or "
-                "versions have changed"
+                f"the run in {run.path} cannot go on: its strategy {record.index} had similarity "
+                f"{known.similarity:.6f} and has {now:.6f} now, so that images, weights or "
+                "versions have changed, or the record is not of this run"
             )
     run.go_on(asked)
     return records

@@ -1,17 +1,31 @@
-"""The LFGCL agent: its view of a network, its projection, what it learns and what it keeps."""
+"""The LFGCL agent: its view of a network, its projection, what it learns and what it saves."""
+
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from lfgcl_env.agents.lfgcl import Arguments, Critics, Layers, LFGCLAgent, Replay, make
+from lfgcl_env.agents._groups import Groups, View
+from lfgcl_env.agents.lfgcl import (
+    Arguments,
+    Critics,
+    EnsembleLinear,
+    LFGCLAgent,
+    _waves,
+    linear,
+    make,
+    values_of,
+)
+from networks_for_tests import Head, images
+from torch import nn
 
-import agents.lfgcl as lfgcl_module
 import lfgcl_env
 from lfgcl_env.envs.embedding import FEATURES
 from lfgcl_env.search.run_search import run_search
 
 QUICK = Arguments(hidden=16, critics=2, updates=2, warm_up=3, candidates=8)
+VIEW = View()
 
 
 def env_of(network="resnet20", **changes):
@@ -30,7 +44,7 @@ def ranged():
     return env_of(budget=(0.3, 0.8))
 
 
-def learnt(env, evaluations=8, seed=0, arguments=QUICK):
+def trained(env, evaluations=8, seed=0, arguments=QUICK):
     agent = LFGCLAgent(env, seed, arguments)
     agent.learn(4 * evaluations, lambda *_: len(agent.replay) < evaluations)
     return agent
@@ -48,7 +62,7 @@ def test_the_actor_meets_the_budget_before_the_environment_corrects_it(env):
     problem = env.unwrapped.problem
     observation, _ = env.reset()
     logits = torch.randn(20, len(problem.groups), generator=torch.Generator().manual_seed(0))
-    for keep in Layers(observation).on_budget(logits).double().numpy():
+    for keep in Groups.of(observation, VIEW).on_budget(logits).double().numpy():
         rounded = np.rint(keep * problem.channels).astype(int).clip(1)
         assert problem.cost(rounded).macs / problem.baseline_cost.macs == pytest.approx(
             0.5, abs=0.03
@@ -57,13 +71,13 @@ def test_the_actor_meets_the_budget_before_the_environment_corrects_it(env):
 
 def test_the_gradient_passes_through_the_projection(env):
     observation, _ = env.reset()
-    layers = Layers(observation)
+    groups = Groups.of(observation, VIEW)
     draw = torch.Generator().manual_seed(1)
     logits = torch.randn(1, 9, generator=draw, dtype=torch.float32)
     weights = torch.randn(9, generator=draw)
 
     def value(at):
-        return (layers.on_budget(at) * weights).sum()
+        return (groups.on_budget(at) * weights).sum()
 
     at = logits.clone().requires_grad_()
     value(at).backward()
@@ -77,50 +91,50 @@ def test_the_gradient_passes_through_the_projection(env):
 
 def test_a_shift_of_all_logits_changes_nothing(env):
     observation, _ = env.reset()
-    layers, logits = Layers(observation), torch.linspace(-1, 1, 9)[None]
-    moved = layers.on_budget(logits + 1.5)
-    torch.testing.assert_close(layers.on_budget(logits), moved, atol=1e-4, rtol=0)
+    groups, logits = Groups.of(observation, VIEW), torch.linspace(-1, 1, 9)[None]
+    moved = groups.on_budget(logits + 1.5)
+    torch.testing.assert_close(groups.on_budget(logits), moved, atol=1e-4, rtol=0)
 
 
 def test_the_sensitivity_curve_is_that_of_the_observation(env):
     observation, _ = env.reset()
-    layers = Layers(observation)
+    groups = Groups.of(observation, VIEW)
     for keep, name in ((0.75, "error_75"), (0.5, "error_50"), (0.25, "error_25")):
         column = (observation[:, FEATURES.index(name)] + 1) / 2
-        found = layers.error_at(torch.full((1, 9), keep))[0]
+        found = groups.error_at(torch.full((1, 9), keep))[0]
         np.testing.assert_allclose(found, column, atol=1e-6)
-    assert float(layers.error_at(torch.ones(1, 9)).abs().max()) == 0
+    assert float(groups.error_at(torch.ones(1, 9)).abs().max()) == 0
 
 
 def test_actor_and_critics_take_networks_of_any_size_and_order(env):
     agent = LFGCLAgent(env, 0, QUICK)
     torch.nn.init.normal_(agent.actor.last.weight)
-    for groups in (2, 9, 30):
-        seen = np.random.default_rng(groups).uniform(-1, 1, (groups, len(FEATURES)))
+    for count in (2, 9, 30):
+        seen = np.random.default_rng(count).uniform(-1, 1, (count, len(FEATURES)))
         seen[:, FEATURES.index("budget")] = 0.0  # the same for all groups
-        layers, keep = Layers(seen), torch.rand(1, groups)
-        assert agent.actor(layers).shape == (1, groups)
-        assert agent.critics(layers, keep).shape == (QUICK.critics, 1)
-        turned = Layers(seen[::-1].copy())
+        groups, keep = Groups.of(seen, VIEW), torch.rand(1, count)
+        assert agent.actor(groups).shape == (1, count)
+        assert agent.critics(groups, keep).shape == (QUICK.critics, 1)
+        turned = Groups.of(seen[::-1].copy(), VIEW)
         close = {"atol": 1e-4, "rtol": 1e-3}
-        torch.testing.assert_close(agent.actor(turned).flip(-1), agent.actor(layers), **close)
+        torch.testing.assert_close(agent.actor(turned).flip(-1), agent.actor(groups), **close)
         found = agent.critics(turned, keep.flip(-1))
-        torch.testing.assert_close(found, agent.critics(layers, keep), **close)
+        torch.testing.assert_close(found, agent.critics(groups, keep), **close)
 
 
 def test_every_critic_learns_from_a_batch_of_its_own():
-    critics = Critics(8, 2, torch.Generator().manual_seed(0))
+    critics = Critics(Arguments(hidden=8, critics=2), torch.Generator().manual_seed(0))
     seen = np.random.default_rng(0).uniform(-1, 1, (6, 4, len(FEATURES)))
-    layers, keep = Layers(seen), torch.rand(6, 4)
+    groups, keep = Groups.of(seen, VIEW), torch.rand(6, 4)
     rows = torch.tensor([[0, 1, 2], [3, 4, 5]])
-    own = critics(layers.take(rows), keep[rows], own=True)
-    everything = critics(layers, keep)
+    own = critics(groups[rows], keep[rows])
+    everything = critics(groups, keep)
     torch.testing.assert_close(own[0], everything[0, :3])
     torch.testing.assert_close(own[1], everything[1, 3:])
 
 
 def test_replay_holds_executed_keep_ratios_and_every_strategy_once(env):
-    agent = learnt(env)
+    agent = trained(env)
     problem = env.unwrapped.problem
     _, keep, value = agent.replay.tensors()
     counts = keep.double().numpy() * problem.channels
@@ -131,31 +145,34 @@ def test_replay_holds_executed_keep_ratios_and_every_strategy_once(env):
 
 
 def test_critics_learn_what_strategies_are_worth(env):
-    agent = learnt(env, 40, arguments=Arguments(updates=40, warm_up=10, hidden=32))
-    layers, keep, value = agent.replay.tensors()
-    found = agent.critics(layers, keep).mean(0)
+    agent = trained(env, 30, arguments=Arguments(updates=30, warm_up=10, hidden=16, critics=2))
+    groups, keep, value = agent.replay.tensors()
+    found = agent.critics(groups, keep).mean(0)
     assert float(torch.corrcoef(torch.stack([found.detach(), value]))[0, 1]) > 0.8
     assert set(agent.losses) == {"critic", "actor"}
     assert all(np.isfinite(loss) for loss in agent.losses.values())
 
 
-def test_predict_answers_with_the_best_or_what_critics_value_more(env):
-    agent = learnt(env)
+def test_predict_answers_with_the_best_while_critics_value_the_actors_less(env, monkeypatch):
+    agent = trained(env)
     observation, _ = env.reset()
-    action, state = agent.predict(observation, deterministic=True)
-    assert state is None
-    assert env.action_space.contains(action)
     problem = env.unwrapped.problem
-    predicted = problem.project(action)
     _, keep, value = agent.replay.tensors()
     best = (keep[value.argmax()].numpy() * problem.channels).round().astype(int)
-    actors = Layers(observation).on_budget(agent.actor(Layers(observation)))[0]
+    groups = Groups.of(observation, VIEW)
+    actors = groups.on_budget(agent.actor(groups))[0]
     own = problem.project(1 - actors.detach().double().numpy())
-    assert predicted.tolist() in (best.tolist(), own.tolist())
+    assert own.tolist() != best.tolist()
+    for opinion, expected in ((-9.0, best), (9.0, own)):
+        monkeypatch.setattr(agent.critics, "forward", lambda *_, o=opinion: torch.full((2, 1), o))
+        action, state = agent.predict(observation, deterministic=True)
+        assert state is None
+        assert env.action_space.contains(action)
+        assert problem.project(action).tolist() == expected.tolist()
 
 
 def test_one_agent_answers_for_every_budget(ranged):
-    agent = learnt(ranged, 12)
+    agent = trained(ranged, 12)
     problem = ranged.unwrapped.problem
     spent = []
     for budget in (0.3, 0.55, 0.8):
@@ -174,7 +191,7 @@ def test_two_agents_of_a_seed_do_the_same_and_of_other_seeds_do_not(env):
     def visited(seed):
         torch.manual_seed(17 * seed + 1)
         return [
-            e.keep for e in (r.evaluation for r in run_search(env, "lfgcl", 12, seed=seed).records)
+            e.keep for e in (r.evaluation for r in run_search(env, "lfgcl", 12, agent_seed=seed).records)
         ]
 
     assert visited(0) == visited(0)
@@ -182,23 +199,39 @@ def test_two_agents_of_a_seed_do_the_same_and_of_other_seeds_do_not(env):
 
 
 def test_repeated_strategies_widen_the_search_until_a_new_one_is_found():
-    small = env_of(budget=0.9, num_images=2)
-    result = run_search(small, "lfgcl", 30)
-    assert len(result.records) == 30
+    """A network with few strategies is searched whole."""
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Sequential(nn.Conv2d(4, 4, 3))]
+    network = nn.Sequential(*layers, nn.ReLU(), Head(4)).eval()
+    few = gym.make(
+        "LFGCL-v0", network=network, input_shape=(3, 12, 12), images=images(4, 12), num_images=4
+    )
+    narrow = replace(QUICK, noise=0.01, last_noise=0.01)
+
+    def tried(arguments):
+        agent = LFGCLAgent(few, 0, arguments)
+        agent.learn(60)
+        return len(agent.replay)
+
+    assert tried(narrow) > tried(replace(narrow, growth=1.0))
 
 
-def test_saved_and_loaded_it_answers_the_same(env, tmp_path):
-    agent = learnt(env)
-    agent.save(tmp_path / "agent")
+def test_loaded_it_goes_on_as_if_it_had_not_stopped(env, tmp_path):
+    straight, stopped = LFGCLAgent(env, 3, QUICK), LFGCLAgent(env, 3, QUICK)
+    straight.learn(12)
+    stopped.learn(7)
+    stopped.save(tmp_path / "agent")
     again = LFGCLAgent.load(tmp_path / "agent", env)
-    observation, _ = env.reset()
-    np.testing.assert_array_equal(agent.predict(observation)[0], again.predict(observation)[0])
-    assert len(again.replay) == len(agent.replay)
     assert again.arguments == QUICK
+    again.learn(5)
+    for one, other in zip(straight.replay.arrays(), again.replay.arrays(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    observation, _ = env.reset()
+    np.testing.assert_array_equal(straight.predict(observation)[0], again.predict(observation)[0])
 
 
-def test_what_it_learnt_on_one_network_carries_over_to_another(env, tmp_path):
-    agent = learnt(env)
+def test_trained_networks_transfer_to_another_number_of_groups(env, tmp_path):
+    agent = trained(env)
     agent.save(tmp_path / "agent")
     other = env_of("resnet32")
     new = LFGCLAgent(other, 0, QUICK)
@@ -209,18 +242,86 @@ def test_what_it_learnt_on_one_network_carries_over_to_another(env, tmp_path):
     assert np.abs(new.predict(observation)[0] - before).max() > 0.01
 
 
+def test_another_agents_networks_spare_half_of_the_annealing_and_the_warm_up(env, tmp_path):
+    trained(env).save(tmp_path / "agent")
+    new = LFGCLAgent(env, 0, QUICK)
+    new.set_parameters(tmp_path / "agent")
+    new.learn(2)  # more than the first action, fewer than warm_up
+    plain = LFGCLAgent(env, 0, replace(QUICK, head_start=0))
+    plain.set_parameters(tmp_path / "agent")
+    plain.learn(2)
+    first, second = (agent.replay.arrays()[1] for agent in (new, plain))
+    np.testing.assert_array_equal(first[0], second[0])
+    assert (first[1] != second[1]).any()
+
+
 def test_other_files_and_other_sizes_are_refused(env, tmp_path):
     agent = LFGCLAgent(env, 0, QUICK)
     (tmp_path / "text").write_text("no agent")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign")
     for name in ("text", "foreign"):
-        with pytest.raises(ValueError, match="not a file of the LFGCL agent"):
+        with pytest.raises(ValueError, match="not a file of the agent 'lfgcl'"):
             agent.set_parameters(tmp_path / name)
+        with pytest.raises(ValueError, match="not a file of the agent 'lfgcl'"):
+            LFGCLAgent.load(tmp_path / name, env)
     with pytest.raises(FileNotFoundError):
         agent.set_parameters(tmp_path / "missing")
     agent.save(tmp_path / "agent")
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="size mismatch"):
         LFGCLAgent(env, 0, Arguments(hidden=8)).set_parameters(tmp_path / "agent")
+
+
+def test_a_replay_of_another_network_is_refused(env, tmp_path):
+    trained(env, 2).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="of another network"):
+        LFGCLAgent.load(tmp_path / "agent", env_of("resnet32"))
+
+
+def test_every_flipped_bit_of_a_saved_agent_is_noticed(env, tmp_path):
+    trained(env, 4).save(tmp_path / "agent")
+    whole = (tmp_path / "agent").read_bytes()
+    agent = LFGCLAgent(env, 0, QUICK)
+    before = agent.networks.state_dict()["actor.first.weight"].clone()
+    draws = np.random.default_rng(0)
+    refused = 0
+    for place in draws.integers(len(whole), size=100):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(draws.integers(8))
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            LFGCLAgent.load(tmp_path / "damaged", env)
+        except ValueError:
+            refused += 1
+        else:  # a bit that means nothing, such as a date or padding
+            same = torch.load(tmp_path / "damaged", weights_only=True)
+            right = torch.load(tmp_path / "agent", weights_only=True)
+            assert repr(same) == repr(right)
+    assert refused > 80
+    torch.testing.assert_close(agent.networks.state_dict()["actor.first.weight"], before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hidden", 10**9), ("hidden", -1), ("noise", "loud"), ("actor", 1), ("unheard_of", 1)],
+)
+def test_arguments_in_a_file_are_checked(env, tmp_path, name, value):
+    agent = LFGCLAgent(env, 0, QUICK)
+    agent.save(tmp_path / "agent")
+    saved = torch.load(tmp_path / "agent", weights_only=True)
+    saved["arguments"][name] = value
+    torch.save(saved, tmp_path / "agent")
+    with pytest.raises(ValueError, match="not a file of the agent 'lfgcl'"):
+        LFGCLAgent.load(tmp_path / "agent", env)
+
+
+def test_tensors_that_are_larger_than_the_file_or_not_finite_are_refused(env, tmp_path):
+    agent = LFGCLAgent(env, 0, QUICK)
+    agent.save(tmp_path / "agent")
+    saved = torch.load(tmp_path / "agent", weights_only=True)
+    for wrong in (torch.zeros(1).expand(10**9), torch.tensor([np.nan])):
+        torch.save(saved | {"replay": [wrong, wrong, wrong]}, tmp_path / "wrong")
+        with pytest.raises(ValueError, match="not contiguous and finite"):
+            LFGCLAgent.load(tmp_path / "wrong", env)
 
 
 def test_environments_that_it_cannot_see_are_refused(env):
@@ -231,7 +332,6 @@ def test_environments_that_it_cannot_see_are_refused(env):
 def test_an_empty_replay_is_saved_and_loaded_too(env, tmp_path):
     LFGCLAgent(env, 0, QUICK).save(tmp_path / "agent")
     assert len(LFGCLAgent.load(tmp_path / "agent", env).replay) == 0
-    assert len(Replay.of({})) == 0
 
 
 def test_it_searches_with_several_steps_an_episode():
@@ -241,7 +341,116 @@ def test_it_searches_with_several_steps_an_episode():
 
 def test_a_part_of_the_noise_is_alike_in_neighbouring_layers(env):
     observation, _ = env.reset()
-    waves = lfgcl_module._smooth(observation)
+    waves = _waves(observation)
     assert np.linalg.matrix_rank(waves) == len(waves)
     steps = np.abs(np.diff(waves, axis=1)).max(1)
     assert (steps < 0.5 * np.ptp(waves, axis=1)).all()
+
+
+class Reward(gym.RewardWrapper):
+    """Changes the reward, and hides what else says how good a strategy is."""
+
+    def __init__(self, env, change):
+        super().__init__(env)
+        self.change = change
+
+    def step(self, action):
+        observation, reward, *ends, info = self.env.step(action)
+        shown = {name: info[name] for name in ("keep", "prune_ratios", "budget")}
+        return observation, self.change(reward), *ends, shown
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda r: -r, lambda r: 1e9 * r - 5, lambda r: 1e-9 * r, lambda r: -1e9 if r < 0.08 else r],
+    ids=["negated", "large", "tiny", "penalised"],
+)
+def test_the_reward_decides_whatever_its_scale(env, change):
+    problem = env.unwrapped.problem
+    agent = trained(Reward(env, change), 30, arguments=replace(QUICK, updates=10, warm_up=8))
+    _, keep, returns = agent.replay.arrays()
+    scores = [
+        change(problem.evaluate((row * problem.channels).round().astype(int)).similarity)
+        for row in keep.astype(np.float64)
+    ]
+    np.testing.assert_allclose(returns, scores, rtol=1e-6)
+    assert values_of(returns)[-10:].mean() > values_of(returns)[:10].mean()
+    observation, _ = env.reset()
+    groups, _, value = agent.replay.tensors()
+    assert value.argmax() == np.argmax(returns)
+    assert float(value.std()) == pytest.approx(1, abs=0.2)
+    assert len(groups.inputs) == 30
+    assert env.action_space.contains(agent.predict(observation)[0])
+
+
+def test_gains_of_a_longer_episode_are_summed():
+    several = env_of(horizon=3)
+    problem = several.unwrapped.problem
+    agent = LFGCLAgent(Reward(several, lambda r: -r), 0, QUICK)
+    agent.learn(9)
+    _, keep, returns = agent.replay.arrays()
+    counts = (keep.astype(np.float64) * problem.channels).round().astype(int)
+    scores = [-problem.evaluate(row).similarity for row in counts]
+    np.testing.assert_allclose(returns, scores, rtol=1e-6)
+
+
+def test_values_keep_the_order_of_returns_and_their_shape_only_within_0_and_1():
+    draws = np.random.default_rng(0)
+    for scale in (1.0, -1.0, 1e-8, 1e8):
+        returns = draws.uniform(0.2, 0.9, 50) * scale
+        assert np.argsort(values_of(returns)).tolist() == np.argsort(returns).tolist()
+    similarities = draws.uniform(0, 1, 50)
+    np.testing.assert_array_equal(values_of(similarities), -np.log(1 - similarities))
+    np.testing.assert_allclose(values_of(-similarities), values_of(-1000 * similarities))
+    assert len(set(values_of(np.array([5.0, 5.0, 7.0])).tolist())) == 2
+    assert values_of(np.full(4, 2.0)).tolist() == [0, 0, 0, 0]
+
+
+def test_a_linear_layer_is_an_ensemble_of_one():
+    one = linear(5, 3, torch.Generator().manual_seed(0))
+    members = EnsembleLinear(1, 5, 3, torch.Generator().manual_seed(0))
+    inputs = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(one(inputs), members(inputs[None])[0])
+
+
+def test_without_an_actor_noise_is_put_on_elites_alone(env):
+    agent = LFGCLAgent(env, 0, replace(QUICK, actor=False))
+    before = agent.actor.state_dict()["first.weight"].clone()
+    agent.learn(8)
+    torch.testing.assert_close(agent.actor.state_dict()["first.weight"], before, rtol=0, atol=0)
+    assert set(agent.losses) == {"critic"}
+    nn.init.constant_(agent.actor.last.bias, 3.0)
+    nn.init.normal_(agent.actor.last.weight)  # whatever it says
+    observation, _ = env.reset()
+    keep, returns = agent.replay.arrays()[1:]
+    problem = env.unwrapped.problem
+    predicted = problem.project(agent.predict(observation)[0])
+    best = (keep[returns.argmax()].astype(np.float64) * problem.channels).round()
+    assert predicted.tolist() == best.tolist()
+    with pytest.raises(ValueError, match="elites must be at least 1"):
+        Arguments(actor=False, elites=0)
+
+
+def test_without_choice_the_first_proposal_is_executed(env):
+    observation, _ = env.reset()
+    asked = {}
+    for choice in (True, False):
+        agent = LFGCLAgent(env, 0, replace(QUICK, choice=choice, warm_up=0, candidates=64))
+        agent.learn(1)
+        proposals = agent._proposals
+        seen = []
+        agent._proposals = lambda *given, p=proposals, s=seen: s.append(p(*given)) or s[-1]
+        asked[choice] = agent._explore(observation)
+        first = Groups.of(observation, VIEW).on_budget(seen[0])[0]
+        if not choice:
+            np.testing.assert_allclose(1 - asked[choice], first, atol=1e-6)
+    assert (asked[True] != asked[False]).any()
+
+
+def test_without_elites_noise_is_put_on_the_actors_action_alone(env):
+    agent = LFGCLAgent(env, 0, replace(QUICK, elites=0, noise=0.0, last_noise=0.0, growth=1.0))
+    agent.learn(8)
+    observation, _ = env.reset()
+    groups = Groups.of(observation, VIEW)
+    own = 1 - groups.on_budget(agent.actor(groups))[0].detach().numpy()
+    np.testing.assert_allclose(agent._explore(observation), own, atol=1e-6)

@@ -25,6 +25,9 @@ BASELINES = {
     "gnn_rl": partial(gnn_rl.make, n_steps=20, batch_size=20, n_epochs=4),
     "legr": legr.make,
 }
+QUICK = {
+    name: partial(zoo.make, name, gradient_steps=1) for name in zoo.ALGORITHMS if name != "ppo"
+}
 NAMES = [*(name for name in own_agents() if name != "uniform"), *zoo.ALGORITHMS, *BASELINES]
 AGENTS = pytest.mark.parametrize("name", NAMES)
 
@@ -58,7 +61,7 @@ def searched(name, wrapper=lambda env: env):
         pytest.importorskip(NEEDS[name])
     base = shared("AMC-v0" if name == "amc" else "LFGCL-v0")
     env = wrapper(base)
-    factory = BASELINES.get(name) or find_agent(name)
+    factory = (BASELINES | QUICK).get(name) or find_agent(name)
     result = run_search(env, factory, EVALUATIONS.get(name, 20))
     problem = env.unwrapped.problem
     predicted = problem.evaluate(answer(env, result.agent, BUDGET))

@@ -376,11 +376,11 @@ def test_unknown_choices_name_the_accepted_ones(arguments, complaint):
     [
         ({"budgets": 0.5}, r"the problem has no argument 'budgets'. Did you mean 'budget'\?"),
         ({"criterion": 3}, "criterion must be a name, got 3"),
-        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 4,294,967,295, got -1"),
         ({"features": 3}, "features must be names of modules, or None, got 3"),
         ({"budget": (0.3, 0.6)}, "budget must be a number, got"),
         ({"device": 0}, "device must be a name, got 0"),
-        ({"device": "tpu9"}, "device 'tpu9' cannot be used here"),
+        ({"device": "tpu9"}, "device 'tpu9' cannot be used"),
     ],
 )
 def test_unusable_arguments_are_refused_in_one_sentence(arguments, complaint):

@@ -243,7 +243,7 @@ def test_an_unreachable_budget_names_the_range_that_is_reachable():
 @pytest.mark.parametrize("name", ["round_to", "min_channels"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2", None])
 def test_counts_below_one_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number from 1"):
         simple_problem(awaken(plain()), images(2), **{name: value})
 
 

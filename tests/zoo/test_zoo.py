@@ -16,6 +16,7 @@ from networks_for_tests import Residual, awaken, images, plain
 from lfgcl_env import zoo
 from lfgcl_env.envs import FEATURES
 from lfgcl_env.envs.registration import ANY_IDS, GLOBAL_IDS, LAYERWISE_IDS
+from lfgcl_env.search.record_evaluations import RecordEvaluations
 
 ALL = pytest.mark.parametrize("algorithm", zoo.ALGORITHMS)
 NO_RL_ZOO3 = "rl_zoo3 is not installed: run `pip install rl_zoo3`"
@@ -99,9 +100,10 @@ def test_the_agent_searches_layerwise_too(algorithm):
         "AMC-ResNet20-v0", weights="random", images="random", num_images=4, reward="similarity"
     )
     agent = zoo.make(algorithm, env, 0, **few(algorithm))
-    agent.learn(12)
+    with env.unwrapped.problem.count() as counted:
+        agent.learn(12)
     assert agent.env.observation_space.shape == (11,)
-    assert env.unwrapped.problem.evaluations
+    assert len(counted) > 0
 
 
 @ALL
@@ -150,12 +152,12 @@ def test_a_saved_agent_answers_alike(algorithm, layerwise, env, tmp_path):
 @ALL
 def test_two_agents_with_one_seed_score_the_same_strategies(algorithm, env):
     pytest.importorskip("sb3_contrib")
-    problem = env.unwrapped.problem
     seen = []
     for _ in range(2):
-        problem.memory.clear()
-        zoo.make(algorithm, env, 3, **few(algorithm)).learn(8)
-        seen.append(list(problem.memory))
+        visits = RecordEvaluations(env, [], lambda record, new: None)
+        zoo.make(algorithm, visits, 3, **few(algorithm)).learn(8)
+        seen.append([record.evaluation.keep for record in visits.finish()])
+    assert seen[0]
     assert seen[0] == seen[1]
 
 

@@ -19,15 +19,6 @@ def allowed_cost(budget: float, whole: int) -> int:
     return math.floor(budget * whole * (1 + TOLERANCE))
 
 
-def meets(ratio: float, budget: float) -> bool:
-    """Whether a fraction of the baseline's cost is within a budget.
-
-    >>> meets(0.1 + 0.2, 0.3), meets(0.301, 0.3)
-    (True, False)
-    """
-    return ratio <= budget * (1 + TOLERANCE)
-
-
 def label(budget: float) -> str:
     """Write a budget with at least two digits, as files and logs are named after it.
 

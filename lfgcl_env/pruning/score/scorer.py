@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.repair.interface import Features, run_plain
 from lfgcl_env.pruning.score.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.score.similarities import SIMILARITIES, relative_error, variance
 from lfgcl_env.pruning.structure.candidate import Candidate
-from lfgcl_env.pruning.structure.groups import first_line
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
 
@@ -93,7 +93,7 @@ class Scorer:
             raise
         except Exception as error:
             raise ValueError(
-                f"the network cannot be run on the calibration images ({first_line(error)})"
+                f"the network cannot be run on the calibration images ({with_kind(error)})"
             ) from error
         features = self.join(found, kept)
         self._check_shapes(features)

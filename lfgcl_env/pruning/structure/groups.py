@@ -14,6 +14,7 @@ import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind, layer_sizes
 
 
@@ -96,11 +97,6 @@ class Unprunable(Exception):
     """Internal: a traced set of channels cannot become a group; the message says why."""
 
 
-def first_line(error: Exception) -> str:
-    """Return the kind of an error and the first line of its message, to quote in a reason."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
 def find_groups(network: nn.Module, example: Tensor) -> Tracing:
     """Trace ``network`` and return its groups and what cannot be pruned.
 
@@ -122,7 +118,7 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
         try:
             graph = dependency_graph(part, inputs)
         except Exception as error:
-            reason = f"Torch-Pruning cannot trace it ({first_line(error)})"
+            reason = f"Torch-Pruning cannot trace it ({with_kind(error)})"
             excluded.append(Exclusion(names[part] or type(part).__name__, 0, reason))
             pending += _children_with_inputs(part, inputs)
             continue
@@ -230,7 +226,7 @@ def _groups_of_graph(
         try:
             traced = pruning_group(graph, module, list(range(channels)))
         except Exception as error:
-            reason = f"Torch-Pruning cannot follow its channels ({first_line(error)})"
+            reason = f"Torch-Pruning cannot follow its channels ({with_kind(error)})"
             excluded.append(Exclusion(name, channels, reason))
             continue
         produced |= {

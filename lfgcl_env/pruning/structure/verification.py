@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.structure.candidate import Candidate
-from lfgcl_env.pruning.structure.groups import Exclusion, Group, first_line
+from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 WRONG = "removing its channels changes more than hiding them from their consumers would"
@@ -68,7 +69,7 @@ def _find_fault(
         candidate.install(kept)
         cut = candidate.network(inputs)
     except Exception as error:
-        return f"the network fails without its channels ({first_line(error)})"
+        return f"the network fails without its channels ({with_kind(error)})"
     whole = network(inputs)
     hidden = _hide(network, plan, kept)(inputs)
     if cut.shape != hidden.shape:
