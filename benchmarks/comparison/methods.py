@@ -47,9 +47,6 @@ SEARCHES = {
 
 BASELINES = (*STRATEGIES, *SEARCHES)
 
-_MODULES = {"allocation": "lfgcl_env.agents.allocation_search:make"} | SEARCHES
-"""Names that are not those of ``lfgcl prune --agent``."""
-
 OWN_ARGUMENTS: dict[str, dict[str, str]] = {
     "soft_filter": {"criterion": soft_filter.CRITERION},
     "eagleeye": {"repair": "batchnorm"},
@@ -81,14 +78,14 @@ def factory(name: str) -> AgentFactory:
         ValueError: if there is none.
         ImportError: if its package is missing.
     """
-    return find_agent(_MODULES.get(name, name))
+    return find_agent(SEARCHES.get(name, name))
 
 
 def version(name: str) -> str:
     """Return the version of a method's code, see :func:`study.agent_version`."""
     if name in STRATEGIES:
         return agent_version(STRATEGIES[name].__module__)
-    return agent_version(_MODULES.get(name, name))
+    return agent_version(SEARCHES.get(name, name))
 
 
 def check_names(agents: Sequence[str], baselines: Sequence[str]) -> None:

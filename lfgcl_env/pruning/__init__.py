@@ -1,12 +1,12 @@
 """The pruning core: groups, costs, budgets, criteria, repair, similarity, surgery and saving."""
 
-from lfgcl_env.pruning.allocation import allocate
 from lfgcl_env.pruning.criteria.criterion import CRITERIA
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.score.similarities import SIMILARITIES
+from lfgcl_env.pruning.sensitivities import allocate
 from lfgcl_env.pruning.structure.cost import METRICS, Cost
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.layers import Layer

@@ -191,7 +191,7 @@ def test_two_agents_of_a_seed_do_the_same_and_of_other_seeds_do_not(env):
     def visited(seed):
         torch.manual_seed(17 * seed + 1)
         return [
-            e.keep for e in (r.evaluation for r in run_search(env, "lfgcl", 12, seed=seed).records)
+            e.keep for e in (r.evaluation for r in run_search(env, "lfgcl", 12, agent_seed=seed).records)
         ]
 
     assert visited(0) == visited(0)

@@ -127,7 +127,7 @@ def test_noise_anneals():
 def test_it_searches_and_its_seed_alone_decides(env):
     def visited(seed):
         torch.manual_seed(17 * seed + 1)
-        found = run_search(env, lambda env, seed: PlainDDPG(env, seed, QUICK), 10, seed=seed)
+        found = run_search(env, lambda env, seed: PlainDDPG(env, seed, QUICK), 10, agent_seed=seed)
         return [record.evaluation.keep for record in found.records]
 
     assert visited(0) == visited(0)

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from lfgcl_env.pruning import allocate
-from lfgcl_env.pruning.allocation import sensitivities
+from lfgcl_env.pruning.sensitivities import sensitivities
 
 from ._ask_tell import Action, AskTellAgent
 from .cross_entropy import CrossEntropy
