@@ -1,83 +1,86 @@
 """What each part of the LFGCL agent is worth: the agent without it, at equal evaluations.
 
-Every run is kept in results/ablation_resnet20.jsonl as soon as it has ended, so that the script can
-be stopped and started again; a run whose agent's settings have changed is run again. The reward is
-the environment's own, the similarity on the calibration images; nothing is repaired or tested.
+Plain DDPG, Stable-Baselines3's and random search stand beside it. The reward is the environment's
+own, the similarity on the calibration images; nothing is repaired or tested. Runs are kept in
+results/ablation_NETWORK.jsonl.
 
     python benchmarks/ablation.py
 """
 
 import argparse
-import json
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from lfgcl_env.agents import lfgcl, plain_ddpg
-from numpy.typing import NDArray
-from provenance import RESULTS, write
-from scipy import stats
+from lfgcl_env.agents.lfgcl import Arguments, LFGCLAgent
+from study import Fields, Study, agent_version, interval, markdown_table, prepare, study_parser
 
 import lfgcl_env  # noqa: F401 - registers the ids
-from lfgcl_env.search.protocol import Agent, AgentFactory, find_agent
+from lfgcl_env.search.protocol import Agent, find_agent
 from lfgcl_env.search.run_search import run_search
 
-Row = dict[str, Any]
-
-SETTINGS: dict[str, Any] = {
-    "lfgcl": lfgcl.Arguments(),
-    "lfgcl, no actor": lfgcl.Arguments(actor=False),
-    "lfgcl, no choice by critics": lfgcl.Arguments(choice=False),
-    "lfgcl, no elites": lfgcl.Arguments(elites=0),
-    "plain_ddpg": plain_ddpg.Arguments(),
-    "ddpg": None,
-    "random": None,
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lfgcl": ("lfgcl", {}),
+    "no actor": ("lfgcl", {"actor": False}),
+    "no choice by critics": ("lfgcl", {"choice": False}),
+    "no elites": ("lfgcl", {"elites": 0}),
+    "plain_ddpg": ("plain_ddpg", {}),
+    "ddpg": ("ddpg", {}),
+    "random": ("random", {}),
 }
-"""Contestants; those without settings are found by name."""
+"""The agent of a method, and the settings in which it differs from its defaults."""
 
 COUNTS = (50, 100, 200)
 """Evaluations after which the best reward is reported."""
 
-RESULT = "ablation_resnet20"
 
-
-def main() -> None:
-    """Run what is missing, write the summary and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--contestants", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--images", type=int, default=128, help="for calibration, of CIFAR-10")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
+    parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budget", type=float, default=0.5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # more threads slow networks this small
-    problem = {"weights": "published", "images": "CIFAR10", "num_images": options.images}
-    env = Timed(gym.make("LFGCL-ResNet20-v0", budget=options.budget, **problem))
-    path = RESULTS / f"{RESULT}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    parser.add_argument("--images", type=int, default=128, help="for calibration, of CIFAR-10")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options = parser.parse_args(arguments)
+    path = options.out / f"ablation_{options.network}.jsonl"
+    runs = [] if options.report else list(grid(options))
+    study = Study(path, runs, measured, name=name, summary=summary)
+    code = study.run()
+    report(options, study)
+    return code
+
+
+def grid(options: argparse.Namespace) -> Iterator[Fields]:
+    """Yield the runs of all methods, seed by seed."""
     for seed in options.seeds:
-        for name in options.contestants:
-            run = identity(name, seed, options)
-            if any(run.items() <= row.items() for row in rows):
-                continue
-            rows.append(run | one_run(env, name, seed))
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            print(f"{name}, seed {seed}: {rows[-1]['best'][-1]:.4f}", flush=True)
-    table = summary(rows, options)
-    write(RESULT, {"budget": options.budget, "images": options.images, "table": table})
-    print(markdown(table))
+        for method in options.methods:
+            agent, changes = METHODS[method]
+            yield {
+                "method": method,
+                "agent": agent,
+                "agent_version": agent_version(agent),
+                "changes": changes,
+                "network": options.network,
+                "budget": options.budget,
+                "images": options.images,
+                "evaluations": COUNTS[-1],
+                "seed": seed,
+            }
 
 
-def identity(name: str, seed: int, options: argparse.Namespace) -> Row:
-    """Return what makes a run another run."""
-    settings = SETTINGS[name] and json.loads(json.dumps(asdict(SETTINGS[name])))
-    shared = {"images": options.images, "budget": options.budget}
-    return {"contestant": name, "seed": seed, **shared, "settings": settings}
+def name(run: Fields) -> str:
+    """Name a run in messages."""
+    return f"{run['network']} {run['budget']:.0%} {run['method']} seed {run['seed']}"
+
+
+def summary(record: Fields) -> str:
+    """Say what a run came to."""
+    return f"best {record['best'][-1]:.4f}, agent {record['agent_seconds']:.0f} s"
 
 
 class Timed(gym.Wrapper[Any, Any, Any, Any]):
@@ -93,13 +96,27 @@ class Timed(gym.Wrapper[Any, Any, Any, Any]):
         return result
 
 
-def one_run(env: Timed, name: str, seed: int) -> Row:
-    """Let a contestant search, and return the best reward after every evaluation."""
+@lru_cache(maxsize=1)
+def environment(network: str, budget: float, images: int) -> Timed:
+    """Return the environment that all runs share; what it remembers changes no score."""
+    calibration = {"weights": "published", "images": "CIFAR10", "num_images": images}
+    return Timed(gym.make("LFGCL-v0", network=network, budget=budget, **calibration))
+
+
+def measured(run: Fields) -> Fields:
+    """Let an agent search, and return the best reward after every evaluation."""
+    env = environment(run["network"], run["budget"], run["images"])
+
+    def factory(env: gym.Env[Any, Any], seed: int) -> Agent:
+        if run["changes"]:
+            return LFGCLAgent(env, seed, Arguments(**run["changes"]))
+        return find_agent(run["agent"])(env, seed)
+
     env.seconds, began = 0.0, time.process_time()
-    found = run_search(env, factory(name), COUNTS[-1], seed=seed)
+    found = run_search(env, factory, run["evaluations"], agent_seed=run["seed"])
     seconds = time.process_time() - began - env.seconds
     best = np.maximum.accumulate([record.reward for record in found.records])
-    best = np.pad(best, (0, COUNTS[-1] - len(best)), mode="edge")
+    best = np.pad(best, (0, run["evaluations"] - len(best)), mode="edge")
     return {
         "agent_seconds": round(seconds, 1),
         "steps": found.steps,
@@ -107,61 +124,32 @@ def one_run(env: Timed, name: str, seed: int) -> Row:
     }
 
 
-def factory(name: str) -> AgentFactory:
-    """Return what makes a contestant."""
-    kinds: dict[type, Callable[..., Agent]] = {
-        lfgcl.Arguments: lfgcl.LFGCLAgent,
-        plain_ddpg.Arguments: plain_ddpg.PlainDDPG,
-    }
-    settings = SETTINGS[name]
-    if settings is None:
-        return find_agent(name)
-    made: AgentFactory = partial(_with_settings, kinds[type(settings)], settings)
-    return made
+def report(options: argparse.Namespace, study: Study) -> None:
+    """Write statistics over seeds to results/ablation_NETWORK.json and print the table."""
+    asked = {"network": options.network, "budget": options.budget, "images": options.images}
+    records = [r for r in study.records() if asked.items() <= r.items()]
+    table: list[Fields] = []
+    for method in options.methods:
+        own = [r for r in records if r["method"] == method and r["seed"] in options.seeds]
+        if own:
+            best = {str(c): interval([r["best"][c - 1] for r in own]) for c in COUNTS}
+            seconds = round(float(np.median([r["agent_seconds"] for r in own])), 1)
+            seeds = sorted(r["seed"] for r in own)
+            table.append({"method": method, "seeds": seeds, "best": best, "agent_seconds": seconds})
+    heads = ["method", *(f"best after {count}" for count in COUNTS), "agent [s]"]
+    cells = [
+        [line["method"], *(_cell(line["best"][str(c)]) for c in COUNTS), str(line["agent_seconds"])]
+        for line in table
+    ]
+    print(markdown_table(heads, cells))
+    print(study.write_report(asked | {"table": table}))
 
 
-def _with_settings(kind: Callable[..., Agent], settings: Any, env: Any, seed: int) -> Agent:
-    return kind(env, seed, settings)
-
-
-def summary(rows: list[Row], options: argparse.Namespace) -> list[Row]:
-    """Return statistics over seeds of every contestant."""
-    table = []
-    for name in options.contestants:
-        wanted = [identity(name, seed, options) for seed in options.seeds]
-        own = [next(row for row in rows if run.items() <= row.items()) for run in wanted]
-        best = np.array([row["best"] for row in own])
-        table.append(
-            {
-                "contestant": name,
-                "seeds": options.seeds,
-                "best": {str(count): interval(best[:, count - 1]) for count in COUNTS},
-                "agent_seconds": round(float(np.median([r["agent_seconds"] for r in own])), 1),
-            }
-        )
-    return table
-
-
-def interval(values: NDArray[np.float64]) -> list[float]:
-    """Return the interquartile mean and its 95 % percentile-bootstrap interval."""
-    mean = partial(stats.trim_mean, proportiontocut=0.25, axis=-1)
-    if len(values) == 1 or np.ptp(values) == 0:
-        return [round(float(mean(values)), 4)] * 3
-    drawn = stats.bootstrap(
-        (values,), mean, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    return [round(float(value), 4) for value in (mean(values), drawn.low, drawn.high)]
-
-
-def markdown(table: list[Row]) -> str:
-    """Return the table in Markdown."""
-    head = [f"best after {count}" for count in COUNTS]
-    lines = [f"| agent | {' | '.join(head)} | agent [s] |", "|---|---|---|---|---|"]
-    for row in table:
-        cells = ["{:.4f} ({:.4f} to {:.4f})".format(*row["best"][str(count)]) for count in COUNTS]
-        lines.append(f"| {row['contestant']} | {' | '.join(cells)} | {row['agent_seconds']} |")
-    return "\n".join(lines)
+def _cell(found: Fields) -> str:
+    spread = f" ({found['low']:.4f} to {found['high']:.4f})" if "low" in found else ""
+    return f"{found['iqm']:.4f}{spread}"
 
 
 if __name__ == "__main__":
-    main()
+    prepare()
+    sys.exit(main())
