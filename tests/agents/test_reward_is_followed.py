@@ -13,6 +13,8 @@ from lfgcl_env.search.budget_sweep import answer
 from lfgcl_env.search.protocol import find_agent, own_agents
 from lfgcl_env.search.run_search import run_search
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 0.4
 PRICED = 1
 """The group that costs something; its channels differ, so that losing them costs similarity."""

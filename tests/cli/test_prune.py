@@ -86,6 +86,7 @@ def test_an_interrupted_front_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "sweep").glob("*.safetensors"))) == 3
 
 
+@pytest.mark.slow
 def test_a_run_begins_from_another_and_resumes_from_anywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert prune("first", agent="lfgcl") == 0

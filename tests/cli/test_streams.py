@@ -13,6 +13,8 @@ from lfgcl_env.cli.main import main
 from lfgcl_env.cli.streams import LenientStream
 from lfgcl_env.runs.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PRUNE = [sys.executable, "-m", "lfgcl_env.cli.main", "prune", "LFGCL-ResNet20-v0", *RANDOM]
 
 

@@ -258,6 +258,7 @@ def test_vector_envs_give_what_single_ones_do(mode):
     assert infos["is_success"].all()
 
 
+@pytest.mark.slow
 def test_async_vector_envs_work_where_pytorch_uses_several_threads():
     """Forked processes inherit OpenMP's pool without its threads, and used to wait for them."""
     code = (

@@ -15,6 +15,8 @@ from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.protocol import find_agent
 
+pytestmark = pytest.mark.slow
+
 ACCEPTED = (ValueError, OSError, ImportError)
 
 VALUES = [

@@ -368,6 +368,7 @@ def test_the_shipped_leaderboard_can_be_read():
     assert {"uniform", "l1", "allocation"} <= {entry.method for entry in entries}
 
 
+@pytest.mark.slow
 @pytest.mark.data("CIFAR10", "resnet20")
 def test_the_shipped_leaderboard_holds_before_accuracy(tmp_path, capsys):
     unlabelled = [replace(e, top1=None, test_set=None) for e in read_entries(SHIPPED)]

@@ -25,6 +25,7 @@ def uniform(problem):
     return problem.project(np.full(len(problem.groups), 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "scope"),
     [("resnet20", "inner"), ("resnet20-B", "all"), ("resnet18", "all")],
@@ -136,6 +137,7 @@ def test_networks_that_flatten_with_view_can_be_repaired():
     assert np.isfinite(repaired.similarity)
 
 
+@pytest.mark.slow
 @pytest.mark.data("CIFAR10", "resnet20")
 def test_a_halved_resnet20_works_before_any_training():
     from lfgcl_env.images import load_images, load_test_set, top1

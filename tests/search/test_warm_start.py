@@ -97,6 +97,7 @@ def test_over_a_range_of_budgets_what_was_learnt_is_asked_for_all(run):
     assert [point.predicted.keep for point in result.sweep] == answers
 
 
+@pytest.mark.slow
 def test_stable_baselines3_begins_with_its_networks(tmp_path):
     first = run_search(make_env(), DDPG, 6, out=tmp_path / "from")
     env = make_env(budget=0.7)
