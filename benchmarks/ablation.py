@@ -99,7 +99,11 @@ class Timed(gym.Wrapper[Any, Any, Any, Any]):
 @lru_cache(maxsize=1)
 def environment(network: str, budget: float, images: int) -> Timed:
     """Return the environment that all runs share; what it remembers changes no score."""
-    calibration = {"weights": "published", "images": "CIFAR10", "num_images": images}
+    calibration: dict[str, Any] = {
+        "weights": "published",
+        "images": "CIFAR10",
+        "num_images": images,
+    }
     return Timed(gym.make("LFGCL-v0", network=network, budget=budget, **calibration))
 
 

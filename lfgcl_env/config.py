@@ -27,7 +27,7 @@ from lfgcl_env.edge.arguments import (
     table,
 )
 from lfgcl_env.edge.bounds import Seed
-from lfgcl_env.edge.value_checks import check_budget, check_device, check_shape
+from lfgcl_env.edge.value_checks import check_budget, check_device, check_optional_shape
 from lfgcl_env.images.labelled import LabelledImages
 from lfgcl_env.networks.baseline import Baseline
 from lfgcl_env.networks.normalization import Normalization
@@ -164,7 +164,7 @@ class EnvConfig(ProblemConfig, total=False):
             None,
             "(channels, height, width), for networks that do not come with one",
             "three positive whole numbers, or None",
-            check=check_shape,
+            check=check_optional_shape,
         ),
     ]
     normalization: Annotated[

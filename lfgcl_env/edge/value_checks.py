@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 
 from lfgcl_env.edge.bounds import Seed
-from lfgcl_env.edge.schema import check_value
+from lfgcl_env.edge.schema import check_value, short
 
 Size = Annotated[int, Ge(1)]
 """One side of a shape."""
@@ -61,20 +61,29 @@ def check_count(count: int, what: str) -> int:
     return int(check_value(count, Size, what, "a whole number of at least 1"))
 
 
-def check_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+def check_shape(shape: Sequence[int], what: str = "input_shape") -> tuple[int, int, int]:
     """Return (channels, height, width) as a tuple.
 
     Raises:
-        ValueError: if there are not three, or an input would be too large.
+        ValueError: if they are no three positive whole numbers, or an input would be too large.
+
+    >>> check_shape([3, 32, 32])
+    (3, 32, 32)
     """
-    if shape is None:
-        return None
-    if len(shape) != 3 or math.prod(shape) > LARGEST_INPUT:
-        raise ValueError(
-            "input_shape must be (channels, height, width) with at most "
-            f"{LARGEST_INPUT:,} numbers in all, got {tuple(shape)}"
-        )
-    return tuple(shape)
+    given = tuple(shape) if isinstance(shape, Sequence) else shape
+    accepts = (
+        "(channels, height, width), three positive whole numbers with a product of at most "
+        f"{LARGEST_INPUT:,}"
+    )
+    sizes: tuple[int, int, int] = check_value(given, tuple[Size, Size, Size], what, accepts)
+    if math.prod(sizes) > LARGEST_INPUT:
+        raise ValueError(f"{what} must be {accepts}, got {short(sizes)}")
+    return sizes
+
+
+def check_optional_shape(shape: Sequence[int] | None) -> tuple[int, int, int] | None:
+    """Return (channels, height, width) as a tuple, or None; see :func:`check_shape`."""
+    return None if shape is None else check_shape(shape)
 
 
 def check_device(device: str) -> str:

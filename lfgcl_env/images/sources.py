@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lfgcl_env.edge.choices import closest
-from lfgcl_env.edge.schema import check_value
-from lfgcl_env.edge.value_checks import Size, check_count, check_seed
+from lfgcl_env.edge.value_checks import check_count, check_seed, check_shape
 from lfgcl_env.images.arrays import array_inputs, choose
 from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.images.folder import SUFFIXES, image_files, read_files
@@ -60,9 +59,7 @@ def load_images(
     tensor([[[[2., 2.],
               [2., 2.]]]])
     """
-    accepts = "(channels, height, width), three positive whole numbers"
-    sizes = tuple(shape) if isinstance(shape, Sequence) else shape
-    size: Shape = check_value(sizes, tuple[Size, Size, Size], "shape", accepts)
+    size: Shape = check_shape(shape, "shape")
     seed = check_seed(seed)
     if count is not None:
         count = check_count(count, "the number of images")

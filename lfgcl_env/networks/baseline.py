@@ -1,7 +1,5 @@
 """The trained network to be pruned, with everything needed to feed and to rebuild it."""
 
-import copy
-import itertools
 import json
 import os
 import sys
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.schema import check_value, short
-from lfgcl_env.edge.value_checks import LARGEST_INPUT, Size, check_seed, first_line
+from lfgcl_env.edge.value_checks import check_seed, check_shape
 from lfgcl_env.networks.builders import (
     TORCHVISION,
     call_builder,
@@ -25,6 +23,7 @@ from lfgcl_env.networks.builders import (
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
+from lfgcl_env.networks.prepared import copy_module, count_classes, settle
 from lfgcl_env.networks.published import (
     PUBLISHED,
     check_cached,
@@ -133,15 +132,15 @@ def build_baseline(
             # Not torch.manual_seed: it would seed other devices too, which are not restored.
             torch.default_generator.manual_seed(seed)
             source = _from_builder(network, weights, arguments, given)
-    shape = _check_shape(source.input_shape if input_shape is None else input_shape)
+    shape = check_shape(source.input_shape if input_shape is None else input_shape)
     what = source.name or type(source.network).__name__
-    settled = _settled(source.network)
+    settled = settle(source.network)
     return Baseline(
         network=settled,
         name=source.name,
         arguments=source.arguments,
         input_shape=shape,
-        num_classes=_count_classes(settled, shape, what),
+        num_classes=count_classes(settled, shape, what),
         normalization=given or source.normalization,
         weights=source.weights,
     )
@@ -273,7 +272,7 @@ def _from_function(
     network = call_builder(function, name or repr(function), arguments)
     if state is None:  # the function alone decides what its weights are
         return _Source(network, _if_json(name, arguments), arguments, "given")
-    network = _copy(network)  # it may be the function's own, kept for the next call
+    network = copy_module(network)  # it may be the function's own, kept for the next call
     fit_state_dict(network, state, weights)
     return _Source(network, _if_json(name, arguments), arguments, weights)
 
@@ -328,53 +327,3 @@ def _if_json(name: str | None, arguments: dict[str, Any]) -> str | None:
     except (TypeError, ValueError, RecursionError):
         return None
     return name
-
-
-def _settled(network: nn.Module) -> nn.Module:
-    """Return the network in eval mode on the CPU: itself if it is so, else a copy."""
-    tensors = itertools.chain(network.parameters(), network.buffers())
-    if any(module.training for module in network.modules()) or any(
-        tensor.device.type != "cpu" for tensor in tensors
-    ):
-        return _copy(network).cpu().eval()
-    return network
-
-
-def _copy(network: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(network)
-    except Exception as error:  # a module of one's own may hold anything
-        raise ValueError(
-            f"{type(network).__name__} cannot be copied ({first_line(error)}): pass it in "
-            "evaluation mode and on the CPU"
-        ) from error
-
-
-def _check_shape(shape: Sequence[int]) -> Shape:
-    given = tuple(shape) if isinstance(shape, Sequence) else shape
-    accepts = "(channels, height, width), three positive whole numbers"
-    channels, height, width = check_value(given, tuple[Size, Size, Size], "input_shape", accepts)
-    if channels * height * width > LARGEST_INPUT:
-        raise ValueError(
-            f"an input of shape {(channels, height, width)} is too large: at most "
-            f"{LARGEST_INPUT:,} numbers are accepted"
-        )
-    return channels, height, width
-
-
-def _count_classes(network: nn.Module, shape: Shape, what: str) -> int:
-    """Run two black images through the network and count its outputs."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            logits = network(torch.zeros(2, *shape))
-        except Exception as error:  # a network of one's own may raise anything
-            raise ValueError(
-                f"{what} does not take inputs of shape {shape} ({first_line(error)}): give "
-                "input_shape=(channels, height, width)"
-            ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != 2:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"{what} gives {found} for two inputs: logits of shape (inputs, classes) are needed"
-        )
-    return int(logits.shape[1])

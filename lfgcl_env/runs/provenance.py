@@ -26,7 +26,7 @@ def provenance() -> dict[str, Any]:
     code differs from it.
     """
     found: dict[str, Any] = {
-        "command": shlex.join(sys.orig_argv),
+        "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "platform": platform.platform(),

@@ -190,9 +190,8 @@ def test_one_agent_answers_for_every_budget(ranged):
 def test_two_agents_of_a_seed_do_the_same_and_of_other_seeds_do_not(env):
     def visited(seed):
         torch.manual_seed(17 * seed + 1)
-        return [
-            e.keep for e in (r.evaluation for r in run_search(env, "lfgcl", 12, agent_seed=seed).records)
-        ]
+        found = run_search(env, "lfgcl", 12, agent_seed=seed)
+        return [record.evaluation.keep for record in found.records]
 
     assert visited(0) == visited(0)
     assert visited(0) != visited(1)

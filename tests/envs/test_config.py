@@ -127,7 +127,7 @@ def test_a_dictionary_that_is_given_is_not_changed():
         ({"normalization": (("a",), (1,))}, r"normalization must be a pair \(mean, std\)"),
         ({"input_shape": (3, 32)}, "input_shape must be"),
         ({"input_shape": (3, 32, True)}, "input_shape must be"),
-        ({"input_shape": (3, 10**6, 10**6)}, "with at most 16,777,216 numbers in all"),
+        ({"input_shape": (3, 10**6, 10**6)}, "with a product of at most 16,777,216"),
         ({"download": "yes"}, "download must be True or False, got 'yes'"),
         ({"network": None}, "network must be a name, a torch.nn.Module, or a function"),
         ({"render_mode": 3}, "render_mode must be a name, or None, got 3"),

@@ -281,7 +281,8 @@ def test_async_vector_envs_work_where_pytorch_uses_several_threads():
     [
         ({"network": own_network()}, 2),
         ({"network": OWN, "weights": "published"}, 2),
-        ({"network": "torchvision:resnet18", "weights": "random", "input_shape": (3, 32, 32)}, 8),
+        ({"network": "torchvision:resnet18", "weights": "random", "input_shape": (3, 32, 32),
+          "criterion": "l1", "repair": "none"}, 8),
         ({"network": "resnet20", "weights": "random", "scope": "all",
           "network_arguments": {"shortcut": "B"}}, 12),
     ],
