@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,4 +54,4 @@ def _agent(name: str) -> str:
 def _first_line(choice: object) -> str:
     """Return the first line of what documents a choice, or its text if it is text."""
     text = choice if isinstance(choice, str) else inspect.getdoc(getattr(choice, "compare", choice))
-    return (text or "").partition("\n")[0]
+    return re.sub(r":\w+:`~?([^`]+)`", r"\1", (text or "").partition("\n")[0])

@@ -192,7 +192,7 @@ def _of_shortlist(result: SearchResult) -> str:
     if not result.shortlist:
         return ""
     winner = result.shortlist[0]
-    text = f", {winner.score:.4f} after sequential repair"
+    text = "" if winner.score is None else f", {winner.score:.4f} after sequential repair"
     if winner.origin == "search":
         return text
     found = max(one.reward for one in result.shortlist if one.origin == "search")
@@ -200,6 +200,10 @@ def _of_shortlist(result: SearchResult) -> str:
         f"{text}; it is the allocation by sensitivities, which repaired better than what the "
         f"agent found (at most {found:.4f} before repair)"
     )
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.4f}"
 
 
 def _sweep(result: SearchResult, reward: str) -> list[str]:
@@ -216,7 +220,7 @@ def _sweep(result: SearchResult, reward: str) -> list[str]:
                 f"{kept.params:,}",
                 f"{kept.params_ratio:.1%}",
                 f"{point.reward:.4f}",
-                f"{point.shortlist[0].score:.4f}" if point.shortlist else "",
+                _score(point.shortlist[0].score) if point.shortlist else "",
                 point.origin,
             ]
         )

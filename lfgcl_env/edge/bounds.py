@@ -30,3 +30,12 @@ Similarity = Annotated[float, Le(1 + 1e-6)]
 """At most 1, but for the rounding of a mean."""
 
 Seconds = Annotated[float, Ge(0), Le(1e9)]
+
+Evaluations = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
+
+ShortlistSize = Annotated[int, Ge(0), Le(10_000)]
+
+Points = Annotated[int, Ge(2), Le(1000)]
+"""Budgets of a range that get a network."""
+
+Threads = Annotated[int, Ge(1), Le(10_000)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.schema import check_value, short
-from lfgcl_env.edge.value_checks import budget_range
+from lfgcl_env.edge.value_checks import budget_range, check_count
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import check_reward, make_reward
 from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
@@ -143,6 +143,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Returns:
             Normalised images (count, channels, height, width), or None if there are not so many.
         """
+        check_count(count, "the number of images")
         used = self.problem.images
         try:
             return self._load(used + count)[used:]
@@ -160,6 +161,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Returns:
             Normalised images (images, channels, height, width).
         """
+        count = check_count(count, "the number of images")
         if self._made is not None:
             return self._made
         others = self.other_images(count)

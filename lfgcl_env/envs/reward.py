@@ -196,6 +196,8 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def _ready(network: nn.Module, device: torch.device) -> nn.Module:
     """Return a network in evaluation mode on a device: itself if it is so, else a copy."""
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"only a torch.nn.Module can be scored, got {short(network)}")
     tensors = chain(network.parameters(), network.buffers())
     elsewhere = any(tensor.device.type != device.type for tensor in tensors)
     if elsewhere or any(module.training for module in network.modules()):

@@ -2,11 +2,20 @@
 
 from typing import Annotated, Self
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from lfgcl_env.config import EnvConfig, complete, options
-from lfgcl_env.edge.bounds import Count, Name, Seed, Text
+from lfgcl_env.edge.bounds import (
+    Count,
+    Evaluations,
+    Name,
+    Points,
+    Seed,
+    ShortlistSize,
+    Text,
+    Threads,
+)
 from lfgcl_env.edge.schema import STRICT, Schema
 from lfgcl_env.edge.sealed import Sealed
 
@@ -36,12 +45,12 @@ class Asked(Schema):
 
     environment: Name
     agent: Name
-    evaluations: Count
+    evaluations: Evaluations
     agent_seed: Seed = 0
-    shortlist: Annotated[int, Ge(0), Le(10_000)] = 0
+    shortlist: ShortlistSize = 0
     repair_images: Count | None = None
-    points: Annotated[int, Ge(2), Le(1000)] = 6
-    threads: Annotated[int, Ge(1), Le(10_000)] | None = None
+    points: Points = 6
+    threads: Threads | None = None
     init_from: Text | None = None
     init_from_sha256: Annotated[str, MinLen(64), MaxLen(64)] | None = None
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lfgcl_env.config import complete
+from lfgcl_env.edge.schema import short
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
 from lfgcl_env.runs.record import Record
@@ -20,6 +22,8 @@ from lfgcl_env.search.budget_sweep import answer, spaced
 from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agent_errors, find_agent
 from lfgcl_env.search.record_evaluations import RecordEvaluations, budgets_of, problem_of
 from lfgcl_env.search.result import SearchResult, best_of, save_agent, with_shortlist, with_sweep
+from lfgcl_env.search.search_config import SearchConfig
+from lfgcl_env.search.strategy_reward import reward_of
 from lfgcl_env.search.warm_start import SavedAgent, check_same_start, find_saved_agent, load_into
 
 STEPS_PER_EVALUATION = 10
@@ -90,10 +94,23 @@ def run_search(
         ImportError: if a package is missing; names the extra to install.
         AgentError: if the agent raised, or scored nothing.
     """
+    _check_arguments(
+        {
+            "evaluations": evaluations,
+            "agent_seed": agent_seed,
+            "shortlist": shortlist,
+            "points": points,
+            "init_from": init_from,
+            **({} if callable(agent) else {"agent": agent}),
+        },
+        repair_images,
+        out,
+        resume=resume,
+        wandb=wandb,
+    )
     problem = problem_of(env)
     low, high = budgets_of(env)
     budgets = spaced(low, high, points) if low < high else (high,)
-    _check_arguments(evaluations, out, resume=resume, wandb=wandb)
     images: Tensor | None = None
     if shortlist:
         trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
@@ -164,9 +181,12 @@ def run_search(
         return with_shortlist(result, env, images, shortlist, counted)
 
 
-def _check_arguments(evaluations: int, out: object, *, resume: bool, wandb: bool) -> None:
-    if not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 1:
-        raise ValueError(f"evaluations must be a whole number of at least 1, got {evaluations!r}")
+def _check_arguments(
+    declared: Mapping[str, Any], images: object, out: object, *, resume: bool, wandb: bool
+) -> None:
+    complete(SearchConfig, declared, "the search")
+    if images is not None and not isinstance(images, Tensor):
+        raise ValueError(f"repair_images must be a tensor of images, or None, got {short(images)}")
     if (resume or wandb) and out is None:
         raise ValueError(f"{'resume' if resume else 'wandb'} needs out, the run folder")
     if wandb:
@@ -190,6 +210,13 @@ def _go_on(
         problem.remember(known)  # refuses what is not of this problem
         network = problem.compress(known.keep).to(problem.device)
         now = problem.score_network(network, known.keep)
+        reward = reward_of(env, known.keep, record.budget)
+        if reward is not None and abs(reward - record.reward) > _SAME * max(1.0, abs(reward)):
+            raise ValueError(
+                f"the run in {run.path} cannot go on: its strategy {record.index} had reward "
+                f"{record.reward:.6f} and has {reward:.6f} now, so that the reward has changed, "
+                "or the record is not of this run"
+            )
         if abs(now - known.similarity) > _SAME:
             raise ValueError(
                 f"the run in {run.path} cannot go on: its strategy {record.index} had similarity "

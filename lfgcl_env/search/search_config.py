@@ -3,10 +3,10 @@
 import os
 from typing import Annotated, TypedDict
 
-from annotated_types import Ge
 from torch import Tensor
 
 from lfgcl_env.config import Natural, Option, Positive
+from lfgcl_env.edge.bounds import Evaluations, Points, ShortlistSize, Threads
 
 
 class SearchConfig(TypedDict, total=False):
@@ -24,7 +24,8 @@ class SearchConfig(TypedDict, total=False):
         ),
     ]
     evaluations: Annotated[
-        Positive, Option(400, "distinct strategies to score", "a whole number of at least 1")
+        Evaluations,
+        Option(400, "distinct strategies to score", "a whole number from 1 to 1,000,000,000"),
     ]
     agent_seed: Annotated[
         Natural,
@@ -35,38 +36,38 @@ class SearchConfig(TypedDict, total=False):
         ),
     ]
     shortlist: Annotated[
-        Natural,
+        ShortlistSize,
         Option(
             8,
             "best strategies to repair sequentially and compare; 0: none",
-            "a whole number of at least 0",
+            "a whole number from 0 to 10,000",
         ),
     ]
     repair_images: Annotated[
         Positive | Tensor | None,
         Option(
             None,
-            "other unlabelled images for these repairs; None: 1024, or all that there are, and of "
-            "images made for the purpose those of the search",
+            "how many other unlabelled images these repairs see; by default 1024, or all that "
+            "there are, and of images made for the purpose those of the search",
             "a whole number of at least 1, a tensor, or None",
             unit="images",
         ),
     ]
     points: Annotated[
-        Annotated[int, Ge(2)],
+        Points,
         Option(
             6,
             "for a range of budgets: how many of them get a network, both ends included",
-            "a whole number of at least 2",
+            "a whole number from 2 to 1,000",
             decides=False,
         ),
     ]
     threads: Annotated[
-        Positive,
+        Threads,
         Option(
             1,
             "threads of PyTorch; more than 1 pays for networks larger than CIFAR's, on idle cores",
-            "a whole number of at least 1",
+            "a whole number from 1 to 10,000",
             decides=False,
         ),
     ]

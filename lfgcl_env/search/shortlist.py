@@ -92,8 +92,9 @@ def choose(
     if not rewards_are_scores(env, listed):
         best = best_first(listed)[0]
         _logger.warning(
-            "a wrapper changes this environment's rewards, which repaired networks cannot be "
-            "scored by: the strategy with the highest reward is repaired without a comparison"
+            "a wrapper changes this environment's rewards, or they have changed since, so repaired "
+            "networks cannot be scored by them: the strategy with the highest reward is repaired "
+            "without a comparison"
         )
         network, final = problem.finish(best.evaluation.keep, images, THOROUGH)
         return network, [Shortlisted(best.origin, best.reward, best.evaluation, final, None)]

@@ -470,7 +470,7 @@ def test_a_file_that_fails_to_be_written_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="from 1 to 1,000,000,000, got 0"):
         run_search(clean_env(), "random", 0)
     with pytest.raises(ValueError, match="needs out"):
         run_search(clean_env(), "random", 2, resume=True)
@@ -478,3 +478,36 @@ def test_wrong_arguments_are_refused():
         run_search(gym.make("CartPole-v1"), "random", 2)
     with pytest.raises(ValueError, match="Did you mean 'random'"):
         find_agent("rondom")
+
+
+def test_an_invented_reward_does_not_lead_a_resumed_run(tmp_path):
+    run_search(clean_env(), "random", 4, out=tmp_path)
+    path = tmp_path / "evaluations.jsonl"
+    records = [Record.from_json(line) for line in path.read_text().splitlines()]
+    records[2] = replace(records[2], reward=0.999)
+    path.write_text("".join(f"{record.to_json()}\n" for record in records))
+    with pytest.raises(ValueError, match=r"strategy 3 had reward 0\.999000 and has"):
+        run_search(clean_env(), "random", 4, out=tmp_path, resume=True)
+    assert [r.reward for r in RunFolder(tmp_path).records()] == [r.reward for r in records]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"agent_seed": "x"},
+        {"agent_seed": -1},
+        {"agent_seed": 2**40},
+        {"evaluations": 10**30},
+        {"evaluations": 2.5},
+        {"shortlist": "x"},
+        {"shortlist": 2.5},
+        {"points": 10**7},
+        {"repair_images": 5},
+        {"init_from": 3},
+        {"agent": 3},
+    ],
+    ids=str,
+)
+def test_arguments_of_a_wrong_kind_are_refused_in_one_sentence(arguments):
+    with pytest.raises(ValueError, match="must be"):
+        run_search(clean_env(), **{"agent": "random", "evaluations": 2} | arguments)

@@ -85,7 +85,7 @@ def save_pruned(
     }
     # As bytes, because safetensors' own files are readable by their owner alone.
     content = save(tensors, metadata={_KEY: sealed(structure)})
-    return write_beside(Path(path), lambda partial: partial.write_bytes(content))
+    return write_beside(as_path(path, "path"), lambda partial: partial.write_bytes(content))
 
 
 def read_structure(path: str | os.PathLike[str]) -> dict[str, Any]:
