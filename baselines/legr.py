@@ -70,10 +70,10 @@ def strategy(
     Raises:
         ValueError: for a wrong shape, or a budget that cannot be reached.
     """
-    return _ranked(problem, norms(problem), affine, budget)
+    return _apply_ranking(problem, norms(problem), affine, budget)
 
 
-def _ranked(
+def _apply_ranking(
     problem: PruningProblem, norms: Sequence[Scores], affine: Affine, budget: float | None
 ) -> NDArray[np.int64]:
     if affine.shape != (len(problem.groups), 2):
@@ -187,7 +187,7 @@ class LeGRAgent:
         return affine
 
     def _action(self, affine: Affine, budget: float) -> Action:
-        keep = _ranked(self.problem, self._norms, affine, budget)
+        keep = _apply_ranking(self.problem, self._norms, affine, budget)
         return self.problem.prune_ratios(keep).astype(np.float32)
 
 

@@ -75,9 +75,9 @@ class Embedding:
         spent = int(problem.costs(keep)) / int(problem.costs(problem.channels))
         observation = np.empty(self.shape, dtype=np.float64)
         observation[:, :-_DYNAMIC] = self._static
-        observation[:, -3] = _scaled(keep / problem.channels, 0, 1)
-        observation[:, -2] = _scaled(spent, 0, 1)
-        observation[:, -1] = _scaled(budget, 0, 1)
+        observation[:, -3] = _scale(keep / problem.channels, 0, 1)
+        observation[:, -2] = _scale(spent, 0, 1)
+        observation[:, -1] = _scale(budget, 0, 1)
         return np.clip(observation, -1.0, 1.0).astype(np.float32)
 
     def _static_row(self, index: int) -> list[float]:
@@ -99,23 +99,23 @@ class Embedding:
         saved = 1 - int(problem.costs(halved)) / int(problem.costs(problem.channels))
         weights = sum(_weights(layer) for layer in problem.layers)
         return [
-            _scaled(index, 0, last),
+            _scale(index, 0, last),
             1.0 if producer.kind != "linear" else -1.0,
             1.0 if depthwise else -1.0,
             1.0 if group.coupled else -1.0,
-            _scaled(np.log2(group.channels), 0, 12),
-            _scaled(np.log2(producer.in_channels), 0, 12),
-            _scaled(producer.kernel**0.5, 1, 11),
-            _scaled(consumer.kernel**0.5, 1, 11),
-            _scaled(producer.stride, 1, 4),
-            _scaled(np.log2(max(producer.positions, 1)), 0, 16),
-            _scaled(sum(layers[n].macs for n in touched) / macs, 0, 1),
-            _scaled(sum(_weights(layers[n]) for n in touched) / weights, 0, 1),
-            _scaled(saved, 0, 0.5),
-            _scaled(float(norms.std()) / mean, 0, 1),
-            _scaled(float(norms.min()) / mean, 0, 1),
-            _scaled(mean / max(float(norms.max()), 1e-12), 0, 1),
-            *(_scaled(self._error(group.name, group.channels, keep), 0, 1) for keep in KEEP_RATIOS),
+            _scale(np.log2(group.channels), 0, 12),
+            _scale(np.log2(producer.in_channels), 0, 12),
+            _scale(producer.kernel**0.5, 1, 11),
+            _scale(consumer.kernel**0.5, 1, 11),
+            _scale(producer.stride, 1, 4),
+            _scale(np.log2(max(producer.positions, 1)), 0, 16),
+            _scale(sum(layers[n].macs for n in touched) / macs, 0, 1),
+            _scale(sum(_weights(layers[n]) for n in touched) / weights, 0, 1),
+            _scale(saved, 0, 0.5),
+            _scale(float(norms.std()) / mean, 0, 1),
+            _scale(float(norms.min()) / mean, 0, 1),
+            _scale(mean / max(float(norms.max()), 1e-12), 0, 1),
+            *(_scale(self._error(group.name, group.channels, keep), 0, 1) for keep in KEEP_RATIOS),
         ]
 
     def _error(self, group: str, channels: int, keep_ratio: float) -> float:
@@ -134,6 +134,6 @@ def _weights(layer: Layer) -> int:
     return layer.kernel * layer.fan * layer.out_channels
 
 
-def _scaled(value: float | NDArray[np.float64], low: float, high: float) -> float:
+def _scale(value: float | NDArray[np.float64], low: float, high: float) -> float:
     """Map [low, high] to [-1, 1]."""
     return 2.0 * (value - low) / (high - low) - 1.0  # type: ignore[return-value]

@@ -80,7 +80,7 @@ def choose(available: int, count: int | None, seed: int, where: str) -> Tensor:
         raise TooFewImages(f"{where} holds {available} images, and {count or 'some'} are needed")
     if count is None:
         return torch.arange(available)
-    return torch.from_numpy(_shuffled(available, seed)[:count])
+    return torch.from_numpy(_shuffle(available, seed)[:count])
 
 
 def choose_others(available: int, count: int, used: int, seed: int, where: str) -> Tensor:
@@ -106,10 +106,10 @@ def choose_others(available: int, count: int, used: int, seed: int, where: str) 
         raise TooFewImages(
             f"{where} holds {available} images, and {count} besides {used} others are needed"
         )
-    return torch.from_numpy(_shuffled(available, seed)[-count:])
+    return torch.from_numpy(_shuffle(available, seed)[-count:])
 
 
-def _shuffled(available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _shuffle(available: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.random.default_rng(seed).permutation(available)
 
 

@@ -110,7 +110,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[Entry | LineError]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             try:
-                found.append(_parsed(line, f"{path}, line {number}"))
+                found.append(_parse(line, f"{path}, line {number}"))
             except ValueError as error:
                 found.append(LineError(number, str(error)))
     if not found:
@@ -171,7 +171,7 @@ def checked(entry: Entry) -> Entry:
         line = json.dumps(asdict(entry))
     except (TypeError, RecursionError):
         raise ValueError("the entry holds values that JSON cannot hold") from None
-    return _parsed(line, "the entry")
+    return _parse(line, "the entry")
 
 
 def problem_arguments() -> list[str]:
@@ -195,15 +195,15 @@ def sequential_options(sequential: Mapping[str, Any]) -> SequentialOptions:
     return SequentialOptions(**settings)
 
 
-def _parsed(text: str, what: str) -> Entry:
+def _parse(text: str, what: str) -> Entry:
     line = parse(_Line, text, what)
     try:
-        return Entry(**line.model_dump() | {"problem": _checked_problem(line)})
+        return Entry(**line.model_dump() | {"problem": _check_problem(line)})
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
 
 
-def _checked_problem(line: _Line) -> dict[str, Any]:
+def _check_problem(line: _Line) -> dict[str, Any]:
     """Return a line's problem with the defaults of what it does not say, after all checks."""
     if (line.top1 is None) != (line.test_set is None):
         raise ValueError("top1 and test_set belong together: give both or none")

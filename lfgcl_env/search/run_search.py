@@ -122,8 +122,8 @@ def run_search(
     if init_from is not None:
         saved = find_saved_agent(init_from, name)
         with agent_errors("before it began"):
-            refused_early = factory(env, agent_seed)
-        load_into(saved, refused_early, problem)  # before there is a run folder
+            probe = factory(env, agent_seed)
+        load_into(saved, probe, problem)  # before there is a run folder
     asked = describe(
         env,
         {

@@ -86,7 +86,9 @@ def choose(
     if size < 1:
         raise ValueError(f"a shortlist holds at least 1 strategy, got {size}")
     problem = problem_of(env)
-    listed = _listed(env, records, size, problem.budget if budget is None else budget, predicted)
+    listed = _list_candidates(
+        env, records, size, problem.budget if budget is None else budget, predicted
+    )
     if not listed:
         raise ValueError("there is no strategy to choose from")
     if not rewards_are_scores(env, listed):
@@ -116,7 +118,7 @@ def choose(
     return network, [replace(winner, repaired=final, score=score), *others]
 
 
-def _listed(
+def _list_candidates(
     env: gym.Env[Any, Any],
     records: Sequence[Record | Rewarded],
     size: int,

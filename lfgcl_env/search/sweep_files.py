@@ -63,7 +63,7 @@ class SweepFiles:
         if known == self._facts:
             files = {network_file(point["budget"]): point for point in described}
             there = [point for file, point in files.items() if (self._run / file).exists()]
-            self._points = [p for p in map(self._restored, there) if self._holds(p)]
+            self._points = [p for p in map(self._restore, there) if self._holds(p)]
         else:
             self._remove()
         return list(self._points)
@@ -85,7 +85,7 @@ class SweepFiles:
         page = report.format_page(problem, table, title)
         write_text(path.with_name(f"report_{label(point.budget)}.txt"), page)
         self._points = sorted([*self._points, point], key=lambda p: p.budget)
-        described = [_described(point) for point in self._points]
+        described = [_describe(point) for point in self._points]
         write_text(self._run / TABLE, _csv(_rows(self._points)))
         sweep = sealed({**self._facts, "points": described}, indent=2)
         parse_sealed(StoredSweep, sweep, "the sweep cannot be recorded")
@@ -108,7 +108,7 @@ class SweepFiles:
         if draw(lines, path, f"{self._problem.similarity} similarity", dots) is None:
             _logger.info("no sweep.png: run `pip install lfgcl-env[plots]` to get one")
 
-    def _restored(self, described: Mapping[str, Any]) -> Point:
+    def _restore(self, described: Mapping[str, Any]) -> Point:
         """Make a point from ``sweep.json`` and its network's file."""
         known = dict(described)
         del known["file"]
@@ -178,7 +178,7 @@ def write_accuracy(run: Path, rows: Sequence[Mapping[str, Any]], data: str) -> l
     return [table] if picture is None else [table, picture]
 
 
-def _described(point: Point) -> dict[str, Any]:
+def _describe(point: Point) -> dict[str, Any]:
     # Without its network, which has a file of its own and would be copied by asdict.
     described = asdict(replace(point, network=None))  # type: ignore[arg-type]
     del described["network"]

@@ -37,7 +37,7 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
     """
     chosen = settings(algorithm, env.spec.id if env.spec else None) | changes
     check_installed(algorithm)
-    kind = _named(CLASSES[algorithm])
+    kind = _import_name(CLASSES[algorithm])
     for wrapper in chosen.pop("env_wrapper", []):
         env = _wrap(env, wrapper)
     if (noise := chosen.pop("noise_type", None)) is not None:
@@ -63,7 +63,7 @@ def check_installed(algorithm: str) -> None:
         raise ImportError(f"agent {algorithm} needs {name}: run `pip install lfgcl-env[sb3]`")
 
 
-def _named(name: str) -> Any:
+def _import_name(name: str) -> Any:
     """Import ``"module.name"``; rl_zoo3's ``get_class_by_name``."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
@@ -87,7 +87,7 @@ def _value(node: ast.expr) -> Any:
         case ast.Call(
             func=ast.Name(id="get_class_by_name"), args=[ast.Constant(value=str(name))], keywords=[]
         ):
-            return _named(name)
+            return _import_name(name)
         case ast.Attribute(value=ast.Name(id="nn"), attr=name):
             return getattr(torch.nn, name)
     return ast.literal_eval(node)
@@ -96,7 +96,7 @@ def _value(node: ast.expr) -> Any:
 def _wrap(env: gym.Env[Any, Any], wrapper: str | dict[str, dict[str, Any]]) -> gym.Env[Any, Any]:
     """Apply a wrapper given as ``"module.Class"`` or ``{"module.Class": arguments}``."""
     ((name, arguments),) = ({wrapper: {}} if isinstance(wrapper, str) else wrapper).items()
-    wrapped: gym.Env[Any, Any] = _named(name)(env, **arguments)
+    wrapped: gym.Env[Any, Any] = _import_name(name)(env, **arguments)
     return wrapped
 
 

@@ -155,11 +155,11 @@ class _Sums:
             rows = self._reader.rows(part, places)
             self._count += len(rows)
             if self._full:
-                self._gram = _added(self._gram, gram(rows))
+                self._gram = _add(self._gram, gram(rows))
             else:
                 double = rows.double()
-                self._first = _added(self._first, double.sum(dim=0))
-                self._second = _added(self._second, double.square().sum(dim=0))
+                self._first = _add(self._first, double.sum(dim=0))
+                self._second = _add(self._second, double.square().sum(dim=0))
 
     def moments(self, module: nn.Module, intercept: bool) -> Moments:
         weight, bias = module.weight, module.bias
@@ -179,7 +179,7 @@ class _Sums:
         return Moments(self._reader, None, mean, variance, weights, intercept, self._count)
 
 
-def _added(total: Tensor | None, part: Tensor) -> Tensor:
+def _add(total: Tensor | None, part: Tensor) -> Tensor:
     return part if total is None else total.add_(part)
 
 

@@ -285,7 +285,7 @@ def _group(
             coupled = True
     if not any(member.side == "in" for member in members):
         raise Unprunable(OUTPUT)
-    return Group(name, channels, tuple(_merged(members)), coupled, part)
+    return Group(name, channels, tuple(_merge(members)), coupled, part)
 
 
 def _member(layer: str, side: str, item: tp.Group, channels: int, size: int) -> Member:
@@ -300,7 +300,7 @@ def _member(layer: str, side: str, item: tp.Group, channels: int, size: int) -> 
     return Member(layer, side, positions[order], owners[order])
 
 
-def _merged(members: list[Member]) -> list[Member]:
+def _merge(members: list[Member]) -> list[Member]:
     """Drop repeated members; two sides of one depthwise layer are the same member."""
     unique: dict[tuple[str, str], Member] = {}
     for member in members:

@@ -95,7 +95,7 @@ def read_structure(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a pruned network's file, or was truncated or damaged.
     """
-    with _opened(path) as file:
+    with _open_file(path) as file:
         return _header(file, path).facts()
 
 
@@ -126,7 +126,7 @@ def load_pruned(
         ValueError: if it is not a pruned network's file, was truncated or damaged, or does not fit
             ``network``; or if ``network`` or ``trust`` is needed.
     """
-    with _opened(path) as file:
+    with _open_file(path) as file:
         header = _header(file, path)
         module = _architecture(header, network, path, trust=trust)
         what = header.network or type(module).__name__
@@ -261,7 +261,7 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _opened(path: str | os.PathLike[str]) -> Any:
+def _open_file(path: str | os.PathLike[str]) -> Any:
     """Open a safetensors file whose header is not too long.
 
     Raises:
