@@ -119,10 +119,11 @@ def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
     cost = problem.baseline_cost
     low, high = budgets
     allowed = f"{low:.1%}" if low == high else f"{low:.1%} to {high:.1%}"
+    counted = METRIC_NAMES.get(problem.budget_metric, problem.budget_metric)
     return (
         f"{described(problem.baseline)}: {cost.macs / 1e6:.2f} M MACs, "
         f"{cost.params / 1e6:.3f} M params, {len(problem.groups)} groups of channels; "
-        f"{allowed} of the {METRIC_NAMES[problem.budget_metric]} may remain"
+        f"{allowed} of the {counted} may remain"
     )
 
 
