@@ -1,11 +1,9 @@
 """What an environment rewards: one object per kind of score behind one small interface."""
 
-import copy
 import math
 import numbers
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +15,7 @@ from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
 from lfgcl_env.images import LabelledImages, top1
+from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning.problem import PruningProblem
 
 WORDS = ("similarity", "accuracy")
@@ -198,11 +197,7 @@ def _ready(network: nn.Module, device: torch.device) -> nn.Module:
     """Return a network in evaluation mode on a device: itself if it is so, else a copy."""
     if not isinstance(network, nn.Module):
         raise ValueError(f"only a torch.nn.Module can be scored, got {short(network)}")
-    tensors = chain(network.parameters(), network.buffers())
-    elsewhere = any(tensor.device.type != device.type for tensor in tensors)
-    if elsewhere or any(module.training for module in network.modules()):
-        return copy.deepcopy(network).to(device).eval()
-    return network
+    return settle(network, device)
 
 
 def _finite(value: object, name: str) -> float:

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from lfgcl_env.edge.value_checks import first_line
 
 
-def settle(network: nn.Module) -> nn.Module:
-    """Return a network in evaluation mode on the CPU: itself if it is so, else a copy.
+def settle(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
+    """Return a network in evaluation mode on a device: itself if it is so, else a copy.
 
     Raises:
         ValueError: if it cannot be copied.
     """
     tensors = itertools.chain(network.parameters(), network.buffers())
     if any(module.training for module in network.modules()) or any(
-        tensor.device.type != "cpu" for tensor in tensors
+        tensor.device.type != torch.device(device).type for tensor in tensors
     ):
-        return copy_module(network).cpu().eval()
+        return copy_module(network).to(device).eval()
     return network
 
 

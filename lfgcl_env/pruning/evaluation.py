@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from lfgcl_env.pruning.structure.cost import Cost
 
+SAME_SIMILARITY = 1e-3
+"""Similarities of one network under other versions or threads differ by far less."""
+
 
 @dataclass(frozen=True)
 class Evaluation:

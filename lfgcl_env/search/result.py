@@ -17,7 +17,7 @@ from lfgcl_env.search.budget_sweep import Point, ask, sweep
 from lfgcl_env.search.protocol import Agent, AgentError, agent_errors
 from lfgcl_env.search.record_evaluations import budgets_of, problem_of
 from lfgcl_env.search.shortlist import Shortlisted, choose
-from lfgcl_env.search.strategy_reward import Rewarded, rewarded
+from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded
 from lfgcl_env.search.sweep_files import SweepFiles
 
 
@@ -56,7 +56,7 @@ class SearchResult:
 
 def best_of(records: Sequence[Record]) -> Record:
     """Return the record with the highest reward; of equal ones that with fewer MACs."""
-    return min(records, key=lambda record: (-record.reward, record.evaluation.macs))
+    return best_first(records)[0]
 
 
 def with_shortlist(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lfgcl_env.config import complete
 from lfgcl_env.edge.schema import short
+from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
 from lfgcl_env.runs.record import Record
@@ -23,7 +24,7 @@ from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agent_err
 from lfgcl_env.search.record_evaluations import RecordEvaluations, budgets_of, problem_of
 from lfgcl_env.search.result import SearchResult, best_of, save_agent, with_shortlist, with_sweep
 from lfgcl_env.search.search_config import SearchConfig
-from lfgcl_env.search.strategy_reward import reward_of
+from lfgcl_env.search.strategy_reward import best_first, reward_of
 from lfgcl_env.search.warm_start import SavedAgent, check_same_start, find_saved_agent, load_into
 
 STEPS_PER_EVALUATION = 10
@@ -31,8 +32,6 @@ STEPS_PER_EVALUATION = 10
 
 Where several steps decide one strategy, as in the layerwise environment, that many times as many.
 """
-
-_SAME = 1e-3  # similarities of one strategy under other versions or threads differ by far less
 
 
 def run_search(
@@ -204,20 +203,22 @@ def _go_on(
     records = run.records()
     run.check_same(asked, may_differ(env), len(records))
     problem = problem_of(env)
-    best = sorted(records, key=lambda record: -record.reward)[: max(1, shortlist)]
+    best = best_first(records)[: max(1, shortlist)]
     for record in {r.index: r for r in (*records[:1], *best)}.values():
         known = record.evaluation
         problem.remember(known)  # refuses what is not of this problem
         network = problem.compress(known.keep).to(problem.device)
         now = problem.score_network(network, known.keep)
         reward = reward_of(env, known.keep, record.budget)
-        if reward is not None and abs(reward - record.reward) > _SAME * max(1.0, abs(reward)):
+        if reward is not None and abs(reward - record.reward) > SAME_SIMILARITY * max(
+            1.0, abs(reward)
+        ):
             raise ValueError(
                 f"the run in {run.path} cannot go on: its strategy {record.index} had reward "
                 f"{record.reward:.6f} and has {reward:.6f} now, so that the reward has changed, "
                 "or the record is not of this run"
             )
-        if abs(now - known.similarity) > _SAME:
+        if abs(now - known.similarity) > SAME_SIMILARITY:
             raise ValueError(
                 f"the run in {run.path} cannot go on: its strategy {record.index} had similarity "
                 f"{known.similarity:.6f} and has {now:.6f} now, so that images, weights or "

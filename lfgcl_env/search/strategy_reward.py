@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isclose
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 
 from lfgcl_env.pruning import Evaluation
+from lfgcl_env.runs.record import Record
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.return_so_far import ReturnSoFar
 
@@ -28,6 +29,9 @@ class Rewarded:
     reward: float
     budget: float
     origin: str = "search"
+
+
+_Scored = TypeVar("_Scored", Record, Rewarded, Record | Rewarded)
 
 
 def reward_of(env: gym.Env[Any, Any], keep: tuple[int, ...], budget: float) -> float | None:
@@ -76,6 +80,6 @@ def rewards_are_scores(env: gym.Env[Any, Any], strategies: Iterable[Rewarded]) -
     return True
 
 
-def best_first(strategies: Iterable[Rewarded]) -> list[Rewarded]:
+def best_first(strategies: Iterable[_Scored]) -> list[_Scored]:
     """Sort by reward, the highest first; of equal ones that with fewer MACs."""
     return sorted(strategies, key=lambda one: (-one.reward, one.evaluation.macs))

@@ -14,6 +14,7 @@ from lfgcl_env.edge.files import remove_file, write_text
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.runs import report
 from lfgcl_env.search.budget_sweep import Point
 from lfgcl_env.search.shortlist import Shortlisted
@@ -24,8 +25,6 @@ _logger = logging.getLogger(__name__)
 
 TABLE = "sweep.csv"
 ACCURACY = "sweep_accuracy.csv"
-
-_SAME = 1e-3  # similarities of one network under other versions or threads differ by far less
 
 
 class SweepFiles:
@@ -136,7 +135,7 @@ class SweepFiles:
         problem, kept = self._problem, point.repaired or point.searched
         similarity = problem.score_network(point.network.to(problem.device), kept.keep)
         point.network.cpu()
-        return abs(similarity - kept.similarity) <= _SAME
+        return abs(similarity - kept.similarity) <= SAME_SIMILARITY
 
     def _remove(self) -> None:
         """Remove what belongs to another search."""
