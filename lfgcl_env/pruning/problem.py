@@ -31,7 +31,14 @@ from lfgcl_env.pruning.memory import Memory, check_evaluation
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.pruning.repair.interface import REPAIRS
-from lfgcl_env.pruning.repair.sequential import SequentialOptions, repair_sequentially
+from lfgcl_env.pruning.repair.schedule import Schedule
+from lfgcl_env.pruning.repair.sequential import (
+    CHUNK,
+    Samples,
+    SequentialOptions,
+    Walk,
+    repair_sequentially,
+)
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
@@ -261,8 +268,15 @@ class PruningProblem:
         images = check_images(images)
         check_fit(self.baseline, images)
         kept = self.kept_channels(keep)
+        options = options or SequentialOptions()
         smaller = self.compress(keep).to(self.device)
-        repair_sequentially(self.network, smaller, kept, images.to(self.device), options, progress)
+        whole = self.network.candidate(self.device).network
+        schedule = Schedule(whole)
+        layout = self.network.layout
+        chunks = [c.contiguous(memory_format=layout) for c in torch.split(images.to(self.device), CHUNK)]
+        samples = Samples([len(c) for c in chunks], options)
+        walk = Walk(smaller, schedule, self.network.plan, kept, chunks, samples, options)
+        repair_sequentially(whole, schedule, [walk], chunks, progress)
         similarity = self.score_network(smaller, keep)
         return smaller.cpu(), self._evaluation(keep, similarity)
 

@@ -46,7 +46,7 @@ class PatchReader:
     def positions(self, x: Tensor) -> int:
         """Count the output positions per input, which are the rows that one input gives."""
         if not self.kernel:
-            return int(x[0].numel() // self.channels)
+            return int(x[0].numel() // x.shape[-1])
         return prod(self._output_size(x))
 
     def rows(self, x: Tensor, chosen: Tensor) -> Tensor:
@@ -59,14 +59,31 @@ class PatchReader:
         Returns:
             (images * positions, features), of the type of ``x``.
         """
+        return _with_one(self._patches(x, chosen))
+
+    def all_rows(self, chunks: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
+        """Return the :meth:`rows` of several chunks of inputs, one after another."""
+        channels = chunks[0].shape[1 if self.kernel else -1]
+        count = sum(places.numel() for places in chosen)
+        rows = chunks[0].new_empty(count, self.taps * channels + 1)
+        rows[:, -1] = 1
+        start = 0
+        for x, places in zip(chunks, chosen, strict=True):
+            end = start + places.numel()
+            rows[start:end, :-1] = self._patches(x, places)
+            start = end
+        return rows
+
+    def _patches(self, x: Tensor, chosen: Tensor) -> Tensor:
         images = len(x)
         if not self.kernel:
-            flat = x.reshape(images, -1, self.channels)
-            picked = flat.gather(1, chosen[..., None].expand(-1, -1, self.channels))
-            return _with_one(picked.reshape(-1, self.channels))
+            channels = x.shape[-1]
+            flat = x.reshape(images, -1, channels)
+            picked = flat.gather(1, chosen[..., None].expand(-1, -1, channels))
+            return picked.reshape(-1, channels)
         padded = F.pad(x, self._padding, mode=self._padding_mode)
         sizes = padded.shape[2:]
-        flat = padded.movedim(1, -1).reshape(-1, self.channels)
+        flat = padded.movedim(1, -1).reshape(-1, x.shape[1])
         steps = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
         start = torch.arange(images, device=x.device)[:, None] * prod(sizes)
         rest = chosen
@@ -79,7 +96,7 @@ class PatchReader:
             offsets = (offsets[:, None] + along).flatten()
         index = start.reshape(-1, 1) + offsets
         picked = flat.index_select(0, index.flatten())
-        return _with_one(picked.reshape(len(index), -1))
+        return picked.reshape(len(index), -1)
 
     def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Lay weights (out, in, ...) and bias (out,) out as a matrix (out, features)."""

@@ -1,9 +1,13 @@
 """A dense layer and the BatchNorm behind it, read and set as one affine map."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lfgcl_env.pruning.moments.patches import PatchReader
+from lfgcl_env.pruning.structure.candidate import replace_tensor
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS
 
 _DEAD = 1e-8
@@ -13,9 +17,13 @@ class ConvBN:
     """The affine map of a convolution or linear layer, with its BatchNorm if it has one.
 
     Args:
-        module: the layer; its weights are changed by :meth:`set`.
+        module: the layer; its tensors are replaced by :meth:`set`, never written to.
         norm: the BatchNorm that alone uses its output, in evaluation mode, or None. A bias that
             the layer lacks is kept in its running mean.
+
+    Attributes:
+        reader: cuts patches out of its inputs.
+        intercept: whether the map's constant can be changed.
     """
 
     def __init__(self, module: nn.Module, norm: nn.Module | None) -> None:
@@ -36,11 +44,6 @@ class ConvBN:
             beta = torch.zeros_like(inverse) if norm.bias is None else norm.bias.double()
             self._shift = beta - self._scale * norm.running_mean.double()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Run the layer and its BatchNorm."""
-        output: Tensor = self.module(x)
-        return output if self.norm is None else self.norm(output)
-
     def matrix(self) -> Tensor:
         """Return the map as a matrix; float64, (out, features), see :class:`PatchReader`."""
         weight, bias = self.module.weight, self.module.bias
@@ -50,29 +53,61 @@ class ConvBN:
         matrix[:, -1] += self._shift
         return matrix
 
+    def folded(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight and bias, of the network's type, that compute a :meth:`matrix`."""
+        own = self.module.weight
+        assert isinstance(own, Tensor)
+        weight, bias = self.reader.weight(matrix.to(own.dtype))
+        if weight.dim() == 4:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        return weight, bias
+
     @torch.no_grad()
     def set(self, matrix: Tensor) -> None:
         """Make the layer (and the BatchNorm's mean) compute ``matrix``.
 
         Rows that the BatchNorm multiplies with zero are left as they are.
         """
+        own_weight, own_bias = self.module.weight, self.module.bias
+        assert isinstance(own_weight, Tensor)
         live = self._scale.abs() > _DEAD
-        old = self.reader.matrix(self.module.weight.double(), self.module.bias)  # type: ignore[arg-type, operator]
         scale = torch.where(live, self._scale, torch.ones_like(self._scale))
         new = matrix.clone()
         new[:, -1] -= self._shift
-        new = torch.where(live[:, None], new / scale[:, None], old)
+        new = new / scale[:, None]
+        if not bool(live.all()):
+            assert own_bias is None or isinstance(own_bias, Tensor)
+            old = self.reader.matrix(own_weight.double(), own_bias)
+            new = torch.where(live[:, None], new, old)
         weight, bias = self.reader.weight(new)
-        own_weight, own_bias = self.module.weight, self.module.bias
-        assert isinstance(own_weight, Tensor)
-        own_weight.copy_(weight)
+        layout = torch.preserve_format
+        if own_weight.dim() == 4 and own_weight.is_contiguous(memory_format=torch.channels_last):
+            layout = torch.channels_last
+        weight = weight.to(own_weight.dtype).contiguous(
+            memory_format=torch.contiguous_format if layout is torch.preserve_format else layout
+        )
+        replace_tensor(self.module, "weight", weight)
         if isinstance(own_bias, Tensor):
-            own_bias.copy_(bias)
+            replace_tensor(self.module, "bias", bias.to(own_bias.dtype))
         elif self.norm is not None:
-            assert isinstance(self.norm.running_mean, Tensor)
-            assert isinstance(self.norm, BATCH_NORMS)
-            self.norm.running_mean.sub_(bias.to(self.norm.running_mean.dtype))
+            mean = self.norm.running_mean
+            assert isinstance(mean, Tensor)
+            replace_tensor(self.norm, "running_mean", mean - bias.to(mean.dtype))
             self._shift = self._shift + self._scale * bias
+
+    def remember(self) -> Callable[[], None]:
+        """Return a function that puts the tensors back that the layer has now."""
+        kept = [(self.module, "weight", self.module.weight)]
+        if isinstance(self.module.bias, Tensor):
+            kept.append((self.module, "bias", self.module.bias))
+        elif self.norm is not None:
+            kept.append((self.norm, "running_mean", self.norm.running_mean))
+
+        def restore() -> None:
+            for module, key, tensor in kept:
+                (module._buffers if key in module._buffers else module._parameters)[key] = tensor  # type: ignore[index]
+
+        return restore
 
     def rows_of_output(self, value: Tensor, chosen: Tensor) -> Tensor:
         """Pick values of an output-shaped tensor at chosen positions; (images * positions, out)."""
@@ -80,3 +115,29 @@ class ConvBN:
         flat = flat.reshape(len(value), -1, flat.shape[-1])
         picked = flat.gather(1, chosen[..., None].expand(-1, -1, flat.shape[-1]))
         return picked.reshape(-1, flat.shape[-1])
+
+
+def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a convolution with the BatchNorm behind it, in evaluation mode."""
+    weight, bias = conv.weight, conv.bias
+    assert isinstance(weight, Tensor)
+    assert isinstance(norm, BATCH_NORMS)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean.double() if bias is None else bias - norm.running_mean.double()
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    folded = (weight * scale[:, None, None, None]).to(weight.dtype)
+    return folded.contiguous(memory_format=torch.channels_last), shift.to(weight.dtype)
+
+
+def convolve(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with other weights, in the way of a zero-padded 2-D convolution."""
+    assert isinstance(module, nn.Conv2d)
+    return F.conv2d(
+        x, weight, bias, module.stride, module.padding, module.dilation, module.groups
+    )

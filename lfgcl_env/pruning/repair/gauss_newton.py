@@ -11,29 +11,38 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from lfgcl_env.pruning.moments.patches import gram
 from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
-from lfgcl_env.pruning.repair.conv_bn import ConvBN
-from lfgcl_env.pruning.repair.layer_fit import Fit, sample
+from lfgcl_env.pruning.repair.conv_bn import ConvBN, convolve
+from lfgcl_env.pruning.repair.layer_fit import Fit, factorise
 
-_RIDGE = 1e-2
-_DAMPING = 0.1
+_RIDGE = 0.1
+_DAMPING = 0.3
 
 
 @dataclass(frozen=True)
-class Producer:
-    """A layer whose output passes a ReLU and feeds one other layer alone.
+class Pair:
+    """A producer and its consumer on the first chunks of images.
 
     Attributes:
-        layer: with its BatchNorm; its weights are changed.
-        inputs: its inputs in the pruned network, in chunks of images.
+        producer: its own fit, whose rows are the producer's input patches at ``positions``.
+        consumer: its fit, solved already.
+        inputs: of the producer in the pruned network, in chunks.
+        target: the baseline's values at the consumer's point, in the same chunks.
+        other: the other operand at that point in the pruned network, or None.
+        positions: the sampled output positions of the producer, for every chunk.
+        places: those of the consumer.
     """
 
-    layer: ConvBN
+    producer: Fit
+    consumer: Fit
     inputs: list[Tensor]
+    target: list[Tensor]
+    other: list[Tensor] | None
+    positions: list[Tensor]
+    places: list[Tensor]
 
 
 def can_alternate(producer: nn.Module, consumer: nn.Module) -> bool:
@@ -45,127 +54,101 @@ def can_alternate(producer: nn.Module, consumer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def alternate(producer: Producer, fit: Fit, steps: int, rows: int, seed: int) -> None:
+def alternate(pair: Pair, steps: int) -> None:
     """Improve two layers in turn, in place.
 
     Args:
-        producer: the first layer.
-        fit: the second layer's problem, solved already; its ``inputs`` are replaced.
+        pair: the layers and their values.
         steps: how many times.
-        rows: patches that the producer is fitted to.
-        seed: of the sampled positions.
     """
-    first, second = producer.layer, fit.layer
-    chosen = sample(producer.inputs, first, rows, seed)
-    patches = torch.cat(
-        [first.reader.rows(v, c) for v, c in zip(producer.inputs, chosen, strict=True)]
-    )
-    moments = gram(patches) / len(patches)
-    factor = torch.linalg.cholesky(
-        moments
-        + torch.diag(ridge_of(moments, ridge_strength(_RIDGE, patches.shape[1], len(patches))))
-    )
-    direction: Tensor | None = None
-    change: Tensor | None = None
-    preconditioned: Tensor | None = None
+    first, second = pair.producer.layer, pair.consumer.layer
+    count = sum(places.numel() for places in pair.positions)
+    rows = pair.producer.rows[:count]
+    moments = pair.producer.moments
+    strength = ridge_strength(_RIDGE, rows.shape[1], len(rows))
+    factor = factorise(moments, ridge_of(moments, strength))
+    matrix = first.matrix()
+    weight, bias = first.folded(matrix)
+    inner = [convolve(first.module, v, weight, bias) for v in pair.inputs]
+    direction = change = preconditioned = None
     for _ in range(steps):
-        pull, state = _pull_back(producer, fit, chosen)
-        previous_change = change
-        change = gram(patches, pull) / len(patches)
-        inner = _inner_gram(second)
-        step = torch.cholesky_solve(torch.linalg.solve(inner, change.T).T, factor)
-        if direction is None:
+        state = _pull_back(pair, inner)
+        previous, change = change, gram(rows, state.pull) / len(rows)
+        step = torch.cholesky_solve(torch.linalg.solve(_inner_gram(second), change.T).T, factor)
+        if direction is None or previous is None or preconditioned is None:
             direction = step
         else:
-            assert previous_change is not None
-            assert preconditioned is not None
-            turn = float(
-                (step * (change - previous_change)).sum()
-                / (preconditioned * previous_change).sum().clamp(min=1e-30)
-            )
-            direction = step + max(0.0, turn) * direction
+            turn = (step * (change - previous)).sum()
+            turn = turn / (preconditioned * previous).sum().clamp(min=1e-30)
+            direction = step + max(0.0, float(turn)) * direction
         preconditioned = step
-        length = _step_length(producer, fit, state, direction)
-        first.set(first.matrix() + length * direction.T)
-        fit.inputs = [F.relu(first(v)) for v in producer.inputs]
-        fit.solve(1)
+        moves, length = _line_search(pair, inner, state, direction)
+        matrix = matrix + length * direction.T
+        for z, move in zip(inner, moves, strict=True):
+            z.add_(move, alpha=length)
+        pair.consumer.read([z.relu() for z in inner], pair.places)
+        pair.consumer.solve(1)
+    first.set(matrix)
 
 
 @dataclass
 class _State:
-    active: list[Tensor]
+    pull: Tensor
     live: list[Tensor | None]
     errors: list[Tensor]
 
 
-def _pull_back(producer: Producer, fit: Fit, chosen: list[Tensor]) -> tuple[Tensor, _State]:
+def _pull_back(pair: Pair, inner: list[Tensor]) -> _State:
     """Propagate the error behind the consumer back to the inner values at chosen positions."""
-    first, second = producer.layer, fit.layer
-    weight = _weight(second)
+    first, second = pair.producer.layer, pair.consumer.layer
+    weight, bias = second.folded(second.matrix())
     conv = second.module
     assert isinstance(conv, nn.Conv2d)
-    state = _State([], [], [])
-    pulls = []
-    for index, v in enumerate(producer.inputs):
-        z = first(v)
-        active = z > 0
-        output = second(F.relu_(z))
-        if fit.other is not None:
-            output = output + fit.other[index]
-        target = fit.target[index]
+    pulls, lives, errors = [], list[Tensor | None](), []
+    for index, z in enumerate(inner):
+        output = convolve(conv, z.relu(), weight, bias)
+        if pair.other is not None:
+            output += pair.other[index]
+        target = pair.target[index]
         live = None
-        if fit.relu:
+        if pair.consumer.relu:
             live = (target > 0) | (output > 0)
-            error = target.clamp(min=0) - output.clamp(min=0)
+            error = target.clamp(min=0).sub_(output.clamp_(min=0))
         else:
             error = target - output
         pull = conv2d_input(  # type: ignore[no-untyped-call]
-            active.shape,
-            weight,
-            error,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-        ).mul_(active)
-        pulls.append(first.rows_of_output(pull, chosen[index]))
-        state.active.append(active)
-        state.live.append(live)
-        state.errors.append(error)
-    return torch.cat(pulls), state
+            z.shape, weight, error, conv.stride, conv.padding, conv.dilation
+        )
+        pulls.append(first.rows_of_output(pull.mul_(z > 0), pair.positions[index]))
+        lives.append(live)
+        errors.append(error)
+    return _State(torch.cat(pulls), lives, errors)
 
 
-def _step_length(producer: Producer, fit: Fit, state: _State, direction: Tensor) -> float:
-    """Return the length that minimises the linearised pair's squared error along ``direction``."""
-    first, second = producer.layer, fit.layer
-    conv, last = first.module, second.module
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(last, nn.Conv2d)
-    weight = _weight(second)
-    delta, bias = first.reader.weight(direction.T.to(weight.dtype))
+def _line_search(
+    pair: Pair, inner: list[Tensor], state: _State, direction: Tensor
+) -> tuple[list[Tensor], float]:
+    """Return how a unit step moves the inner values, and the best length of the linearised pair."""
+    first, second = pair.producer.layer, pair.consumer.layer
+    weight, _ = second.folded(second.matrix())
+    delta, bias = first.folded(direction.T)
     along = squared = 0.0
-    for v, active, live, error in zip(
-        producer.inputs, state.active, state.live, state.errors, strict=True
-    ):
-        inner = F.conv2d(v, delta, bias, conv.stride, conv.padding, conv.dilation).mul_(active)
-        reaction = F.conv2d(inner, weight, None, last.stride, last.padding, last.dilation)
+    moves = []
+    for v, z, live, error in zip(pair.inputs, inner, state.live, state.errors, strict=True):
+        move = convolve(first.module, v, delta, bias)
+        reaction = convolve(second.module, move * (z > 0), weight, None)
         if live is not None:
             reaction.mul_(live)
         along += float((reaction * error).sum(dtype=torch.float64))
         squared += float(reaction.square().sum(dtype=torch.float64))
-    return along / squared if squared > 0 else 0.0
-
-
-def _weight(layer: ConvBN) -> Tensor:
-    """Return the weight with its BatchNorm's scale, of the network's type."""
-    own = layer.module.weight
-    assert isinstance(own, Tensor)
-    weight = layer.reader.weight(layer.matrix().to(own.dtype))[0]
-    return weight.contiguous(memory_format=torch.channels_last)
+        moves.append(move)
+    return moves, along / squared if squared > 0 else 0.0
 
 
 def _inner_gram(layer: ConvBN) -> Tensor:
     """Return the damped Gram matrix of the consumer's weights over input channels; float64."""
-    rows = _weight(layer).double().movedim(1, 0).flatten(1)
+    weight, _ = layer.folded(layer.matrix())
+    rows = weight.double().movedim(1, 0).flatten(1)
     matrix = rows @ rows.T
     return matrix + torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device) * (
         _DAMPING * matrix.diagonal().mean() + 1e-12

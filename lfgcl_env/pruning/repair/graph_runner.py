@@ -1,7 +1,7 @@
 """Running a network operation by operation, so that layers can be refitted in between."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,96 +17,75 @@ _ADDITIONS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, F.relu6}
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.relu_: F.relu}
 
+WAY_OUT = "choose repair='least_squares' (--repair least_squares)"
+"""What networks that sequential repair refuses can be repaired with."""
+
+
+class _OneInput(nn.Module):
+    """Calls a network with images alone, so that its other arguments have their defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
+
 
 def trace(network: nn.Module) -> fx.Graph:
-    """Trace the network's graph of operations.
+    """Trace the graph of operations of a network that is called with images alone.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace it, because its flow depends on values.
+        ValueError: if ``torch.fx`` cannot trace it, as where its flow depends on values.
     """
     try:
-        return fx.symbolic_trace(network).graph
+        graph = fx.symbolic_trace(_OneInput(network)).graph
     except Exception as error:
         raise ValueError(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "
-            f"({type(error).__name__}): search without a shortlist (--shortlist 0)"
+            f"({type(error).__name__}): {WAY_OUT}"
         ) from error
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = str(node.target).removeprefix("network.")
+    return graph
 
 
 class GraphRunner:
-    """Evaluates a network's nodes on demand, in chunks, and drops values after their last use.
+    """Runs a network's operations one by one, in chunks of images, and holds their values.
 
     Args:
-        network: to be run; may be changed between evaluations of different nodes.
-        graph: its graph.
+        network: to be run; it may be changed between operations.
         images: chunks of images.
-        before: called with a node before it is evaluated.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        graph: fx.Graph,
-        images: Value,
-        before: Callable[[fx.Node], None] = lambda node: None,
-    ) -> None:
-        self.nodes = list(graph.nodes)
+    def __init__(self, network: nn.Module, images: Value) -> None:
         self._network = network
         self._images = images
-        self._before = before
         self._values: dict[fx.Node, Any] = {}
-        index = {node: i for i, node in enumerate(self.nodes)}
-        self._last_use = [
-            max((index[user] for user in node.users), default=i)
-            for i, node in enumerate(self.nodes)
-        ]
 
-    def value(self, index: int) -> Any:
-        """Return the value of the node at ``index``, evaluating its inputs first."""
-        node = self.nodes[index]
-        pending = [] if node in self._values else [node]
-        while pending:
-            top = pending[-1]
-            missing = self._missing(top)
-            if not missing and top not in self._values:
-                self._before(top)
-                missing = self._missing(top)  # `before` may change and drop inputs
-            if missing:
-                pending += missing
-                continue
-            if top not in self._values:
-                self._values[top] = self._evaluate(top)
-            pending.pop()
+    def __getitem__(self, node: fx.Node) -> Any:
         return self._values[node]
 
-    def _missing(self, node: fx.Node) -> list[fx.Node]:
-        return [n for n in node.all_input_nodes if n not in self._values]
+    def __setitem__(self, node: fx.Node, value: Any) -> None:
+        self._values[node] = value
 
-    def keep(self, index: int, until: int) -> None:
-        """Hold the value of a node at least until the node at ``until`` was evaluated."""
-        self._last_use[index] = max(self._last_use[index], until)
+    def forget(self, nodes: Iterable[fx.Node]) -> None:
+        """Drop the values of nodes."""
+        for node in nodes:
+            self._values.pop(node, None)
 
-    def drop(self, index: int) -> None:
-        """Drop the value of a node whose network has changed."""
-        self._values.pop(self.nodes[index], None)
-
-    def forget(self, index: int) -> None:
-        """Drop values that no node after ``index`` uses."""
-        for i in range(index + 1):
-            if self._last_use[i] <= index:
-                self._values.pop(self.nodes[i], None)
-
-    def _evaluate(self, node: fx.Node) -> Any:
+    def run(self, node: fx.Node) -> None:
+        """Evaluate a node; the values of its inputs must be there."""
         if node.op == "placeholder":
-            return self._images
-        if node.op == "get_attr":
+            self._values[node] = self._images
+        elif node.op == "get_attr":
             value: Any = self._network
             for name in str(node.target).split("."):
                 value = getattr(value, name)
-            return [value] * len(self._images)
-        if node.op == "output":
-            return None
-        return [self._call(node, chunk) for chunk in range(len(self._images))]
+            self._values[node] = [value] * len(self._images)
+        elif node.op != "output":
+            self._values[node] = [self._call(node, i) for i in range(len(self._images))]
 
     def _call(self, node: fx.Node, chunk: int) -> Any:
         def here(argument: fx.Node) -> Any:
@@ -118,6 +97,8 @@ class GraphRunner:
             keywords["inplace"] = False
         if node.op == "call_module":
             module = self._network.get_submodule(str(node.target))
+            if type(module) is nn.ReLU:
+                return F.relu(*arguments)
             if getattr(module, "inplace", False):
                 arguments = (arguments[0].clone(), *arguments[1:])
             return module(*arguments, **keywords)
@@ -138,6 +119,18 @@ def dense_module(network: nn.Module, node: fx.Node) -> nn.Module | None:
         return None
     module = network.get_submodule(str(node.target))
     return module if layer_kind(module) in ("conv", "linear") else None
+
+
+def is_plain_convolution(network: nn.Module, node: fx.Node) -> bool:
+    """Whether a node calls a 2-D convolution that pads with zeros, grouped or not."""
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return False
+    module = network.get_submodule(str(node.target))
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
 
 
 def batchnorm_after(network: nn.Module, node: fx.Node) -> fx.Node | None:

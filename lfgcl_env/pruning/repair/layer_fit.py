@@ -1,37 +1,50 @@
 """One layer's least-squares problem inside sequential repair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lfgcl_env.pruning.moments.patches import choose_positions, gram
-from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength, solve_ridge
+from lfgcl_env.pruning.moments.patches import gram
+from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
 
 
-@dataclass
 class Fit:
-    """A layer, its inputs in the pruned network, and its targets.
+    """A layer's inputs and targets at sampled positions, and the map between them that fits best.
+
+    Args:
+        layer: the layer with its BatchNorm; its weights are changed by :meth:`solve`.
+        wanted: the baseline's values at the layer's point, for the channels that stay;
+            (rows, channels).
+        there: values of the other operand of the addition at that point in the pruned network, or
+            None; (rows, channels).
+        relu: whether a ReLU follows the point, so that all targets below zero mean the same.
+        ridge: see :class:`~lfgcl_env.pruning.repair.sequential.SequentialOptions`.
 
     Attributes:
-        layer: the layer with its BatchNorm; its weights are changed.
-        inputs: its inputs in the pruned network, in chunks of images.
-        target: the baseline's values at the layer's point, for the channels that stay.
-        other: the other operand of the addition at that point in the pruned network, or None.
-        relu: whether a ReLU follows the point, so that all targets below zero mean the same.
-        chosen: sampled output positions of every chunk; int64, (images, positions).
-        ridge: see :class:`~lfgcl_env.pruning.repair.sequential.SequentialOptions`.
+        rows: the layer's input patches; (rows, features).
+        moments: E[a a^T] of these rows a; float64, (features, features).
     """
 
-    layer: ConvBN
-    inputs: Sequence[Tensor]
-    target: Sequence[Tensor]
-    other: Sequence[Tensor] | None
-    relu: bool
-    chosen: Sequence[Tensor]
-    ridge: float
+    def __init__(
+        self, layer: ConvBN, wanted: Tensor, there: Tensor | None, *, relu: bool, ridge: float
+    ) -> None:
+        self.layer, self.relu = layer, relu
+        self._wanted, self._there, self._ridge = wanted, there, ridge
+        self.rows: Tensor
+        self.moments: Tensor
+
+    def read(self, inputs: Sequence[Tensor], chosen: Sequence[Tensor]) -> None:
+        """Take the layer's input patches at chosen positions, and their moments.
+
+        Args:
+            inputs: chunks of the layer's inputs in the pruned network; the first ones alone are
+                enough, and then :meth:`solve` goes by them alone.
+            chosen: output positions of every chunk; int64, (images, positions).
+        """
+        self.rows = self.layer.reader.all_rows(inputs, chosen)
+        self.moments = gram(self.rows) / len(self.rows)
 
     def solve(self, relu_aware: int) -> None:
         """Set the layer's weights to the solution.
@@ -40,16 +53,14 @@ class Fit:
             relu_aware: how often targets below zero are replaced by the current output's negative
                 part, where a ReLU follows.
         """
-        layer = self.layer
-        rows = self._join(layer.reader.rows, self.inputs)
-        wanted = self._join(layer.rows_of_output, self.target)
-        there = None if self.other is None else self._join(layer.rows_of_output, self.other)
+        rows, layer = self.rows, self.layer
+        wanted = self._wanted[: len(rows)]
+        there = None if self._there is None else self._there[: len(rows)]
         prior = layer.matrix()
         size = rows.shape[1] if layer.intercept else rows.shape[1] - 1
-        moments = gram(rows) / len(rows)
-        strength = ridge_strength(self.ridge, rows.shape[1], len(rows))
-        ridge = ridge_of(moments, strength)[:size]
-        moments = moments[:size, :size]
+        strength = ridge_strength(self._ridge, rows.shape[1], len(rows))
+        ridge = ridge_of(self.moments, strength)[:size]
+        factor = factorise(self.moments[:size, :size], ridge)
         fixed = 0.0 if layer.intercept else prior[:, -1].to(rows.dtype)
         matrix = prior
         for attempt in range(1 + (relu_aware if self.relu else 0)):
@@ -62,21 +73,23 @@ class Fit:
             if there is not None:
                 goal = goal - there
             cross = gram(goal - fixed, rows)[:, :size] / len(rows)
-            solution = solve_ridge(moments, cross, prior[:, :size], ridge)
+            solution = torch.cholesky_solve((cross + prior[:, :size] * ridge).T, factor).T
+            if not bool(torch.isfinite(solution).all()):
+                return
             matrix = torch.cat([solution, prior[:, size:]], dim=1)
         layer.set(matrix)
 
-    def _join(self, read, values: Sequence[Tensor]) -> Tensor:  # type: ignore[no-untyped-def]
-        return torch.cat([read(v, c) for v, c in zip(values, self.chosen, strict=True)])
 
+def factorise(moments: Tensor, ridge: Tensor) -> Tensor:
+    """Return the Cholesky factor of moments with a ridge, raised tenfold until there is one.
 
-def sample(chunks: Sequence[Tensor], layer: ConvBN, rows: int, seed: int) -> list[Tensor]:
-    """Sample output positions of a layer for every chunk of its inputs, at most ``rows`` in all."""
-    generator = torch.Generator().manual_seed(seed)
-    images = sum(len(chunk) for chunk in chunks)
-    per_image = max(1, rows // images)
-    available = layer.reader.positions(chunks[0])
-    return [
-        choose_positions(len(chunk), available, per_image, generator).to(chunk.device)
-        for chunk in chunks
-    ]
+    Args:
+        moments: (features, features).
+        ridge: one positive number per feature.
+    """
+    for _ in range(12):
+        factor, failed = torch.linalg.cholesky_ex(moments + torch.diag(ridge))
+        if not int(failed):
+            break
+        ridge = ridge * 10
+    return factor

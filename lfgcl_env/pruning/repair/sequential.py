@@ -14,30 +14,25 @@ behind the addition, the ReLU-aware targets in closed form, and refitting produc
 consumers go beyond them. Labels and backpropagation through the network are not used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from lfgcl_env.pruning.repair.conv_bn import ConvBN
-from lfgcl_env.pruning.repair.gauss_newton import Producer, alternate, can_alternate
-from lfgcl_env.pruning.repair.graph_runner import (
-    GraphRunner,
-    addition_after,
-    batchnorm_after,
-    dense_module,
-    is_capped,
-    relu_after,
-    trace,
-)
-from lfgcl_env.pruning.repair.layer_fit import Fit, sample
-from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
-from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+from lfgcl_env.pruning.moments.patches import choose_positions
+from lfgcl_env.pruning.repair.conv_bn import ConvBN, convolve, fold
+from lfgcl_env.pruning.repair.gauss_newton import Pair, alternate
+from lfgcl_env.pruning.repair.graph_runner import GraphRunner
+from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.repair.schedule import Fused, Refit, Schedule
+from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
-_CHUNK = 64
+CHUNK = 64
+"""Images that are run at a time."""
 
 
 @dataclass(frozen=True)
@@ -49,181 +44,335 @@ class SequentialOptions:
         ridge: pull towards the current weights, relative to the mean second moment of a feature.
         relu_aware: how often targets below zero are replaced where a ReLU follows.
         gauss_newton: Gauss-Newton steps between a producer and its consumer, see
-            :mod:`lfgcl_env.pruning.repair.gauss_newton`; 0 for none. Three bring half a point to a
-            point of top-1 and take three times as long.
+            :mod:`lfgcl_env.pruning.repair.gauss_newton`; 0 for none.
+        positions: output positions that such a step sees: the first images that have so many; None
+            for all images.
         seed: of the sampled positions.
     """
 
     rows: int = 65536
     ridge: float = 1e-3
-    relu_aware: int = 3
-    gauss_newton: int = 0
+    relu_aware: int = 1
+    gauss_newton: int = 3
+    positions: int | None = None
     seed: int = 0
 
 
-@torch.no_grad()
-def repair_sequentially(
-    network: PrunableNetwork,
-    pruned: nn.Module,
-    kept: list[NDArray[np.int64]],
-    images: Tensor,
-    options: SequentialOptions | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Refit all layers of ``pruned`` whose inputs have changed, in place.
+class Samples:
+    """The output positions that every layer is fitted at, the same for all strategies.
 
     Args:
-        network: what it was cut from.
-        pruned: the smaller network, in evaluation mode.
-        kept: for each group, the indices of the channels that ``pruned`` kept.
-        images: unlabelled inputs on the device of ``pruned``; (images, channels, height, width).
-            All their activations at a handful of layers are held at once: 0.5 GB for ResNet-56 and
-            1,024 images.
-        options: see there.
-        progress: called with the operations done and their number.
-
-    Raises:
-        ValueError: if ``torch.fx`` cannot trace the network.
+        chunks: sizes of the chunks of images.
+        options: how many positions, and their seed.
     """
-    options = options or SequentialOptions()
-    whole = network.candidate(images.device).network
-    chunks = [c.contiguous(memory_format=network.layout) for c in torch.split(images, _CHUNK)]
-    walk = _Walk(whole, pruned, chunks, network.plan, network.plan.mask(kept), options)
-    walk.run(progress)
+
+    def __init__(self, chunks: Sequence[int], options: SequentialOptions) -> None:
+        self._chunks, self._options = chunks, options
+        self._known: dict[str, list[Tensor]] = {}
+
+    def __call__(self, layer: str, number: int, available: int, device: torch.device) -> list[Tensor]:
+        """Return the positions of a layer, for every chunk; int64, (images, positions).
+
+        Args:
+            layer: its name.
+            number: its place among the layers, which decides the random draw.
+            available: output positions for one image.
+            device: of the positions.
+        """
+        if layer not in self._known:
+            generator = torch.Generator().manual_seed(self._options.seed + number)
+            wanted = max(1, self._options.rows // sum(self._chunks))
+            self._known[layer] = [
+                choose_positions(count, available, wanted, generator).to(device)
+                for count in self._chunks
+            ]
+        return self._known[layer]
+
+    def whole_chunks(self, available: int) -> int:
+        """Return how many chunks Gauss-Newton steps see of a layer with so many positions."""
+        if self._options.positions is None:
+            return len(self._chunks)
+        seen = 0
+        for index, count in enumerate(self._chunks, start=1):
+            seen += count * available
+            if seen >= self._options.positions:
+                return index
+        return len(self._chunks)
 
 
-class _Walk:
+class Targets(Protocol):
+    """The baseline's values at the points of layers."""
+
+    def rows(self, refit: Refit, chosen: Sequence[Tensor]) -> Tensor:
+        """Return them at sampled positions; (rows, channels)."""
+
+    def whole(self, refit: Refit, chunks: int) -> list[Tensor]:
+        """Return them in the first chunks of images."""
+
+
+class Walk:
+    """One pruned network, refitted on its way from input to output.
+
+    Args:
+        network: cut, in evaluation mode; its tensors are replaced.
+        schedule: of the baseline that it was cut from.
+        plan: how.
+        kept: for each group, the indices of the channels that stay.
+        chunks: images on the network's device.
+        samples: where layers are fitted.
+        options: see there.
+    """
+
     def __init__(
         self,
-        baseline: nn.Module,
-        pruned: nn.Module,
-        chunks: list[Tensor],
+        network: nn.Module,
+        schedule: Schedule,
         plan: SlicePlan,
-        mask: NDArray[np.bool_],
+        kept: Sequence[NDArray[np.int64]],
+        chunks: list[Tensor],
+        samples: Samples,
         options: SequentialOptions,
     ) -> None:
-        graph, pruned_graph = trace(baseline), trace(pruned)
-        if [n.target for n in graph.nodes] != [n.target for n in pruned_graph.nodes]:
-            raise ValueError("the pruned network's operations differ from the baseline's")
-        self._pruned, self._whole = pruned, baseline
-        self._plan, self._mask, self._options = plan, mask, options
-        self._base = GraphRunner(baseline, graph, chunks)
-        self._cut = GraphRunner(pruned, pruned_graph, chunks, before=self._solve)
-        self._index = {node: i for i, node in enumerate(self._cut.nodes)}
+        self._network, self._schedule, self._plan = network, schedule, plan
+        self._mask, self._samples, self._options = plan.mask(kept), samples, options
+        self._values = GraphRunner(network, chunks)
+        self._number = {refit.layer: i for i, refit in enumerate(schedule.refits)}
         self._changed = self._find_changed()
-        self._solving: set[fx.Node] = set()
-        self._solved: set[fx.Node] = set()
-        self._pairs = self._find_pairs() if options.gauss_newton else {}
-        for node, path in self._pairs.items():
-            source = self._index[path[0].all_input_nodes[0]]
-            self._cut.keep(source, until=self._index[node])
+        self._producers = {r.path[0] for r in schedule.refits if r.path}
+        self._fits: dict[fx.Node, Fit] = {}
+        self._restore: list[Callable[[], None]] = []
 
-    def run(self, progress: Callable[[int, int], None]) -> None:
-        total = len(self._cut.nodes)
-        for index in range(total):
-            self._cut.value(index)
-            self._base.value(index)
-            self._cut.forget(index)
-            self._base.forget(index)
-            progress(index + 1, total)
+    @property
+    def changes(self) -> bool:
+        """Whether any layer is refitted."""
+        return any(self.concerns(refit) for refit in self._schedule.refits)
+
+    def concerns(self, refit: Refit) -> bool:
+        """Whether a layer's input has changed, so that it is refitted."""
+        return refit.input in self._changed
+
+    def step(self, index: int, targets: Targets) -> None:
+        """Do what the schedule says."""
+        step = self._schedule.steps[index]
+        if isinstance(step, fx.Node):
+            self._values.run(step)
+        elif isinstance(step, Fused):
+            self._values[step.node] = self._run_fused(step)
+        elif self.concerns(step):
+            self._refit(step, targets)
+        self._values.forget(self._schedule.unused[index])
+
+    def _run_fused(self, step: Fused) -> list[Tensor]:
+        conv = self._network.get_submodule(str(step.conv.target))
+        weight, bias = fold(conv, self._network.get_submodule(str(step.norm.target)))
+        values = [convolve(conv, v, weight, bias) for v in self._values[step.input]]
+        return values if step.relu is None else [value.relu_() for value in values]
+
+    def restore(self) -> None:
+        """Put the tensors back that the network had before."""
+        for restore in reversed(self._restore):
+            restore()
+        self._restore = []
 
     def _find_changed(self) -> set[fx.Node]:
         """Return the nodes whose values differ from the baseline's, in size or in numbers."""
         changed: set[fx.Node] = set()
-        for node in self._cut.nodes:
-            cut = node.op == "call_module" and str(node.target) in self._plan.layers
-            if cut:
-                slices = self._plan.layers[str(node.target)]
-                dimensions = [d for d in (slices.out, slices.into) if d is not None]
-                cut = any(len(d.kept(self._mask)) < d.size for d in dimensions)
+        for node in self._schedule.graph.nodes:
+            slices = self._plan.layers.get(str(node.target)) if node.op == "call_module" else None
+            dimensions = [d for d in (slices.out, slices.into) if d is not None] if slices else []
+            cut = any(len(d.kept(self._mask)) < d.size for d in dimensions)
             if cut or any(n in changed for n in node.all_input_nodes):
                 changed.add(node)
         return changed
 
-    def _solve(self, node: fx.Node) -> None:
-        """Refit the layer that ``node`` calls before it is run, if its input has changed."""
-        dense = self._dense(node) is not None
-        if not dense or node in self._solved or node.all_input_nodes[0] not in self._changed:
-            return
-        self._solving.add(node)
-        norm_node = batchnorm_after(self._pruned, node)
-        layer = self._conv_bn(node)
-        point, other = norm_node or node, None
-        addition = addition_after(point)
-        if addition is not None and not self._needs_solving(addition[1]):
-            point, other = addition
-        fit = self._fit(node, layer, point, other)
+    def _refit(self, refit: Refit, targets: Targets) -> None:
+        inputs: list[Tensor] = self._values[refit.input]
+        fit, chosen = self._fit(refit.node, refit, inputs, targets)
         fit.solve(self._options.relu_aware)
-        path = self._pairs.get(node)
-        if path is not None:
-            self._alternate(path, fit, seed=self._options.seed + self._index[node])
-        self._solving.discard(node)
-        self._solved.add(node)
+        if refit.path and self._options.gauss_newton:
+            self._alternate(refit, fit, chosen, targets)
+        elif refit.node in self._producers and self._options.gauss_newton:
+            self._fits[refit.node] = fit
 
-    def _fit(self, node: fx.Node, layer: ConvBN, point: fx.Node, other: fx.Node | None) -> Fit:
-        inputs = self._cut.value(self._index[node.all_input_nodes[0]])
-        target = self._base.value(self._index[point])
-        slices = self._plan.layers.get(str(node.target))
-        if slices is not None and slices.out is not None:
-            kept = torch.from_numpy(slices.out.kept(self._mask))
-            axis = 1 if layer.reader.kernel else -1
-            target = [t.index_select(axis, kept.to(t.device)) for t in target]
-        seed = self._options.seed + self._index[node]
-        return Fit(
-            layer=layer,
-            inputs=inputs,
-            target=target,
-            other=None if other is None else self._cut.value(self._index[other]),
-            relu=relu_after(self._pruned, point) is not None,
-            chosen=sample(inputs, layer, self._options.rows, seed),
-            ridge=self._options.ridge,
+    def _fit(
+        self, node: fx.Node, refit: Refit, inputs: list[Tensor], targets: Targets
+    ) -> tuple[Fit, list[Tensor]]:
+        layer = self._layer(refit)
+        chosen = self._chosen(refit, layer, inputs)
+        wanted = targets.rows(refit, chosen)
+        out = self._out(refit)
+        if out is not None:
+            kept = torch.from_numpy(out.kept(self._mask)).to(wanted.device)
+            wanted = wanted.index_select(1, kept)
+        there = None
+        if refit.other is not None:
+            there = torch.cat(
+                [
+                    layer.rows_of_output(v, c)
+                    for v, c in zip(self._values[refit.other], chosen, strict=True)
+                ]
+            )
+        fit = Fit(layer, wanted, there, relu=refit.relu, ridge=self._options.ridge)
+        fit.read(inputs, chosen)
+        return fit, chosen
+
+    def _alternate(
+        self, refit: Refit, fit: Fit, chosen: list[Tensor], targets: Targets
+    ) -> None:
+        """Improve a layer and its producer together, and run the producer anew."""
+        producer = next(r for r in self._schedule.refits if r.node is refit.path[0])
+        sources: list[Tensor] = self._values[producer.input]
+        first = self._fits.pop(producer.node, None)
+        if first is None:  # its own input has not changed, so that it was not refitted
+            first, _ = self._fit(producer.node, producer, sources, targets)
+        else:
+            first.layer = self._layer(producer)
+        positions = self._chosen(producer, first.layer, sources)
+        available = first.layer.reader.positions(sources[0][:1])
+        count = self._samples.whole_chunks(available)
+        target = targets.whole(refit, count)
+        out = self._out(refit)
+        if out is not None:
+            kept = torch.from_numpy(out.kept(self._mask)).to(target[0].device)
+            target = [t.index_select(1, kept) for t in target]
+        other = None if refit.other is None else self._values[refit.other][:count]
+        pair = Pair(
+            first, fit, sources[:count], target, other, positions[:count], chosen[:count]
+        )
+        alternate(pair, self._options.gauss_newton)
+        weight, bias = first.layer.folded(first.layer.matrix())
+        inner = [convolve(first.layer.module, v, weight, bias).relu_() for v in sources]
+        self._values[refit.input] = inner
+        if count < len(sources):
+            fit.read(inner, chosen)
+            fit.solve(self._options.relu_aware)
+
+    def _layer(self, refit: Refit) -> ConvBN:
+        module = self._network.get_submodule(refit.layer)
+        norm = None if refit.norm is None else self._network.get_submodule(str(refit.norm.target))
+        layer = ConvBN(module, norm)
+        self._restore.append(layer.remember())
+        return layer
+
+    def _chosen(self, refit: Refit, layer: ConvBN, inputs: list[Tensor]) -> list[Tensor]:
+        available = layer.reader.positions(inputs[0][:1])
+        return self._samples(
+            refit.layer, self._number[refit.layer], available, inputs[0].device
         )
 
-    def _alternate(self, path: list[fx.Node], fit: Fit, seed: int) -> None:
-        """Improve the pair of layers at both ends of ``path`` and the node that it leads to."""
-        inputs = self._cut.value(self._index[path[0].all_input_nodes[0]])
-        producer = Producer(self._conv_bn(path[0]), inputs)
-        alternate(producer, fit, self._options.gauss_newton, self._options.rows, seed)
-        for node in path:
-            self._cut.drop(self._index[node])
+    def _out(self, refit: Refit) -> Dimension | None:
+        slices = self._plan.layers.get(refit.layer)
+        return None if slices is None else slices.out
 
-    def _dense(self, node: fx.Node) -> nn.Module | None:
-        """Return the baseline's dense layer of a node: cut to one channel, others look dense."""
-        return dense_module(self._whole, node)
 
-    def _conv_bn(self, node: fx.Node) -> ConvBN:
-        module = self._pruned.get_submodule(str(node.target))
-        norm = batchnorm_after(self._pruned, node)
-        return ConvBN(
-            module, None if norm is None else self._pruned.get_submodule(str(norm.target))
-        )
+class KeptTargets:
+    """The baseline's values where layers are fitted, computed once for all strategies.
 
-    def _find_pairs(self) -> dict[fx.Node, list[fx.Node]]:
-        """Map consumers whose producer feeds them alone, through a ReLU, to the nodes between."""
-        pairs = {}
-        for node in self._cut.nodes:
-            module = self._dense(node)
-            if module is None:
-                continue
-            path = [node]
-            norm = batchnorm_after(self._pruned, node)
-            path += [norm] if norm is not None else []
-            relu = relu_after(self._pruned, path[-1])
-            if relu is None or len(relu.users) != 1 or is_capped(self._pruned, relu):
-                continue
-            consumer = next(iter(relu.users))
-            behind = self._dense(consumer)
-            if behind is not None and can_alternate(module, behind):
-                pairs[consumer] = [*path, relu]
-        return pairs
+    Args:
+        network: the baseline.
+        schedule: of it.
+        chunks: images on its device.
+        samples: where layers are fitted.
+        gauss_newton: whether consumers' values at all positions are wanted too.
+    """
 
-    def _needs_solving(self, other: fx.Node) -> bool:
-        """Whether an operand depends on a layer that is being solved."""
-        pending, seen = [other], set()
-        while pending:
-            node = pending.pop()
-            if node in self._solving:
-                return True
-            pending += [n for n in node.all_input_nodes if n not in seen]
-            seen |= set(node.all_input_nodes)
-        return False
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        chunks: list[Tensor],
+        samples: Samples,
+        *,
+        gauss_newton: bool,
+    ) -> None:
+        self._rows: dict[str, Tensor] = {}
+        self._whole: dict[str, list[Tensor]] = {}
+        live = LiveTargets(network, schedule, chunks)
+        number = {refit.layer: i for i, refit in enumerate(schedule.refits)}
+        for index, step in enumerate(schedule.steps):
+            live.advance(index)
+            if isinstance(step, Refit):
+                available = live.positions(step)
+                chosen = samples(step.layer, number[step.layer], available, chunks[0].device)
+                self._rows[step.layer] = live.rows(step, chosen)
+                if gauss_newton and step.path:
+                    count = samples.whole_chunks(available)
+                    self._whole[step.layer] = [v.clone() for v in live.whole(step, count)]
+            live.forget(index)
+
+    def rows(self, refit: Refit, chosen: Sequence[Tensor]) -> Tensor:
+        """Return the values at sampled positions; (rows, channels)."""
+        return self._rows[refit.layer]
+
+    def whole(self, refit: Refit, chunks: int) -> list[Tensor]:
+        """Return the values in the first chunks of images."""
+        return self._whole[refit.layer][:chunks]
+
+
+class LiveTargets:
+    """The baseline's values, computed while pruned networks are walked.
+
+    Args:
+        network: the baseline.
+        schedule: of it.
+        chunks: images on its device.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, chunks: list[Tensor]) -> None:
+        self._network, self._schedule = network, schedule
+        self._values = GraphRunner(network, chunks)
+
+    def advance(self, index: int) -> None:
+        """Run what the baseline runs before a step."""
+        for node in self._schedule.ahead[index]:
+            self._values.run(node)
+
+    def forget(self, index: int) -> None:
+        """Drop what is not needed after a step."""
+        self._values.forget(self._schedule.baseline_unused[index])
+
+    def positions(self, refit: Refit) -> int:
+        """Count the output positions of a layer for one image."""
+        value: Tensor = self._values[refit.point][0]
+        linear = isinstance(self._network.get_submodule(refit.layer), nn.Linear)
+        return value[0].numel() // value.shape[-1 if linear else 1]
+
+    def rows(self, refit: Refit, chosen: Sequence[Tensor]) -> Tensor:
+        """Return the values at sampled positions; (rows, channels)."""
+        layer = ConvBN(self._network.get_submodule(refit.layer), None)
+        pairs = zip(self._values[refit.point], chosen, strict=True)
+        return torch.cat([layer.rows_of_output(value, places) for value, places in pairs])
+
+    def whole(self, refit: Refit, chunks: int) -> list[Tensor]:
+        """Return the values in the first chunks of images."""
+        return list(self._values[refit.point][:chunks])
+
+
+@torch.no_grad()
+def repair_sequentially(
+    baseline: nn.Module,
+    schedule: Schedule,
+    walks: Sequence[Walk],
+    chunks: list[Tensor],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Refit all layers of networks whose inputs have changed, in place; all in step.
+
+    The baseline's values are computed once for all of them.
+
+    Args:
+        baseline: in evaluation mode, on the device of the images.
+        schedule: of it.
+        walks: through the pruned networks.
+        chunks: images. All their activations at a handful of layers are held at once, for the
+            baseline and for every pruned network.
+        progress: called with the steps done and their number.
+    """
+    walks = [walk for walk in walks if walk.changes]
+    targets = LiveTargets(baseline, schedule, chunks)
+    for index in range(len(schedule.steps) if walks else 0):
+        targets.advance(index)
+        for walk in walks:
+            walk.step(index, targets)
+        targets.forget(index)
+        progress(index + 1, len(schedule.steps))

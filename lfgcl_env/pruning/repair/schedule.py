@@ -1,0 +1,243 @@
+"""The order in which a network's operations run and its layers are refitted, found once.
+
+A layer is refitted before it runs, when the values that its fit needs are there: its input, and the
+other operand where its output goes into an addition. So the branch that this operand comes from is
+run, and refitted, first.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from lfgcl_env.pruning.repair.gauss_newton import can_alternate
+from lfgcl_env.pruning.repair.graph_runner import (
+    addition_after,
+    batchnorm_after,
+    dense_module,
+    is_capped,
+    is_plain_convolution,
+    relu_after,
+    trace,
+)
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A layer to be refitted.
+
+    Attributes:
+        layer: its name.
+        node: its call.
+        norm: the BatchNorm that alone uses its output, or None.
+        point: where its contribution ends: behind the BatchNorm, and behind the addition that alone
+            uses it.
+        other: the other operand of that addition, or None.
+        relu: whether a ReLU alone uses the value at the point.
+        path: the calls of the layer that alone makes this one's input, of its BatchNorm and of the
+            ReLU between; empty where the input is made otherwise.
+    """
+
+    layer: str
+    node: fx.Node
+    norm: fx.Node | None
+    point: fx.Node
+    other: fx.Node | None
+    relu: bool
+    path: tuple[fx.Node, ...]
+
+    @property
+    def input(self) -> fx.Node:
+        """The node whose value the layer reads."""
+        return self.node.all_input_nodes[0]
+
+    @property
+    def source(self) -> fx.Node | None:
+        """The node whose value the producer reads, or None."""
+        return self.path[0].all_input_nodes[0] if self.path else None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A convolution, its BatchNorm and a ReLU that is run as one operation in a pruned network.
+
+    Attributes:
+        conv: the convolution's call.
+        norm: the BatchNorm's, which alone uses its value.
+        relu: the ReLU's, which alone uses the BatchNorm's value, or None.
+    """
+
+    conv: fx.Node
+    norm: fx.Node
+    relu: fx.Node | None
+
+    @property
+    def node(self) -> fx.Node:
+        """The node whose value comes out."""
+        return self.relu or self.norm
+
+    @property
+    def input(self) -> fx.Node:
+        """The node whose value goes in."""
+        return self.conv.all_input_nodes[0]
+
+
+Step = fx.Node | Fused | Refit
+
+
+class Schedule:
+    """What to do in which order, for the baseline and for every network cut from it.
+
+    Args:
+        network: the baseline in evaluation mode.
+
+    Raises:
+        ValueError: if ``torch.fx`` cannot trace it; the message names the way out.
+
+    Attributes:
+        steps: operations to run, and layers to refit before their own operation runs.
+        refits: these layers in that order.
+        unused: for every step, the values that a pruned network needs no more after it.
+        ahead: for every step, what the baseline runs before it.
+        baseline_unused: for every step, the values that the baseline needs no more after it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self.graph = trace(network)
+        self._order = {node: i for i, node in enumerate(self.graph.nodes)}
+        self._calls = Counter(n.target for n in self.graph.nodes if n.op == "call_module")
+        self._solving: set[fx.Node] = set()
+        self._done: set[fx.Node] = set()
+        self.steps: list[Step] = []
+        for node in self.graph.nodes:
+            self._visit(node)
+        self._end_at_the_last_refit()
+        self._fuse()
+        self.refits = [step for step in self.steps if isinstance(step, Refit)]
+        self.unused = self._last_uses(self._uses())
+        self.ahead, uses = self._run_ahead()
+        self.baseline_unused = self._last_uses(uses)
+
+    def _visit(self, node: fx.Node) -> None:
+        """Schedule a node, and before it whatever it needs."""
+        if node in self._done:
+            return
+        # What is called several times would be refitted to one call and lost for the others.
+        if self._calls[node.target] == 1 and dense_module(self._network, node) is not None:
+            self._solving.add(node)
+            self.steps.append(self._refit(node))
+            self._solving.discard(node)
+        self.steps.append(node)
+        self._done.add(node)
+
+    def _refit(self, node: fx.Node) -> Refit:
+        norm = batchnorm_after(self._network, node)
+        point, other = norm or node, None
+        addition = addition_after(point)
+        if addition is not None:
+            pending = self._pending(addition[1])
+            if not self._solving & pending:
+                for before in sorted(pending, key=self._order.__getitem__):
+                    self._visit(before)
+                point, other = addition
+        relu = relu_after(self._network, point) is not None
+        path = self._path(node)
+        return Refit(str(node.target), node, norm, point, other, relu, path)
+
+    def _pending(self, node: fx.Node) -> set[fx.Node]:
+        """Return a node and all that it depends on, without what is scheduled already."""
+        found: set[fx.Node] = set()
+        left = [node]
+        while left:
+            one = left.pop()
+            if one not in self._done and one not in found:
+                found.add(one)
+                left += one.all_input_nodes
+        return found
+
+    def _path(self, consumer: fx.Node) -> tuple[fx.Node, ...]:
+        """Return the calls of producer, BatchNorm and ReLU that feed a consumer alone."""
+        relu = consumer.all_input_nodes[0]
+        if len(relu.users) != 1 or not relu.all_input_nodes:
+            return ()
+        before = relu.all_input_nodes[0]
+        if relu_after(self._network, before) is not relu or is_capped(self._network, relu):
+            return ()
+        producer = before if dense_module(self._network, before) is not None else None
+        if producer is None and before.all_input_nodes:
+            producer = before.all_input_nodes[0]
+            if batchnorm_after(self._network, producer) is not before:
+                return ()
+        if producer is None:
+            return ()
+        first = dense_module(self._network, producer)
+        second = dense_module(self._network, consumer)
+        if first is None or second is None or not can_alternate(first, second):
+            return ()
+        if self._calls[producer.target] > 1:
+            return ()
+        return (producer, relu) if before is producer else (producer, before, relu)
+
+    def _end_at_the_last_refit(self) -> None:
+        while self.steps and not isinstance(self.steps[-1], Refit):
+            self.steps.pop()
+
+    def _fuse(self) -> None:
+        """Make one step of convolutions, their BatchNorms and ReLUs, at the place of the last."""
+        last: dict[fx.Node, Fused] = {}
+        inside: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            norm = batchnorm_after(self._network, node)
+            if norm is None or not is_plain_convolution(self._network, node):
+                continue
+            relu = relu_after(self._network, norm)
+            if relu is not None and is_capped(self._network, relu):
+                relu = None
+            fused = Fused(node, norm, relu)
+            last[fused.node] = fused
+            inside |= {node, norm}
+        self.steps = [
+            last.get(step, step) if isinstance(step, fx.Node) else step
+            for step in self.steps
+            if not isinstance(step, fx.Node) or step in last or step not in inside
+        ]
+
+    def _uses(self) -> dict[fx.Node, int]:
+        """Map every node that a pruned network runs to the last step that uses its value."""
+        last: dict[fx.Node, int] = {}
+        for index, step in enumerate(self.steps):
+            if isinstance(step, Refit):
+                wanted: Iterable[fx.Node | None] = (step.input, step.other, step.source)
+            elif isinstance(step, Fused):
+                wanted = (step.node, step.input)
+            else:
+                wanted = (step, *step.all_input_nodes)
+            for node in wanted:
+                if node is not None:
+                    last[node] = index
+        return last
+
+    def _run_ahead(self) -> tuple[list[list[fx.Node]], dict[fx.Node, int]]:
+        """Return what the baseline runs before every step, and the last use of every value."""
+        ahead: list[list[fx.Node]] = []
+        last: dict[fx.Node, int] = {}
+        self._done = set()
+        for index, step in enumerate(self.steps):
+            ahead.append([])
+            if isinstance(step, Refit):
+                ahead[-1] = sorted(self._pending(step.point), key=self._order.__getitem__)
+                self._done |= set(ahead[-1])
+                last[step.point] = index
+            for node in ahead[-1]:
+                for used in (node, *node.all_input_nodes):
+                    last[used] = index
+        return ahead, last
+
+    def _last_uses(self, last: dict[fx.Node, int]) -> list[list[fx.Node]]:
+        unused: list[list[fx.Node]] = [[] for _ in self.steps]
+        for node, index in last.items():
+            unused[index].append(node)
+        return unused
+
