@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=4096, help="that repair sees")
     parser.add_argument("--rows", type=int, default=131072)
     parser.add_argument("--gauss-newton", type=int, default=3)
+    parser.add_argument("--positions", type=int, default=262144)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the repair's images")
     options = parser.parse_args(arguments)
     path = options.out / f"deliveries_{options.network}.jsonl"
@@ -76,6 +77,7 @@ def grid(options: argparse.Namespace) -> Iterator[Fields]:
                     "images": options.images,
                     "rows": options.rows,
                     "gauss_newton": options.gauss_newton,
+                    "positions": options.positions,
                 }
 
 
@@ -144,7 +146,9 @@ shared = lru_cache(maxsize=1)(Shared)
 def measured(run: Fields) -> Fields:
     """Deliver a strategy; return its top-1 [%], label-free values and processor time [s]."""
     here = shared(run["network"])
-    options = SequentialOptions(rows=run["rows"], gauss_newton=run["gauss_newton"])
+    options = SequentialOptions(
+        rows=run["rows"], gauss_newton=run["gauss_newton"], positions=run["positions"]
+    )
     images = here.repair_images(run["seed"], run["images"])
     started = time.process_time()
     network, _ = here.problem(run["budget"]).finish(run["keep"], images, options)

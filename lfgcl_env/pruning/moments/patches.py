@@ -59,31 +59,35 @@ class PatchReader:
         Returns:
             (images * positions, features), of the type of ``x``.
         """
-        return _with_one(self._patches(x, chosen))
+        return _with_one(self.patches([x], [chosen]))
 
-    def all_rows(self, chunks: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
-        """Return the :meth:`rows` of several chunks of inputs, one after another."""
+    def patches(self, chunks: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
+        """Return the :meth:`rows` of several chunks of inputs, without the constant.
+
+        The layer's inputs may have lost channels.
+        """
         channels = chunks[0].shape[1 if self.kernel else -1]
         count = sum(places.numel() for places in chosen)
-        rows = chunks[0].new_empty(count, self.taps * channels + 1)
-        rows[:, -1] = 1
+        patches = chunks[0].new_empty(count, self.taps * channels)
         start = 0
         for x, places in zip(chunks, chosen, strict=True):
             end = start + places.numel()
-            rows[start:end, :-1] = self._patches(x, places)
+            self._cut(x, places, patches[start:end].view(-1, channels))
             start = end
-        return rows
+        return patches
 
-    def _patches(self, x: Tensor, chosen: Tensor) -> Tensor:
-        images = len(x)
+    def _cut(self, x: Tensor, chosen: Tensor, into: Tensor) -> None:
+        """Write patches at chosen positions, tap by tap; (images * positions * taps, channels)."""
+        images, channels = len(x), into.shape[1]
         if not self.kernel:
-            channels = x.shape[-1]
-            flat = x.reshape(images, -1, channels)
-            picked = flat.gather(1, chosen[..., None].expand(-1, -1, channels))
-            return picked.reshape(-1, channels)
+            flat = x.reshape(-1, channels)
+            each = len(flat) // images
+            start = torch.arange(images, device=x.device)[:, None] * each
+            torch.index_select(flat, 0, (start + chosen).flatten(), out=into)
+            return
         padded = F.pad(x, self._padding, mode=self._padding_mode)
         sizes = padded.shape[2:]
-        flat = padded.movedim(1, -1).reshape(-1, x.shape[1])
+        flat = padded.movedim(1, -1).reshape(-1, channels)
         steps = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
         start = torch.arange(images, device=x.device)[:, None] * prod(sizes)
         rest = chosen
@@ -95,8 +99,7 @@ class PatchReader:
             along = torch.arange(size, device=x.device) * self._dilation[axis] * steps[axis]
             offsets = (offsets[:, None] + along).flatten()
         index = start.reshape(-1, 1) + offsets
-        picked = flat.index_select(0, index.flatten())
-        return picked.reshape(len(index), -1)
+        torch.index_select(flat, 0, index.flatten(), out=into)
 
     def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Lay weights (out, in, ...) and bias (out,) out as a matrix (out, features)."""
@@ -156,6 +159,27 @@ def gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
     for piece, partner in zip(torch.split(rows, 4096), torch.split(right, 4096), strict=True):
         total += piece.T @ partner
     return total
+
+
+def gram_with_one(patches: Tensor, other: Tensor | None = None) -> Tensor:
+    """Return :func:`gram` of patches with a constant 1 behind them; float64.
+
+    Args:
+        patches: (n, features).
+        other: (n, outputs) that have no constant, or None.
+
+    Returns:
+        (features + 1, features + 1), or (features + 1, outputs).
+    """
+    total = gram(patches, other)
+    if other is not None:
+        return torch.cat([total, other.sum(0).double()[None]])
+    sums = patches.sum(0).double()
+    whole = total.new_empty(len(total) + 1, len(total) + 1)
+    whole[:-1, :-1] = total
+    whole[-1, :-1] = whole[:-1, -1] = sums
+    whole[-1, -1] = len(patches)
+    return whole
 
 
 def _with_one(rows: Tensor) -> Tensor:

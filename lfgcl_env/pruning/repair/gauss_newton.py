@@ -3,7 +3,8 @@
 The producer's channels pass a ReLU and feed the consumer alone. The error behind the consumer,
 propagated back through its weights and divided by their Gram matrix, is the wanted change of every
 active inner value. The producer is fitted to that change by least squares on its own input patches,
-moved by the exact step length of the linearised pair, and the consumer is solved anew.
+moved by the exact step length of the linearised pair, and the consumer is solved anew: after the
+last step by the caller, on all images.
 Steps after the first are made conjugate to the one before (Polak-Ribiere).
 """
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from lfgcl_env.pruning.moments.patches import gram
+from lfgcl_env.pruning.moments.patches import gram_with_one
 from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN, convolve
 from lfgcl_env.pruning.repair.layer_fit import Fit, factorise
@@ -27,7 +28,7 @@ class Pair:
     """A producer and its consumer on the first chunks of images.
 
     Attributes:
-        producer: its own fit, whose rows are the producer's input patches at ``positions``.
+        producer: its own fit, whose patches are the producer's inputs at ``positions``.
         consumer: its fit, solved already.
         inputs: of the producer in the pruned network, in chunks.
         target: the baseline's values at the consumer's point, in the same chunks.
@@ -55,25 +56,25 @@ def can_alternate(producer: nn.Module, consumer: nn.Module) -> bool:
 
 @torch.no_grad()
 def alternate(pair: Pair, steps: int) -> None:
-    """Improve two layers in turn, in place.
+    """Improve the producer, in place; the consumer is to be solved anew afterwards.
 
     Args:
         pair: the layers and their values.
-        steps: how many times.
+        steps: how many.
     """
     first, second = pair.producer.layer, pair.consumer.layer
     count = sum(places.numel() for places in pair.positions)
-    rows = pair.producer.rows[:count]
+    patches = pair.producer.patches[:count]
     moments = pair.producer.moments
-    strength = ridge_strength(_RIDGE, rows.shape[1], len(rows))
+    strength = ridge_strength(_RIDGE, patches.shape[1] + 1, count)
     factor = factorise(moments, ridge_of(moments, strength))
     matrix = first.matrix()
     weight, bias = first.folded(matrix)
     inner = [convolve(first.module, v, weight, bias) for v in pair.inputs]
     direction = change = preconditioned = None
-    for _ in range(steps):
+    for number in range(1, steps + 1):
         state = _pull_back(pair, inner)
-        previous, change = change, gram(rows, state.pull) / len(rows)
+        previous, change = change, gram_with_one(patches, state.pull) / count
         step = torch.cholesky_solve(torch.linalg.solve(_inner_gram(second), change.T).T, factor)
         if direction is None or previous is None or preconditioned is None:
             direction = step
@@ -86,13 +87,22 @@ def alternate(pair: Pair, steps: int) -> None:
         matrix = matrix + length * direction.T
         for z, move in zip(inner, moves, strict=True):
             z.add_(move, alpha=length)
-        pair.consumer.read([z.relu() for z in inner], pair.places)
-        pair.consumer.solve(1)
+        if number < steps:
+            pair.consumer.read([z.relu() for z in inner], pair.places)
+            pair.consumer.solve(1)
     first.set(matrix)
 
 
 @dataclass
 class _State:
+    """Errors behind a consumer.
+
+    Attributes:
+        pull: propagated back to the producer's sampled positions; (rows, channels).
+        live: positive where a ReLU lets the error through, or None without one, in chunks.
+        errors: in chunks.
+    """
+
     pull: Tensor
     live: list[Tensor | None]
     errors: list[Tensor]
@@ -112,14 +122,14 @@ def _pull_back(pair: Pair, inner: list[Tensor]) -> _State:
         target = pair.target[index]
         live = None
         if pair.consumer.relu:
-            live = (target > 0) | (output > 0)
-            error = target.clamp(min=0).sub_(output.clamp_(min=0))
+            live = torch.maximum(target, output)
+            error = target.relu().sub_(output.relu_())
         else:
             error = target - output
         pull = conv2d_input(  # type: ignore[no-untyped-call]
             z.shape, weight, error, conv.stride, conv.padding, conv.dilation
         )
-        pulls.append(first.rows_of_output(pull.mul_(z > 0), pair.positions[index]))
+        pulls.append(first.rows_of_output(_where_positive(pull, z), pair.positions[index]))
         lives.append(live)
         errors.append(error)
     return _State(torch.cat(pulls), lives, errors)
@@ -136,13 +146,19 @@ def _line_search(
     moves = []
     for v, z, live, error in zip(pair.inputs, inner, state.live, state.errors, strict=True):
         move = convolve(first.module, v, delta, bias)
-        reaction = convolve(second.module, move * (z > 0), weight, None)
+        reaction = convolve(second.module, _where_positive(move, z), weight, None)
         if live is not None:
-            reaction.mul_(live)
-        along += float((reaction * error).sum(dtype=torch.float64))
-        squared += float(reaction.square().sum(dtype=torch.float64))
+            reaction = _where_positive(reaction, live)
+        along += float((reaction * error).sum())
+        squared += float(reaction.square().sum())
         moves.append(move)
     return moves, along / squared if squared > 0 else 0.0
+
+
+def _where_positive(values: Tensor, gate: Tensor) -> Tensor:
+    """Return values where the gate is positive, and zero elsewhere."""
+    masked: Tensor = torch.ops.aten.threshold_backward(values, gate, 0)
+    return masked
 
 
 def _inner_gram(layer: ConvBN) -> Tensor:

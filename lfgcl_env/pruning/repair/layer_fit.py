@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lfgcl_env.pruning.moments.patches import gram
+from lfgcl_env.pruning.moments.patches import gram_with_one
 from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
 
@@ -23,8 +23,8 @@ class Fit:
         ridge: see :class:`~lfgcl_env.pruning.repair.sequential.SequentialOptions`.
 
     Attributes:
-        rows: the layer's input patches; (rows, features).
-        moments: E[a a^T] of these rows a; float64, (features, features).
+        patches: the layer's inputs; (rows, features).
+        moments: E[a a^T] of these rows a with a constant 1 last; float64, (features + 1, ...).
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Fit:
     ) -> None:
         self.layer, self.relu = layer, relu
         self._wanted, self._there, self._ridge = wanted, there, ridge
-        self.rows: Tensor
+        self.patches: Tensor
         self.moments: Tensor
 
     def read(self, inputs: Sequence[Tensor], chosen: Sequence[Tensor]) -> None:
@@ -43,8 +43,8 @@ class Fit:
                 enough, and then :meth:`solve` goes by them alone.
             chosen: output positions of every chunk; int64, (images, positions).
         """
-        self.rows = self.layer.reader.all_rows(inputs, chosen)
-        self.moments = gram(self.rows) / len(self.rows)
+        self.patches = self.layer.reader.patches(inputs, chosen)
+        self.moments = gram_with_one(self.patches) / len(self.patches)
 
     def solve(self, relu_aware: int) -> None:
         """Set the layer's weights to the solution.
@@ -53,26 +53,28 @@ class Fit:
             relu_aware: how often targets below zero are replaced by the current output's negative
                 part, where a ReLU follows.
         """
-        rows, layer = self.rows, self.layer
-        wanted = self._wanted[: len(rows)]
-        there = None if self._there is None else self._there[: len(rows)]
+        patches, layer = self.patches, self.layer
+        count, features = patches.shape
+        wanted = self._wanted[:count]
+        there = None if self._there is None else self._there[:count]
         prior = layer.matrix()
-        size = rows.shape[1] if layer.intercept else rows.shape[1] - 1
-        strength = ridge_strength(self._ridge, rows.shape[1], len(rows))
+        size = features + 1 if layer.intercept else features
+        strength = ridge_strength(self._ridge, features + 1, count)
         ridge = ridge_of(self.moments, strength)[:size]
         factor = factorise(self.moments[:size, :size], ridge)
-        fixed = 0.0 if layer.intercept else prior[:, -1].to(rows.dtype)
+        fixed = 0.0 if layer.intercept else prior[:, -1].to(patches.dtype)
         matrix = prior
         for attempt in range(1 + (relu_aware if self.relu else 0)):
             goal = wanted
             if self.relu and attempt:
-                output = rows @ matrix.to(rows.dtype).T
+                narrow = matrix.to(patches.dtype)
+                output = torch.addmm(narrow[:, -1], patches, narrow[:, :-1].T)
                 if there is not None:
                     output += there
                 goal = torch.where(wanted > 0, wanted, output.clamp_(max=0))
             if there is not None:
                 goal = goal - there
-            cross = gram(goal - fixed, rows)[:, :size] / len(rows)
+            cross = gram_with_one(patches, goal - fixed).T[:, :size] / count
             solution = torch.cholesky_solve((cross + prior[:, :size] * ridge).T, factor).T
             if not bool(torch.isfinite(solution).all()):
                 return

@@ -243,9 +243,8 @@ class Walk:
         weight, bias = first.layer.folded(first.layer.matrix())
         inner = [convolve(first.layer.module, v, weight, bias).relu_() for v in sources]
         self._values[refit.input] = inner
-        if count < len(sources):
-            fit.read(inner, chosen)
-            fit.solve(self._options.relu_aware)
+        fit.read(inner, chosen)
+        fit.solve(self._options.relu_aware)
 
     def _layer(self, refit: Refit) -> ConvBN:
         module = self._network.get_submodule(refit.layer)
