@@ -25,17 +25,16 @@ from torch import Tensor, nn
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.run_search import run_search
-from lfgcl_env.search.shortlist import THOROUGH
 
 REWARD = "discounted_mse"
 SEARCH_IMAGES = 256
 REPAIR_IMAGES = 1024
 SHORTLIST = 8
 SHORTLISTED = ("lfgcl", "cross_entropy")  # those with the highest similarity: it takes minutes
-REPAIRS = {"sequential": SequentialOptions(relu_aware=1), "alternating": THOROUGH}
+REPAIRS = {"sequential": SequentialOptions(gauss_newton=0), "alternating": DELIVERING}
 UNSEARCHED = ("uniform, L1", "uniform", "allocation")
 """Methods that are no agents."""
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 
 CALIBRATION = 256
 """Images of the problem."""
@@ -116,9 +116,7 @@ class Shared:
     def problem(self, budget: float) -> PruningProblem:
         """Return the problem of a budget."""
         if budget not in self._problems:
-            self._problems[budget] = PruningProblem(
-                self.baseline, self._calibration, budget=budget
-            )
+            self._problems[budget] = PruningProblem(self.baseline, self._calibration, budget=budget)
         return self._problems[budget]
 
     def repair_images(self, seed: int, count: int) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.score.similarities import SIMILARITIES
 
 REPAIRS = ("none", "batchnorm", "least_squares")

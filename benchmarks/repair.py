@@ -20,11 +20,10 @@ from torch import Tensor
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
-from lfgcl_env.search.shortlist import THOROUGH
+from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 
 SEARCH_IMAGES = 256
-REPAIRS = {"sequential": SequentialOptions(relu_aware=1), "alternating": THOROUGH}
+REPAIRS = {"sequential": SequentialOptions(gauss_newton=0), "alternating": DELIVERING}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

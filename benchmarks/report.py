@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from comparison.plots import Plots
+from comparison.protocol import LIGHT, REPAIR_IMAGES
 from comparison.records import SIMILARITY, kind, label, results_file, seconds
 from comparison.tables import comma_separated, markdown, overview
 from lfgcl_env.baselines.quoted import QUOTED
@@ -28,7 +29,6 @@ from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.runs.provenance import provenance
-from lfgcl_env.search.shortlist import QUICK, QUICK_IMAGES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -219,7 +219,11 @@ def entry(
         similarity=record["best"][str(options.evaluations)],
         top1=found["top1"],
         test_set=record["data"],
-        sequential={"images": QUICK_IMAGES, "rows": QUICK.rows, "relu_aware": QUICK.relu_aware},
+        sequential={
+            "images": REPAIR_IMAGES,
+            "rows": LIGHT.rows,
+            "gauss_newton": LIGHT.gauss_newton,
+        },
     )
 
 

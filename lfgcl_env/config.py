@@ -194,6 +194,16 @@ class EnvConfig(ProblemConfig, total=False):
             unit="images",
         ),
     ]
+    num_score_images: Annotated[
+        Natural,
+        Option(
+            0,
+            "number of other images that pruned networks are scored on, views of the calibration "
+            "images where there are not so many; 0: the calibration images",
+            NATURAL,
+            unit="images",
+        ),
+    ]
     data_root: Annotated[
         Path | None,
         Option(

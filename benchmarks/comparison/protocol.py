@@ -16,10 +16,12 @@ import torch
 import lfgcl_env
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.search.record_evaluations import problem_of
-from lfgcl_env.search.shortlist import QUICK
 
 REPAIR_IMAGES = 256
+LIGHT = SequentialOptions(rows=16384, gauss_newton=0)
+"""Repair of every method's strategies before they are tested, on so many images."""
 NOISE = "random"
 """In place of a data set: noise with random labels, to try a script where there is no data."""
 
@@ -136,7 +138,7 @@ class ComparisonProtocol:
         problem = problem or self.problem
         key = (problem.criterion, problem.repair, *keep)
         if key not in self._tested:
-            network, _ = problem.finish(keep, self.repair_images, QUICK)
+            network, _ = problem.finish(keep, self.repair_images, LIGHT)
             self._tested[key] = round(top1(network, self.test_set), 2)
         return self._tested[key]
 

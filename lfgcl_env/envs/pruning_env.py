@@ -21,14 +21,26 @@ from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
 from lfgcl_env.images.arrays import choose
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
 from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.images.views import make_views
 from lfgcl_env.networks.baseline import Baseline, build_baseline
+from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
+from lfgcl_env.pruning.score.judge import Judge
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.floating[Any]]
 
 _IMPORTED_BY = os.getpid()
+
+REPAIR_IMAGES = 4096
+"""Images that the network that is handed over is repaired on, where there are so many."""
+
+JUDGE_IMAGES = 2048
+"""Images that finished networks are compared on, where there are so many."""
+
+VIEWS = 4
+"""Views of an image that repair takes where there are too few images, itself included."""
 
 
 class PruningEnv(gym.Env[Observation, Action]):
@@ -77,9 +89,16 @@ class PruningEnv(gym.Env[Observation, Action]):
         )
         calibration = self._load(config["num_images"])
         self._made = calibration if self.images in MADE else None
+        self._used = len(calibration)
+        scored = config["num_score_images"]
         self.problem = PruningProblem(
-            baseline, calibration, **(part(ProblemConfig, config) | {"budget": self._budgets[0]})
+            baseline,
+            calibration,
+            self._others_or_views(scored, calibration) if scored else None,
+            **(part(ProblemConfig, config) | {"budget": self._budgets[0]}),
         )
+        self._used += self.problem.score_images if scored else 0
+        self._judge: Judge | None = None
         self.labelled: LabelledImages | None = None
         if reward == "accuracy":
             self.labelled = labelled or load_held_out(
@@ -134,42 +153,87 @@ class PruningEnv(gym.Env[Observation, Action]):
         """
         self._reward.remember(keep, reward)
 
-    def other_images(self, count: int) -> Tensor | None:
-        """Load more images from the source of the calibration images, none of which they hold.
+    def judge(self, network: nn.Module, keep: ArrayLike) -> float:
+        """Return what a finished network is worth, on images that nothing else has seen.
+
+        For reward ``"similarity"`` it is the similarity of outputs to the baseline's on
+        :meth:`judge_images` (:func:`~lfgcl_env.pruning.score.similarities.outputs`), whatever the
+        search compares; for other rewards it is :meth:`score`.
+
+        Args:
+            network: copied if it is in training mode or on another device.
+            keep: channels kept in every group.
+
+        Raises:
+            ValueError: if it is no strategy of this problem, or the reward fails.
+        """
+        if self.reward_name != "similarity":
+            return self.score(network, keep)
+        if self._judge is None:
+            self._judge = self.problem.judge(self.judge_images())
+        return self._judge(settle(network, self.problem.device))
+
+    def other_images(self, count: int, *, after: int = 0) -> Tensor | None:
+        """Load more images from the source of the calibration images, which scores do not use.
 
         Args:
             count: how many.
+            after: how many such images to leave out first.
 
         Returns:
             Normalised images (count, channels, height, width), or None if there are not so many.
         """
         check_count(count, "the number of images")
-        used = self.problem.images
+        used = self._used + after
         try:
             return self._load(used + count)[used:]
         except TooFewImages:
             return None
 
-    def repair_images(self, count: int = 1024) -> Tensor:
+    def repair_images(self, count: int = REPAIR_IMAGES) -> Tensor:
         """Load images for sequential repair from the source of the calibration images.
 
         Args:
-            count: how many other than the calibration images. If there are fewer, all images of
-                the source are returned, calibration images included; for ``"synthetic"`` and
-                ``"random"``, the calibration images.
+            count: how many that scores do not use. If there are fewer, or the images were made for
+                the purpose, they are all images of the source and views of them
+                (:func:`~lfgcl_env.images.views.make_views`), at most four for each image.
 
         Returns:
             Normalised images (images, channels, height, width).
         """
         count = check_count(count, "the number of images")
-        if self._made is not None:
-            return self._made
-        others = self.other_images(count)
+        others = None if self._made is not None else self.other_images(count)
         if others is not None:
             return others
-        # All, in the seed's order: a folder is often sorted by class.
+        images = self._all_images()
+        more = min(count, VIEWS * len(images)) - len(images)
+        if more <= 0:
+            return images
+        return torch.cat([images, make_views(images, more, self._seed)])
+
+    def judge_images(self, count: int = JUDGE_IMAGES) -> Tensor:
+        """Load images that neither scores nor :meth:`repair_images` use; see :meth:`judge`.
+
+        Args:
+            count: how many. If there are fewer, they are views of all images of the source.
+        """
+        count = check_count(count, "the number of images")
+        others = None if self._made is not None else self.other_images(count, after=REPAIR_IMAGES)
+        if others is not None:
+            return others
+        return make_views(self._all_images(), count, self._seed + 1)
+
+    def _all_images(self) -> Tensor:
+        """Return all images of the source, in the seed's order: folders are sorted by class."""
+        if self._made is not None:
+            return self._made
         images = self._load(None)
         return images[choose(len(images), len(images), self._seed, self.images)]
+
+    def _others_or_views(self, count: int, calibration: Tensor) -> Tensor:
+        """Return images to score on."""
+        others = None if self._made is not None else self.other_images(count)
+        return make_views(calibration, count, self._seed + 2) if others is None else others
 
     def forget(self) -> None:
         """Drop all scores, so that the next search measures every strategy anew."""

@@ -19,7 +19,7 @@ from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks.builders import BUILDERS
 from lfgcl_env.networks.safe_building import build_safely, find_safely
 from lfgcl_env.pruning import CRITERIA, REPAIRS, SCOPES, SIMILARITIES
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 
 WEIGHTS = ("published", "embedded", "random")
 """Weights that everybody has; a file could hold any network under another one's name."""

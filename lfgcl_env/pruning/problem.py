@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,14 +31,9 @@ from lfgcl_env.pruning.memory import Memory, check_evaluation
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.pruning.repair.interface import REPAIRS
-from lfgcl_env.pruning.repair.schedule import Schedule
-from lfgcl_env.pruning.repair.sequential import (
-    CHUNK,
-    Samples,
-    SequentialOptions,
-    Walk,
-    repair_sequentially,
-)
+from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
+from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
+from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
@@ -48,6 +43,14 @@ _POSITIONAL = [
     inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
     for name, kind in (("network", nn.Module | Baseline), ("images", Tensor))
 ]
+_POSITIONAL.append(
+    inspect.Parameter(
+        "score_images",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=None,
+        annotation=Tensor | None,
+    )
+)
 
 
 class PruningProblem:
@@ -63,8 +66,9 @@ class PruningProblem:
     Args:
         network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
             module. It is never changed.
-        images: unlabelled inputs, normalised as the network expects them; float
-            (images, channels, height, width).
+        images: unlabelled inputs that orders and repairs go by, normalised as the network expects
+            them; float (images, channels, height, width).
+        score_images: others that pruned networks are scored on; None: the same.
         **config: see :class:`~lfgcl_env.config.ProblemConfig`; the names of choices are in
             :data:`~lfgcl_env.pruning.registries.CHOICES`.
 
@@ -84,12 +88,17 @@ class PruningProblem:
         scorer: reads features and compares them with the baseline's.
         candidate: the copy that every strategy is installed in.
         batches: the calibration images, as candidates see them.
+        score_batches: the images that they are scored on.
     """
 
     __signature__: ClassVar[inspect.Signature] = signature(ProblemConfig, _POSITIONAL)
 
     def __init__(
-        self, network: nn.Module | Baseline, images: Tensor, **config: Unpack[ProblemConfig]
+        self,
+        network: nn.Module | Baseline,
+        images: Tensor,
+        score_images: Tensor | None = None,
+        **config: Unpack[ProblemConfig],
     ) -> None:
         chosen = complete(ProblemConfig, config, "the problem")
         for name, choices in CHOICES.items():
@@ -118,14 +127,15 @@ class PruningProblem:
         )
         self.budget = self.check_budget(chosen["budget"])  # type: ignore[arg-type]
         self.candidate = self.network.candidate(self.device)
-        placed = images.to(self.device, next(self.candidate.network.parameters()).dtype)
-        large = self._repair.large_batches
-        self.batches = split_images(placed, self.network.layout, large=large)
+        self.batches = self._place(images, large=self._repair.large_batches)
+        self.score_batches = self.batches
+        if score_images is not None:
+            self.score_batches = self._place(check_images(score_images), large=False)
         self._ranking = Ranking(self.network, self.batches, self.criterion, chosen["seed"])
         self.scorer = Scorer(
-            self.network, self.candidate, self.batches, self.similarity, chosen["features"]
+            self.network, self.candidate, self.score_batches, self.similarity, chosen["features"]
         )
-        self._repair.prepare(self.candidate, lambda: self.moments)
+        self._repair.prepare(self.network, self.candidate, self.batches, lambda: self.moments)
         halves = self.kept_channels(np.maximum(1, self.channels // 2))
         self.scorer.check_places(self.candidate, halves)
         self._memory = Memory(self._score)
@@ -139,6 +149,11 @@ class PruningProblem:
     def images(self) -> int:
         """How many calibration images there are."""
         return sum(len(batch) for batch in self.batches)
+
+    @property
+    def score_images(self) -> int:
+        """How many images pruned networks are scored on."""
+        return sum(len(batch) for batch in self.score_batches)
 
     @property
     def moments(self) -> dict[str, Moments]:
@@ -236,14 +251,14 @@ class PruningProblem:
         kept = self.kept_channels(strategy)
         smaller = self.network.cut(kept)
         self.candidate.install(kept)
-        self._repair.carry(self.candidate, self.batches, smaller)
+        self._repair.carry(self.candidate, kept, smaller)
         return smaller
 
     def finish(
         self,
         strategy: ArrayLike,
         images: Tensor,
-        options: SequentialOptions | None = None,
+        options: SequentialOptions = DELIVERING,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[nn.Module, Evaluation]:
         """Compress a strategy, repair it sequentially, and score the result.
@@ -253,10 +268,10 @@ class PruningProblem:
 
         Args:
             strategy: channels kept in every group.
-            images: unlabelled inputs to repair on, better others than the problem's own, on which
-                the result is scored; float (images, channels, height, width).
+            images: unlabelled inputs to repair on, better others than the problem's own; float
+                (images, channels, height, width).
             options: of the repair, see there.
-            progress: called with the operations done and their number.
+            progress: called with the steps done and their number.
 
         Returns:
             The repaired network, on the CPU, and its evaluation.
@@ -264,21 +279,29 @@ class PruningProblem:
         Raises:
             ValueError: if the images do not fit, or ``torch.fx`` cannot trace the network.
         """
-        keep = self.network.check_strategy(strategy)
+        return self.finish_all([strategy], images, options, progress)[0]
+
+    def finish_all(
+        self,
+        strategies: Sequence[ArrayLike],
+        images: Tensor,
+        options: SequentialOptions = DELIVERING,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[tuple[nn.Module, Evaluation]]:
+        """Do the same for several strategies in step, which share the baseline's forward pass.
+
+        The activations of all these networks are held at the same time.
+        """
+        keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         images = check_images(images)
         check_fit(self.baseline, images)
-        kept = self.kept_channels(keep)
-        options = options or SequentialOptions()
-        smaller = self.compress(keep).to(self.device)
-        whole = self.network.candidate(self.device).network
-        schedule = Schedule(whole)
-        layout = self.network.layout
-        chunks = [c.contiguous(memory_format=layout) for c in torch.split(images.to(self.device), CHUNK)]
-        samples = Samples([len(c) for c in chunks], options)
-        walk = Walk(smaller, schedule, self.network.plan, kept, chunks, samples, options)
-        repair_sequentially(whole, schedule, [walk], chunks, progress)
-        similarity = self.score_network(smaller, keep)
-        return smaller.cpu(), self._evaluation(keep, similarity)
+        cuts = [Cut(self.compress(k).to(self.device), self.kept_channels(k)) for k in keeps]
+        repair_sequentially(self.network, cuts, images.to(self.device), options, progress)
+        finished = []
+        for keep, cut in zip(keeps, cuts, strict=True):
+            similarity = self.score_network(cut.network, keep)
+            finished.append((cut.network.cpu(), self._evaluation(keep, similarity)))
+        return finished
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels, however it was trained.
@@ -287,6 +310,19 @@ class PruningProblem:
             ValueError: if the network has other channels, or cannot be run on the images.
         """
         return self.scorer.compare(self.scorer.read(network, self.kept_channels(strategy)))
+
+    def judge(self, images: Tensor) -> Judge:
+        """Return a judge of finished networks, by their outputs on other images.
+
+        Args:
+            images: that neither a search nor a repair has seen, where there are such; float
+                (images, channels, height, width).
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        batches = self._place(check_images(images), large=False)
+        return Judge(self.network.candidate(self.device).network, batches)
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
         """Return a pruned network's features on the calibration images, in the baseline's shape.
@@ -346,10 +382,16 @@ class PruningProblem:
             settings["features"] = list(settings["features"])
         return settings | {"budget": self.budget}
 
+    def _place(self, images: Tensor, *, large: bool) -> list[Tensor]:
+        """Put images on the device, in batches of the type that candidates are run in."""
+        check_fit(self.baseline, images)
+        dtype = next(self.candidate.network.parameters()).dtype
+        return split_images(images.to(self.device, dtype), self.network.layout, large=large)
+
     def _read(self, kept: list[NDArray[np.int64]]) -> list[Tensor]:
         """Cut and repair the candidate, and return its features."""
         self.candidate.install(kept)
-        found = self._repair.run(self.candidate, self.scorer.reader, self.batches)
+        found = self._repair.run(self.candidate, kept, self.scorer.reader, self.score_batches)
         return self.scorer.join(found, kept)
 
     def _score(self, keep: NDArray[np.int64]) -> Evaluation:

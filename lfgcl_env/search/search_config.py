@@ -47,8 +47,8 @@ class SearchConfig(TypedDict, total=False):
         Positive | Tensor | None,
         Option(
             None,
-            "how many other unlabelled images these repairs see; by default 1024, or all that "
-            "there are, and of images made for the purpose those of the search",
+            "how many other unlabelled images the last repair sees; by default 4096, or all that "
+            "there are and views of them",
             "a whole number of at least 1, a tensor, or None",
             unit="images",
         ),

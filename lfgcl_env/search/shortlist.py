@@ -1,12 +1,12 @@
 """The last step of a search: repair the best few strategies, compare them, and keep the best.
 
-Finished networks are compared by the environment's own reward, ``env.unwrapped.score``. A wrapper
-that changes rewards cannot be asked about a network: where one does, the strategy with the highest
-reward is kept and repaired without a comparison, and a warning says so.
+Finished networks are compared by ``env.unwrapped.judge``, on images that neither the search nor the
+repair has seen. A wrapper that changes rewards cannot be asked about a network: where one does, the
+strategy with the highest reward is kept and repaired without a comparison, and a warning says so.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,20 +15,18 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation, allocate
 from lfgcl_env.pruning.budget.tolerance import label
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import COMPARING
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded, rewards_are_scores
 
 _logger = logging.getLogger(__name__)
 
-QUICK = SequentialOptions(rows=16384, relu_aware=1)
-"""Repair of all strategies on the shortlist, to compare them."""
+COMPARED_IMAGES = 1024
+"""Images that the strategies on a shortlist are repaired on, to compare them."""
 
-QUICK_IMAGES = 256
-
-THOROUGH = SequentialOptions(relu_aware=1, gauss_newton=3)
-"""Repair of the one that is kept."""
+TOGETHER = 4
+"""Strategies that are repaired in step: they share the baseline, and memory holds them all."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,10 @@ class Shortlisted:
             ``"allocation"`` for the allocation by sensitivities if it is neither.
         reward: as in the search, with the problem's cheap repair.
         searched: its evaluation with the problem's cheap repair.
-        repaired: its evaluation after sequential repair, with :data:`QUICK` for all but the winner.
-        score: ``env.unwrapped.score`` of the repaired network; None where a wrapper changes rewards
+        repaired: its evaluation after sequential repair, under
+            :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING` for the winner and ``COMPARING``
+            for the others.
+        score: ``env.unwrapped.judge`` of the repaired network; None where a wrapper changes rewards
             and nothing was compared.
     """
 
@@ -71,7 +71,7 @@ def choose(
     Args:
         env: what was searched, with the wrappers that the agent's rewards came through.
         records: of the strategies to choose from.
-        images: other unlabelled images, to repair on; the first 256 for the comparison.
+        images: other unlabelled images, to repair on; the first 1,024 for the comparison.
         size: how many strategies are compared.
         budget: instead of the problem's own; ``records`` must meet it.
         predicted: the agent's prediction for this budget, if there is one.
@@ -98,24 +98,46 @@ def choose(
             "networks cannot be scored by them: the strategy with the highest reward is repaired "
             "without a comparison"
         )
-        network, final = problem.finish(best.evaluation.keep, images, THOROUGH)
+        network, final = problem.finish(best.evaluation.keep, images)
         return network, [Shortlisted(best.origin, best.reward, best.evaluation, final, None)]
-    compared: list[tuple[float, Shortlisted]] = []
     where = "" if budget is None else f"budget {label(budget)}, "
-    for place, one in enumerate(listed, start=1):
-        network, repaired = problem.finish(one.evaluation.keep, images[:QUICK_IMAGES], QUICK)
-        score = _score(env, network, one.evaluation)
-        shown = Shortlisted(one.origin, one.reward, one.evaluation, repaired, score)
-        compared.append((score, shown))
+    compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
+    (quick, winner), *others = compared
+    network, final = problem.finish(winner.searched.keep, images)
+    score = _judge(env, network, final)
+    if score < _judged(winner):
         _logger.info(
-            "%sshortlist %d/%d: reward %.4f, %.4f after sequential repair (%s)",
-            where, place, len(listed), one.reward, score, one.origin,
+            "%sthe thorough repair made the winner worse (%.4f), which is kept as it was compared",
+            where, score,
         )  # fmt: skip
-    compared.sort(key=lambda pair: -pair[0])
-    winner, *others = (one for _, one in compared)
-    network, final = problem.finish(winner.searched.keep, images, THOROUGH)
-    score = _score(env, network, winner.searched)
-    return network, [replace(winner, repaired=final, score=score), *others]
+        return quick, [winner, *(one for _, one in others)]
+    winner = replace(winner, repaired=final, score=score)
+    return network, [winner, *(one for _, one in others)]
+
+
+def _compare(
+    env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
+) -> Iterator[tuple[nn.Module, Shortlisted]]:
+    """Repair strategies, some in step, and yield them with their networks."""
+    problem = problem_of(env)
+    for start in range(0, len(listed), TOGETHER):
+        some = listed[start : start + TOGETHER]
+        keeps = [one.evaluation.keep for one in some]
+        finished = problem.finish_all(keeps, images[:COMPARED_IMAGES], COMPARING)
+        for place, (one, (network, repaired)) in enumerate(
+            zip(some, finished, strict=True), start=start + 1
+        ):
+            score = _judge(env, network, repaired)
+            _logger.info(
+                "%sshortlist %d/%d: reward %.4f, outputs %.4f after sequential repair (%s)",
+                where, place, len(listed), one.reward, score, one.origin,
+            )  # fmt: skip
+            yield network, Shortlisted(one.origin, one.reward, one.evaluation, repaired, score)
+
+
+def _judged(one: Shortlisted) -> float:
+    assert one.score is not None
+    return one.score
 
 
 def _list_candidates(
@@ -151,9 +173,9 @@ def _fill(
             listed.setdefault(one.evaluation.keep, one)
 
 
-def _score(env: gym.Env[Any, Any], network: nn.Module, evaluation: Evaluation) -> float:
-    """Return the environment's own reward of a finished network."""
+def _judge(env: gym.Env[Any, Any], network: nn.Module, evaluation: Evaluation) -> float:
+    """Return what the environment's judge says of a finished network."""
     own: Any = env.unwrapped
-    score = own.score(network.to(own.problem.device), evaluation.keep)
+    score = own.judge(network.to(own.problem.device), evaluation.keep)
     network.cpu()
     return float(score)

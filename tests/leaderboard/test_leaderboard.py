@@ -15,7 +15,7 @@ from lfgcl_env.leaderboard import Entry, add_entries, read_entries, replay
 from lfgcl_env.leaderboard.entry import checked
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 
 SHIPPED = Path(__file__).parents[2] / "benchmarks" / "leaderboard.jsonl"
 SETTINGS = {"criterion": "l1", "repair": "none", "similarity": "cosine"}

@@ -39,7 +39,7 @@ def test_choices_are_the_registries_of_all_arguments_that_are_names():
         "budget_metric": METRICS,
     }
     assert all(defaults(ProblemConfig)[name] in choices for name, choices in CHOICES.items())
-    assert set(REPAIRS) == {"none", "batchnorm", "least_squares"}
+    assert set(REPAIRS) == {"none", "batchnorm", "least_squares", "sequential"}
     assert set(METRICS) == {"macs", "params"}
 
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair.sequential import SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 
-FEW = SequentialOptions(rows=4096, relu_aware=1)
+FEW = SequentialOptions(rows=4096, gauss_newton=0)
 
 
 def made(name, budget=0.6, size=32, **arguments):

@@ -5,14 +5,18 @@ training images in the order of an epoch; here they are the calibration images. 
 biased.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.interface import Features, Reader, Repair, repair, run_plain
 from lfgcl_env.pruning.structure.candidate import Candidate, Statistics
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
 
 @repair("batchnorm")
@@ -32,25 +36,43 @@ class BatchNormRepair(Repair):
                 "repair 'batchnorm' needs BatchNorm layers and this network has none: use 'none'"
             )
 
-    @torch.inference_mode()
-    def run(self, candidate: Candidate, reader: Reader, batches: Sequence[Tensor]) -> Features:
-        """Return the features under statistics of all images.
+    def prepare(
+        self,
+        network: PrunableNetwork,
+        candidate: Candidate,
+        images: Sequence[Tensor],
+        moments: Callable[[], Mapping[str, Moments]],
+    ) -> None:
+        """Take the images whose statistics count."""
+        self._images = images
 
-        With one batch, which holds all images then, one pass does both: every BatchNorm normalises
-        by the statistics of the very images whose features are read. With several, a first pass
-        collects every batch's statistics, which are pooled, and a second one reads the features.
+    @torch.inference_mode()
+    def run(
+        self,
+        candidate: Candidate,
+        kept: Sequence[NDArray[np.int64]],
+        reader: Reader,
+        batches: Sequence[Tensor],
+    ) -> Features:
+        """Return the features under the statistics of all calibration images.
+
+        With one batch, which holds all these images then, one pass does both: every BatchNorm
+        normalises by the statistics of the very images whose features are read. Otherwise a first
+        pass collects every batch's statistics, which are pooled, and a second one reads features.
         """
-        if len(batches) == 1:
+        if batches is self._images and len(batches) == 1:
             with candidate.reestimating(), reader.reading(candidate.network) as features:
                 candidate.network(batches[0])
             return features
-        with candidate.with_statistics(_estimate(candidate, batches)):
+        with candidate.with_statistics(_estimate(candidate, self._images)):
             return run_plain(candidate.network, reader, batches)
 
-    def carry(self, candidate: Candidate, batches: Sequence[Tensor], smaller: nn.Module) -> None:
-        """Copy the candidate's tensors, with the statistics of all images."""
-        with candidate.with_statistics(_estimate(candidate, batches)):
-            super().carry(candidate, batches, smaller)
+    def carry(
+        self, candidate: Candidate, kept: Sequence[NDArray[np.int64]], smaller: nn.Module
+    ) -> None:
+        """Copy the candidate's tensors, with the statistics of all calibration images."""
+        with candidate.with_statistics(_estimate(candidate, self._images)):
+            super().carry(candidate, kept, smaller)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """A dense layer and the BatchNorm behind it, read and set as one affine map."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +59,7 @@ class ConvBN:
         own = self.module.weight
         assert isinstance(own, Tensor)
         weight, bias = self.reader.weight(matrix.to(own.dtype))
-        if weight.dim() == 4:
-            weight = weight.contiguous(memory_format=torch.channels_last)
-        return weight, bias
+        return weight.contiguous(memory_format=layout_of(own)), bias
 
     @torch.no_grad()
     def set(self, matrix: Tensor) -> None:
@@ -80,20 +79,20 @@ class ConvBN:
             old = self.reader.matrix(own_weight.double(), own_bias)
             new = torch.where(live[:, None], new, old)
         weight, bias = self.reader.weight(new)
-        layout = torch.preserve_format
-        if own_weight.dim() == 4 and own_weight.is_contiguous(memory_format=torch.channels_last):
-            layout = torch.channels_last
-        weight = weight.to(own_weight.dtype).contiguous(
-            memory_format=torch.contiguous_format if layout is torch.preserve_format else layout
-        )
-        replace_tensor(self.module, "weight", weight)
+        weight = weight.to(own_weight.dtype).contiguous(memory_format=layout_of(own_weight))
+        self._replace("weight", weight)
         if isinstance(own_bias, Tensor):
-            replace_tensor(self.module, "bias", bias.to(own_bias.dtype))
+            self._replace("bias", bias.to(own_bias.dtype))
         elif self.norm is not None:
             mean = self.norm.running_mean
             assert isinstance(mean, Tensor)
             replace_tensor(self.norm, "running_mean", mean - bias.to(mean.dtype))
             self._shift = self._shift + self._scale * bias
+
+    def _replace(self, key: str, tensor: Tensor) -> None:
+        trained = getattr(self.module, key).requires_grad
+        replace_tensor(self.module, key, tensor)
+        getattr(self.module, key).requires_grad_(trained)
 
     def remember(self) -> Callable[[], None]:
         """Return a function that puts the tensors back that the layer has now."""
@@ -105,7 +104,10 @@ class ConvBN:
 
         def restore() -> None:
             for module, key, tensor in kept:
-                (module._buffers if key in module._buffers else module._parameters)[key] = tensor  # type: ignore[index]
+                held: dict[str, Any] = (
+                    module._buffers if key in module._buffers else module._parameters
+                )  # type: ignore[assignment]
+                held[key] = tensor
 
         return restore
 
@@ -127,17 +129,21 @@ def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = -norm.running_mean.double() if bias is None else bias - norm.running_mean.double()
-    shift = shift * scale
+    mean = norm.running_mean.double()
+    shift = scale * (bias - mean if isinstance(bias, Tensor) else -mean)
     if norm.bias is not None:
         shift = shift + norm.bias
     folded = (weight * scale[:, None, None, None]).to(weight.dtype)
-    return folded.contiguous(memory_format=torch.channels_last), shift.to(weight.dtype)
+    return folded.contiguous(memory_format=layout_of(weight)), shift.to(weight.dtype)
+
+
+def layout_of(weight: Tensor) -> torch.memory_format:
+    """Return the memory layout of a weight: images that are convolved with it take it over."""
+    last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def convolve(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve with other weights, in the way of a zero-padded 2-D convolution."""
     assert isinstance(module, nn.Conv2d)
-    return F.conv2d(
-        x, weight, bias, module.stride, module.padding, module.dilation, module.groups
-    )
+    return F.conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)

@@ -71,7 +71,9 @@ def alternate(pair: Pair, steps: int) -> None:
     matrix = first.matrix()
     weight, bias = first.folded(matrix)
     inner = [convolve(first.module, v, weight, bias) for v in pair.inputs]
-    direction = change = preconditioned = None
+    direction: Tensor | None = None
+    change: Tensor | None = None
+    preconditioned: Tensor | None = None
     for number in range(1, steps + 1):
         state = _pull_back(pair, inner)
         previous, change = change, gram_with_one(patches, state.pull) / count

@@ -1,14 +1,17 @@
-"""The interface of repairs that are cheap enough to run before every score, and their registry."""
+"""The interface of repairs that run before every score, and their registry."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.structure.candidate import Candidate
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
 Features = list[list[Tensor]]
 """Features per place and batch, see :class:`~lfgcl_env.pruning.score.features.FeatureReader`."""
@@ -41,24 +44,47 @@ class Repair:
             ValueError: if it cannot; the message names a repair that can.
         """
 
-    def prepare(self, candidate: Candidate, moments: Callable[[], Mapping[str, Moments]]) -> None:
-        """Change how a candidate is cut, before the first strategy is installed.
+    def prepare(
+        self,
+        network: PrunableNetwork,
+        candidate: Candidate,
+        images: Sequence[Tensor],
+        moments: Callable[[], Mapping[str, Moments]],
+    ) -> None:
+        """Compute what does not depend on a strategy, before the first one is installed.
 
         Args:
-            candidate: to be changed.
+            network: what is pruned.
+            candidate: still the whole network; how it is cut may be changed.
+            images: the calibration images in batches, which repairs go by.
             moments: returns the second moments of every layer whose inputs follow groups.
         """
 
-    def run(self, candidate: Candidate, reader: Reader, batches: Sequence[Tensor]) -> Features:
-        """Run a candidate that has been cut on all images, and return its features as repaired."""
+    def run(
+        self,
+        candidate: Candidate,
+        kept: Sequence[NDArray[np.int64]],
+        reader: Reader,
+        batches: Sequence[Tensor],
+    ) -> Features:
+        """Repair a candidate that has been cut, run it, and return its features.
+
+        Args:
+            candidate: cut to the strategy.
+            kept: for each group, the indices of the channels that stay.
+            reader: of features.
+            batches: images to run it on, the calibration images or others.
+        """
         return run_plain(candidate.network, reader, batches)
 
-    def carry(self, candidate: Candidate, batches: Sequence[Tensor], smaller: nn.Module) -> None:
+    def carry(
+        self, candidate: Candidate, kept: Sequence[NDArray[np.int64]], smaller: nn.Module
+    ) -> None:
         """Copy weights and statistics of a cut and repaired candidate into a network of its shape.
 
         Args:
             candidate: cut to the strategy.
-            batches: calibration images.
+            kept: for each group, the indices of the channels that stay.
             smaller: the compressed network; its tensors are overwritten.
         """
         smaller.load_state_dict(candidate.network.state_dict())

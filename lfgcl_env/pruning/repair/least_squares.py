@@ -5,7 +5,7 @@ baseline, which are collected once.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from lfgcl_env.pruning.moments.second_moments import Moments, repaired_weights
 from lfgcl_env.pruning.repair.interface import Repair, repair
 from lfgcl_env.pruning.structure.candidate import Candidate
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
 _CACHE_BYTES = 256 * 2**20
 
@@ -23,7 +24,13 @@ _CACHE_BYTES = 256 * 2**20
 class LeastSquaresRepair(Repair):
     """Refits the weights of all layers that lost input channels."""
 
-    def prepare(self, candidate: Candidate, moments: Callable[[], Mapping[str, Moments]]) -> None:
+    def prepare(
+        self,
+        network: PrunableNetwork,
+        candidate: Candidate,
+        images: Sequence[Tensor],
+        moments: Callable[[], Mapping[str, Moments]],
+    ) -> None:
         """Let a candidate take its weights from a :class:`LeastSquaresSolver`."""
         dtype = next(candidate.network.parameters()).dtype
         candidate.solver = LeastSquaresSolver(moments(), dtype)

@@ -29,6 +29,7 @@ class Refit:
 
     Attributes:
         layer: its name.
+        number: its call's place among all operations.
         node: its call.
         norm: the BatchNorm that alone uses its output, or None.
         point: where its contribution ends: behind the BatchNorm, and behind the addition that alone
@@ -40,6 +41,7 @@ class Refit:
     """
 
     layer: str
+    number: int
     node: fx.Node
     norm: fx.Node | None
     point: fx.Node
@@ -144,7 +146,7 @@ class Schedule:
                 point, other = addition
         relu = relu_after(self._network, point) is not None
         path = self._path(node)
-        return Refit(str(node.target), node, norm, point, other, relu, path)
+        return Refit(str(node.target), self._order[node], node, norm, point, other, relu, path)
 
     def _pending(self, node: fx.Node) -> set[fx.Node]:
         """Return a node and all that it depends on, without what is scheduled already."""
@@ -240,4 +242,3 @@ class Schedule:
         for node, index in last.items():
             unused[index].append(node)
         return unused
-

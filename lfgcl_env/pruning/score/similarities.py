@@ -159,6 +159,24 @@ def kl(baseline: Tensor, pruned: Tensor) -> float:
     return float(torch.exp(-divergence * temperature**2))
 
 
+@similarity("outputs", of_outputs=True)
+def outputs(baseline: Tensor, pruned: Tensor) -> float:
+    """Return exp(-d) of the mean KL divergence d of the networks' predictions; in (0, 1].
+
+    Outputs of networks with fewer than two of them have no classes, and are compared by
+    :func:`mse`.
+
+    Args:
+        baseline: logits (images, classes).
+        pruned: logits of the same shape.
+    """
+    if baseline.shape[1] < 2:
+        return mse(baseline, pruned)
+    target = F.log_softmax(baseline.double(), dim=1)
+    found = F.log_softmax(pruned.double(), dim=1)
+    return float(torch.exp(-F.kl_div(found, target, reduction="batchmean", log_target=True)))
+
+
 @similarity("agreement", of_outputs=True)
 def agreement(baseline: Tensor, pruned: Tensor) -> float:
     """Count the fraction of images on which the largest outputs are the same; in [0, 1].

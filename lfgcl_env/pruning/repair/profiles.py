@@ -1,0 +1,86 @@
+"""How thorough a sequential repair is, and the positions at which layers are fitted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lfgcl_env.pruning.moments.patches import choose_positions
+
+CHUNK = 64
+"""Images that are run at a time."""
+
+
+@dataclass(frozen=True)
+class SequentialOptions:
+    """Settings of sequential repair; the defaults are those of a delivery.
+
+    Attributes:
+        rows: patches that a layer is fitted to, sampled evenly over the images.
+        ridge: pull towards the current weights, relative to the mean second moment of a feature.
+        relu_aware: how often targets below zero are replaced where a ReLU follows.
+        gauss_newton: Gauss-Newton steps between a producer and its consumer; see
+            :mod:`lfgcl_env.pruning.repair.gauss_newton`; 0 for none.
+        positions: output positions that such a step sees: the first images that have so many.
+        seed: of the sampled positions.
+    """
+
+    rows: int = 131072
+    ridge: float = 1e-3
+    relu_aware: int = 1
+    gauss_newton: int = 3
+    positions: int = 262144
+    seed: int = 0
+
+
+SCORING = SequentialOptions(rows=16384, gauss_newton=1, positions=65536)
+"""For scores: what a strategy is worth, in about a second for a ResNet-20."""
+
+COMPARING = SequentialOptions(rows=32768, gauss_newton=2, positions=65536)
+"""For the strategies on a shortlist."""
+
+DELIVERING = SequentialOptions()
+"""For the network that is handed over."""
+
+
+class Samples:
+    """The output positions that every layer is fitted at, the same for all strategies.
+
+    Args:
+        chunks: sizes of the chunks of images.
+        options: how many positions, and their seed.
+    """
+
+    def __init__(self, chunks: Sequence[int], options: SequentialOptions) -> None:
+        self._chunks, self._options = chunks, options
+        self._known: dict[str, list[Tensor]] = {}
+
+    def __call__(
+        self, layer: str, number: int, available: int, device: torch.device
+    ) -> list[Tensor]:
+        """Return the positions of a layer, for every chunk; int64, (images, positions).
+
+        Args:
+            layer: its name.
+            number: its place among the layers, which decides the random draw.
+            available: output positions for one image.
+            device: of the positions.
+        """
+        if layer not in self._known:
+            generator = torch.Generator().manual_seed(self._options.seed + number)
+            wanted = max(1, self._options.rows // sum(self._chunks))
+            self._known[layer] = [
+                choose_positions(count, available, wanted, generator).to(device)
+                for count in self._chunks
+            ]
+        return self._known[layer]
+
+    def whole_chunks(self, available: int) -> int:
+        """Return how many chunks Gauss-Newton steps see of a layer with so many positions."""
+        seen = 0
+        for index, count in enumerate(self._chunks, start=1):
+            seen += count * available
+            if seen >= self._options.positions:
+                return index
+        return len(self._chunks)

@@ -1,0 +1,164 @@
+"""One pruned network, refitted layer by layer on its way from input to output."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from lfgcl_env.pruning.repair.baseline_values import Targets
+from lfgcl_env.pruning.repair.conv_bn import ConvBN, convolve, fold
+from lfgcl_env.pruning.repair.gauss_newton import Pair, alternate
+from lfgcl_env.pruning.repair.graph_runner import GraphRunner
+from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.repair.profiles import Samples, SequentialOptions
+from lfgcl_env.pruning.repair.schedule import Fused, Refit, Schedule
+from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
+
+
+class Walk:
+    """One pruned network, refitted on its way from input to output.
+
+    Args:
+        network: cut, in evaluation mode; its tensors are replaced.
+        schedule: of the baseline that it was cut from.
+        plan: how.
+        kept: for each group, the indices of the channels that stay.
+        chunks: images on the network's device.
+        samples: where layers are fitted.
+        options: see there.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        plan: SlicePlan,
+        kept: Sequence[NDArray[np.int64]],
+        chunks: list[Tensor],
+        samples: Samples,
+        options: SequentialOptions,
+    ) -> None:
+        self._network, self._schedule, self._plan = network, schedule, plan
+        self._mask, self._samples, self._options = plan.mask(kept), samples, options
+        self._values = GraphRunner(network, chunks)
+        self._changed = self._find_changed()
+        self._producers = {r.path[0] for r in schedule.refits if r.path}
+        self._fits: dict[fx.Node, Fit] = {}
+        self._restore: list[Callable[[], None]] = []
+
+    @property
+    def changes(self) -> bool:
+        """Whether any layer is refitted."""
+        return any(self.concerns(refit) for refit in self._schedule.refits)
+
+    def concerns(self, refit: Refit) -> bool:
+        """Whether a layer's input has changed, so that it is refitted."""
+        return refit.input in self._changed
+
+    def step(self, index: int, targets: Targets) -> None:
+        """Do what the schedule says."""
+        step = self._schedule.steps[index]
+        if isinstance(step, fx.Node):
+            self._values.run(step)
+        elif isinstance(step, Fused):
+            self._values[step.node] = self._run_fused(step)
+        elif self.concerns(step):
+            self._refit(step, targets)
+        self._values.forget(self._schedule.unused[index])
+
+    def _run_fused(self, step: Fused) -> list[Tensor]:
+        conv = self._network.get_submodule(str(step.conv.target))
+        weight, bias = fold(conv, self._network.get_submodule(str(step.norm.target)))
+        values = [convolve(conv, v, weight, bias) for v in self._values[step.input]]
+        return values if step.relu is None else [value.relu_() for value in values]
+
+    def restore(self) -> None:
+        """Put the tensors back that the network had before."""
+        for restore in reversed(self._restore):
+            restore()
+        self._restore = []
+
+    def _find_changed(self) -> set[fx.Node]:
+        """Return the nodes whose values differ from the baseline's, in size or in numbers."""
+        changed: set[fx.Node] = set()
+        for node in self._schedule.graph.nodes:
+            slices = self._plan.layers.get(str(node.target)) if node.op == "call_module" else None
+            dimensions = [d for d in (slices.out, slices.into) if d is not None] if slices else []
+            cut = any(len(d.kept(self._mask)) < d.size for d in dimensions)
+            if cut or any(n in changed for n in node.all_input_nodes):
+                changed.add(node)
+        return changed
+
+    def _refit(self, refit: Refit, targets: Targets) -> None:
+        inputs: list[Tensor] = self._values[refit.input]
+        fit, chosen = self._fit(refit.node, refit, inputs, targets)
+        fit.solve(self._options.relu_aware)
+        if refit.path and self._options.gauss_newton:
+            self._alternate(refit, fit, chosen, targets)
+        elif refit.node in self._producers and self._options.gauss_newton:
+            self._fits[refit.node] = fit
+
+    def _fit(
+        self, node: fx.Node, refit: Refit, inputs: list[Tensor], targets: Targets
+    ) -> tuple[Fit, list[Tensor]]:
+        layer = self._layer(refit)
+        chosen = self._chosen(refit, layer, inputs)
+        wanted = targets.rows(refit, chosen)
+        out = self._out(refit)
+        if out is not None:
+            kept = torch.from_numpy(out.kept(self._mask)).to(wanted.device)
+            wanted = wanted.index_select(1, kept)
+        there = None
+        if refit.other is not None:
+            there = torch.cat(
+                [
+                    layer.rows_of_output(v, c)
+                    for v, c in zip(self._values[refit.other], chosen, strict=True)
+                ]
+            )
+        fit = Fit(layer, wanted, there, relu=refit.relu, ridge=self._options.ridge)
+        fit.read(inputs, chosen)
+        return fit, chosen
+
+    def _alternate(self, refit: Refit, fit: Fit, chosen: list[Tensor], targets: Targets) -> None:
+        """Improve a layer and its producer together, and run the producer anew."""
+        producer = next(r for r in self._schedule.refits if r.node is refit.path[0])
+        sources: list[Tensor] = self._values[producer.input]
+        first = self._fits.pop(producer.node, None)
+        if first is None:  # its own input has not changed, so that it was not refitted
+            first, _ = self._fit(producer.node, producer, sources, targets)
+        else:
+            first.layer = self._layer(producer)
+        positions = self._chosen(producer, first.layer, sources)
+        available = first.layer.reader.positions(sources[0][:1])
+        count = self._samples.whole_chunks(available)
+        target = targets.whole(refit, count)
+        out = self._out(refit)
+        if out is not None:
+            kept = torch.from_numpy(out.kept(self._mask)).to(target[0].device)
+            target = [t.index_select(1, kept) for t in target]
+        other = None if refit.other is None else self._values[refit.other][:count]
+        pair = Pair(first, fit, sources[:count], target, other, positions[:count], chosen[:count])
+        alternate(pair, self._options.gauss_newton)
+        weight, bias = first.layer.folded(first.layer.matrix())
+        inner = [convolve(first.layer.module, v, weight, bias).relu_() for v in sources]
+        self._values[refit.input] = inner
+        fit.read(inner, chosen)
+        fit.solve(self._options.relu_aware)
+
+    def _layer(self, refit: Refit) -> ConvBN:
+        module = self._network.get_submodule(refit.layer)
+        norm = None if refit.norm is None else self._network.get_submodule(str(refit.norm.target))
+        layer = ConvBN(module, norm)
+        self._restore.append(layer.remember())
+        return layer
+
+    def _chosen(self, refit: Refit, layer: ConvBN, inputs: list[Tensor]) -> list[Tensor]:
+        available = layer.reader.positions(inputs[0][:1])
+        return self._samples(refit.layer, refit.number, available, inputs[0].device)
+
+    def _out(self, refit: Refit) -> Dimension | None:
+        slices = self._plan.layers.get(refit.layer)
+        return None if slices is None else slices.out
