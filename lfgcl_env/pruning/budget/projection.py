@@ -19,8 +19,8 @@ class Projection:
     All keep ratios are shifted by one amount in logit space, the largest for which the cost still
     fits (bisection, since cost grows with every keep ratio). What is left of the budget is then
     given out one channel (or ``round_to``) at a time, to the group that lost most to rounding,
-    until no group can get another. The result never costs more than the budget, and adding the
-    next allowed count of any one group would.
+    until no group can get another; to groups that keep nothing only where no other can. The result
+    never costs more than the budget, and adding the next allowed count of any one group would.
 
     Args:
         channels: channels of every group.
@@ -38,7 +38,7 @@ class Projection:
         *,
         metric: str = "macs",
         round_to: int = 1,
-        min_channels: int = 1,
+        min_channels: int | NDArray[np.int64] = 1,
     ) -> None:
         self.metric = metric
         self._cost = cost
@@ -126,5 +126,7 @@ class Projection:
             fits = (self._cost.many(trials, self.metric) <= allowed) & (keep < self._full)
             if not fits.any():
                 return keep
-            best = int(np.argmax(np.where(fits, wanted - keep, -np.inf)))
+            # A whole block is not brought back for what rounding left over.
+            lost = np.where(keep > 0, wanted - keep, wanted - keep - self._full.max())
+            best = int(np.argmax(np.where(fits, lost, -np.inf)))
             keep[best] = upper[best]
