@@ -20,7 +20,8 @@ class Projection:
     fits (bisection, since cost grows with every keep ratio). What is left of the budget is then
     given out one channel (or ``round_to``) at a time, to the group that lost most to rounding,
     until no group can get another; to groups that keep nothing only where no other can. The result
-    never costs more than the budget, and adding the next allowed count of any one group would.
+    never costs more than the budget, and adding the next allowed count of any one group would, or
+    would cost nothing: between layers that lost all their channels.
 
     Args:
         channels: channels of every group.
@@ -123,7 +124,9 @@ class Projection:
         while True:
             upper = self._rounding.next_above(keep)
             trials = np.where(np.eye(len(keep), dtype=bool), upper, keep)
-            fits = (self._cost.many(trials, self.metric) <= allowed) & (keep < self._full)
+            costs = self._cost.many(trials, self.metric)
+            # What costs nothing is worth nothing: all layers around it are empty, or it is whole.
+            fits = (costs <= allowed) & (costs > self._cost.many(keep, self.metric))
             if not fits.any():
                 return keep
             # A whole block is not brought back for what rounding left over.

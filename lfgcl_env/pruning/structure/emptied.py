@@ -8,6 +8,7 @@ channels are zero at the borders too.
 from dataclasses import dataclass
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
@@ -62,6 +63,21 @@ class Window:
         return (size + self.padding[axis] - reach) // self.stride[axis] + 1
 
 
+@torch.fx.wrap  # one operation for whoever traces the network
+def give_nothing(x: Tensor, window: Window) -> Tensor:
+    """Return no channels at the output positions of a layer."""
+    return x.new_empty(window.shape(x, 0))
+
+
+@torch.fx.wrap
+def give_numbers(numbers: Tensor, x: Tensor, window: Window, layout: torch.memory_format) -> Tensor:
+    """Return one number per channel at all output positions of a layer."""
+    shape = window.shape(x, numbers.shape[0])
+    spread = numbers.reshape(-1, *[1] * window.axes).expand(shape)
+    # Copied, because what follows may work in place, as ReLUs and additions often do.
+    return spread.clone(memory_format=layout if len(shape) == 4 else torch.contiguous_format)
+
+
 class NoChannels(nn.Module):
     """Gives no channels, where the layer that it stands for would give its output.
 
@@ -78,7 +94,7 @@ class NoChannels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor without channels that does not depend on the input's values."""
-        return x.new_empty(self.window.shape(x, 0))
+        return give_nothing(x, self.window)
 
 
 class Constant(nn.Module):
@@ -112,11 +128,7 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the constant in the shape of the layer's output for ``x``."""
-        shape = self.window.shape(x, len(self.bias))
-        numbers = self.bias.reshape(-1, *[1] * self.window.axes).expand(shape)
-        # Copied, because what follows may work in place, as ReLUs and additions often do.
-        layout = self.layout if len(shape) == 4 else torch.contiguous_format
-        return numbers.clone(memory_format=layout)
+        return give_numbers(self.bias, x, self.window, self.layout)
 
     def extra_repr(self) -> str:
         """Return the number of channels."""

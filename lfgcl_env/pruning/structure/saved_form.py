@@ -241,7 +241,8 @@ def _emptied_state(header: Header, module: nn.Module) -> dict[str, Tensor]:
     emptied = {
         modules[name]: None if out != 0 else 0
         for name, (out, into) in header.layers.items()
-        if name in modules and (out == 0 or (into == 0 and layer_kind(modules[name])))
+        if name in modules
+        and ((out == 0 and _is_layer(modules[name])) or (into == 0 and layer_kind(modules[name])))
     }
     for name, layer in module.named_modules(remove_duplicate=False):
         if layer in emptied:
