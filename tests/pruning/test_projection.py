@@ -19,11 +19,16 @@ from networks_for_tests import (
     simple_problem,
 )
 
-from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning import PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.budget.projection import Projection
 
 SMALL = {"plain": plain, "flattening": flattening, "concat": Concatenating, "residual": Residual}
-LARGE = {"resnet20": "inner", "resnet20-B": "all", "mobilenet_v2": "all"}
+LARGE = {
+    "resnet20": "inner",
+    "mobilenet_v3_small": "inner",
+    "resnet20-B": "all",
+    "mobilenet_v2": "all",
+}
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -35,24 +40,31 @@ def problem_of(name: str) -> PruningProblem:
     return simple_problem(awaken(SMALL[name]()), images(2), budget=1.0, scope="all", repair="none")
 
 
+@cache
+def lowest_of(name: str) -> np.ndarray:
+    """Fewest channels that every group can keep, where whole groups may go."""
+    return PrunableNetwork(problem_of(name).baseline, LARGE.get(name, "all"), 0).lowest
+
+
 class Case:
     """A projection on a network, with what its result is held against."""
 
     def __init__(self, name: str, metric: str, round_to: int, min_channels: int) -> None:
         self.problem = problem_of(name)
         self.full = self.problem.channels
+        fewest = np.maximum(lowest_of(name), min_channels)
         self.metric = metric
         self.project = Projection(
             self.full.tolist(),
             self.problem.network.cost_model,
             metric=metric,
             round_to=round_to,
-            min_channels=min_channels,
+            min_channels=fewest,
         )
-        # Written down independently: multiples of round_to from min_channels on, or all.
+        # Written down independently: multiples of round_to from the fewest on, or all.
         self.allowed = [
-            [k for k in range(full) if k % round_to == 0 and k >= min_channels] + [int(full)]
-            for full in self.full
+            [k for k in range(full) if k % round_to == 0 and k >= least] + [int(full)]
+            for full, least in zip(self.full, fewest, strict=True)
         ]
 
     def cost(self, keep) -> int:
@@ -64,7 +76,7 @@ class Case:
 
     def budget(self, share: float) -> float:
         """A reachable budget: the lowest at 0, everything at 1."""
-        lowest = max(self.project.lowest, 1e-9)  # a budget is above 0
+        lowest = self.project.lowest
         return min(1.0, lowest + share * (1 - lowest))
 
     def ratios(self, keep) -> np.ndarray:

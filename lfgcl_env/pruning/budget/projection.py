@@ -107,7 +107,7 @@ class Projection:
             else:
                 high, above = middle, keep_middle
             middle = (low + high) / 2
-        return self._top_up(keep, wanted, allowed)
+        return self._top_up(self._without_idle(keep), wanted, allowed)
 
     def _shift(
         self, logits: NDArray[np.float64], shift: float
@@ -115,6 +115,14 @@ class Projection:
         """Return wanted (fractional) and allowed (whole) channels after a shift of the logits."""
         wanted = self._full / (1.0 + np.exp(-np.clip(logits + shift, -700, 700)))
         return wanted, self._rounding.nearest(wanted)
+
+    def _without_idle(self, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take back the channels between layers that have none left: they cost and do nothing."""
+        if keep.all():
+            return keep
+        fewer = np.where(np.eye(len(keep), dtype=bool), self._rounding.fewest, keep)
+        idle = self._cost.many(fewer, self.metric) == self._cost.many(keep, self.metric)
+        return np.where(idle, self._rounding.fewest, keep)
 
     def _top_up(
         self, keep: NDArray[np.int64], wanted: NDArray[np.float64], allowed: int
@@ -125,7 +133,7 @@ class Projection:
             upper = self._rounding.next_above(keep)
             trials = np.where(np.eye(len(keep), dtype=bool), upper, keep)
             costs = self._cost.many(trials, self.metric)
-            # What costs nothing is worth nothing: all layers around it are empty, or it is whole.
+            # What costs nothing does nothing, or is whole already.
             fits = (costs <= allowed) & (costs > self._cost.many(keep, self.metric))
             if not fits.any():
                 return keep
