@@ -396,3 +396,20 @@ def test_residual_blocks_of_the_smallest_kind():
         "stem": 1, "inner": 0,
     }  # fmt: skip
     check_exactness(problem.network, [problem.lowest])
+
+
+def test_groups_between_emptied_layers_keep_nothing():
+    """Squeeze-and-excitation inside a block that is gone."""
+    problem = problem_of("mobilenet_v3_small")
+    squeezes = {
+        index: block
+        for index, group in enumerate(problem.groups)
+        for block, other in enumerate(problem.groups)
+        if ".fc1" in group.name and group.name in other.layers("in") and not problem.lowest[block]
+    }
+    asked = np.full(len(problem.groups), 0.3)
+    asked[list(squeezes.values())] = 1.0
+    keep = problem.project(asked, 0.3)
+    assert len(squeezes) > 3
+    assert not keep[[*squeezes, *squeezes.values()]].any()
+    assert problem.project(problem.prune_ratios(keep), 0.3).tolist() == keep.tolist()
