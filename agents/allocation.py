@@ -26,7 +26,10 @@ def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
     weights = sensitivities(problem)
 
     def begin(budget: float, draws: np.random.Generator) -> CrossEntropy:
-        ratios = np.clip(allocate(problem, budget, weights) / problem.channels, 0.02, 0.98)
+        keep = allocate(problem, budget, weights)
+        # Where nothing is kept: a quarter of a channel, which rounds to none.
+        lowest = np.where(keep > 0, 0.02, 0.25 / problem.channels)
+        ratios = np.clip(keep / problem.channels, lowest, 0.98)
         return CrossEntropy(np.log(ratios / (1.0 - ratios)), draws, _SPREAD)
 
     return AskTellAgent(env, seed, begin)

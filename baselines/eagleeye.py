@@ -56,7 +56,8 @@ def candidates(
     whole = int(problem.costs(problem.channels))
     while True:
         ratios = draws.uniform(middle - width, middle + width, (_DRAWN, len(problem.groups)))
-        keep = np.maximum(1, np.rint((1.0 - ratios) * problem.channels)).astype(np.int64)
+        keep = np.rint((1.0 - ratios) * problem.channels).astype(np.int64)
+        keep = np.maximum(problem.network.lowest, keep)
         off = np.abs(problem.costs(keep) / whole - budget)
         near = np.flatnonzero(off <= TOLERANCE)
         yield from ratios[near if len(near) else [int(off.argmin())]].astype(np.float32)

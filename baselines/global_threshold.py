@@ -62,7 +62,8 @@ def bn_scale(problem: PruningProblem, budget: float | None = None) -> Strategy:
     """Threshold on the absolute scale of the channel's BatchNorm, as it is; see :func:`l1`.
 
     Source: network slimming (Liu et al., ICCV 2017), section 3. Differs in that the network was not
-    trained with a penalty on these scales, and that a group never loses its last channel.
+    trained with a penalty on these scales, and that a group loses its last channel only where
+    that is exact and the problem's ``min_channels`` is 0.
 
     Raises:
         ValueError: if a group passes no BatchNorm with a scale, or the budget cannot be reached.
@@ -99,7 +100,7 @@ def keep_highest(
         scores: one array (channels,) per group, comparable between groups.
         budget: instead of the problem's own.
         fewest: fraction of every group's channels that stays whatever their scores, as far as the
-            budget can be met so; one channel always stays.
+            budget can be met so; one channel always stays, unless the group may go whole.
 
     Returns:
         A strategy on the budget; int64, (groups,). One more channel in any group would cost more
@@ -111,7 +112,8 @@ def keep_highest(
     """
     budget = problem.budget if budget is None else problem.check_budget(budget)
     allowed = allowed_cost(budget, int(problem.costs(problem.channels)))
-    groups, rank = _lowest_first(scores, np.maximum(1, np.ceil(fewest * problem.channels - 1e-9)))
+    stay = np.maximum(problem.network.lowest, np.ceil(fewest * problem.channels - 1e-9))
+    groups, rank = _lowest_first(scores, stay)
 
     def left(gone: int) -> Strategy:
         return problem.channels - np.bincount(groups[rank[:gone]], minlength=len(problem.groups))

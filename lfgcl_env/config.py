@@ -106,11 +106,12 @@ class ProblemConfig(TypedDict, total=False):
         ),
     ]
     min_channels: Annotated[
-        Positive,
+        Annotated[int, Ge(0), Le(10**6)],
         Option(
             1,
-            "fewest channels that stay in a group",
-            POSITIVE,
+            "fewest channels that stay in a group; 0: a whole block may go where a shortcut leads "
+            "around it",
+            "a whole number from 0 to 1,000,000",
             unit="channels",
         ),
     ]

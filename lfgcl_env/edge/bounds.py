@@ -16,6 +16,9 @@ Text = Annotated[str, MaxLen(10_000)]
 Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 """Of evaluations, images or channels."""
 
+Kept = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
+"""Channels that a group keeps."""
+
 Cost = Annotated[int, Ge(0), Le(10**18)]
 """Multiply-accumulates or parameters."""
 

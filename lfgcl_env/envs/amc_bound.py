@@ -24,7 +24,7 @@ class ActionBound:
     Args:
         problem: what is pruned.
         round_to: kept counts are multiples of it, or the whole group.
-        min_channels: fewest channels that stay in a group.
+        min_channels: fewest channels that stay in a group; one number, or (groups,).
         max_prune_ratio: most that is pruned of any group, AMC's ``a_max``; above 0 and at most 1.
         spend_budget: whether to bound from both sides.
 
@@ -37,7 +37,7 @@ class ActionBound:
         problem: PruningProblem,
         *,
         round_to: int,
-        min_channels: int,
+        min_channels: int | NDArray[np.int64],
         max_prune_ratio: float,
         spend_budget: bool,
     ) -> None:

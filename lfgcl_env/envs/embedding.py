@@ -121,7 +121,8 @@ class Embedding:
     def _error(self, group: str, channels: int, keep_ratio: float) -> float:
         """Root of the relative squared output error of the group's consumers, refitted."""
         errors = self._problem.eliminations[group].errors
-        return float(np.sqrt(errors[max(1, round(keep_ratio * channels))] / max(errors[0], 1e-12)))
+        kept = max(1, round(keep_ratio * channels))
+        return float(np.sqrt(errors[kept] / max(float(errors.max()), 1e-12)))
 
     def _filter_norms(self, layer: str) -> NDArray[np.float64]:
         weight = self._problem.baseline.network.get_submodule(layer).weight

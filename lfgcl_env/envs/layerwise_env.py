@@ -122,7 +122,7 @@ class AMCEnv(PruningEnv):
         self._bound = ActionBound(
             self.problem,
             round_to=chosen["round_to"],
-            min_channels=chosen["min_channels"],
+            min_channels=self.problem.lowest,
             max_prune_ratio=chosen["max_prune_ratio"],
             spend_budget=chosen["spend_budget"],
         )

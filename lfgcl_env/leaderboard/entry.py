@@ -11,7 +11,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import JsonValue
 
 from lfgcl_env.config import EnvConfig, complete, options
-from lfgcl_env.edge.bounds import LONGEST_LIST, Budget, Cost, Count, Name, Similarity
+from lfgcl_env.edge.bounds import LONGEST_LIST, Budget, Cost, Count, Kept, Name, Similarity
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.files import as_path, write_text
 from lfgcl_env.edge.schema import Schema, check_value, parse, read_text, short
@@ -74,7 +74,7 @@ class _Line(Schema):
     author: Name
     evaluations: Count
     problem: Annotated[dict[Name, JsonValue], MaxLen(100)]
-    keep: Annotated[dict[Name, Count], MinLen(1), MaxLen(LONGEST_LIST)]
+    keep: Annotated[dict[Name, Kept], MinLen(1), MaxLen(LONGEST_LIST)]
     macs: Cost
     similarity: Similarity
     top1: Annotated[float, Ge(0), Le(100)] | None = None

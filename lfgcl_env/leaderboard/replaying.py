@@ -77,6 +77,7 @@ def replay(
 def _not_of(keep: Mapping[str, int], problem: PruningProblem) -> str | None:
     """Return why a strategy does not belong to this problem; None if it does."""
     channels = {group.name: group.channels for group in problem.groups}
+    lowest = dict(zip(channels, problem.network.lowest, strict=True))
     for name in keep:
         if name not in channels:
             return f"keeps channels of {name!r}, which is no group of this network" + closest(
@@ -85,6 +86,6 @@ def _not_of(keep: Mapping[str, int], problem: PruningProblem) -> str | None:
     for name, all_of_them in channels.items():
         if name not in keep:
             return f"does not say how many channels of {name!r} are kept"
-        if not 1 <= keep[name] <= all_of_them:
+        if not lowest[name] <= keep[name] <= all_of_them:
             return f"keeps {keep[name]} of the {all_of_them} channels of {name!r}"
     return None

@@ -81,6 +81,8 @@ class PruningProblem:
         network: its groups, costs and surgery, which need no images.
         groups: what a strategy has one entry for.
         channels: channels of every group, read-only; int64, (groups,).
+        lowest: fewest channels that :meth:`project` leaves in every group, or the whole of a
+            smaller one; int64, (groups,).
         layers: the baseline's convolutions and linear layers in order of use.
         excluded: what is not pruned, and why.
         baseline_cost: cost of the unpruned network.
@@ -114,8 +116,10 @@ class PruningProblem:
         check_fit(network, images)
         self._repair.check(network.network)
 
-        self.baseline, self.network = network, PrunableNetwork(network, chosen["scope"])
+        self.baseline = network
+        self.network = PrunableNetwork(network, chosen["scope"], chosen["min_channels"])
         self.groups, self.channels = self.network.groups, self.network.channels
+        self.lowest = np.maximum(self.network.lowest, chosen["min_channels"])
         self.layers, self.excluded = self.network.layers, self.network.excluded
         self.baseline_cost = self.network.baseline_cost
         self._projection = Projection(
@@ -123,7 +127,7 @@ class PruningProblem:
             self.network.cost_model,
             metric=self.budget_metric,
             round_to=chosen["round_to"],
-            min_channels=chosen["min_channels"],
+            min_channels=self.lowest,
         )
         self.budget = self.check_budget(chosen["budget"])  # type: ignore[arg-type]
         self.candidate = self.network.candidate(self.device)

@@ -62,20 +62,21 @@ def allocate(
         for weight, group in zip(weights, problem.groups, strict=True)
     ]
     allowed = allowed_cost(budget, int(problem.costs(problem.channels)))
-    keep = problem.channels.copy()
+    keep, lowest = problem.channels.copy(), problem.network.lowest
     groups = np.arange(len(keep))
     while (now := problem.costs(keep)) > allowed:
         best = (np.inf, 0, 0)
         for step in range(1, _LONGEST_STEP + 1):
             fewer = np.where(np.eye(len(keep), dtype=bool), keep - step, keep)
-            saved = now - problem.costs(np.maximum(fewer, 1))
+            saved = now - problem.costs(np.maximum(fewer, lowest))
+            enough = keep - step >= lowest
             lost = np.array(
                 [
-                    curves[g][keep[g] - step] - curves[g][keep[g]] if keep[g] > step else np.inf
+                    curves[g][keep[g] - step] - curves[g][keep[g]] if enough[g] else np.inf
                     for g in groups
                 ]
             )
-            prices = np.where(keep > step, lost / np.maximum(saved, 1), np.inf)
+            prices = np.where(enough, lost / np.maximum(saved, 1), np.inf)
             index = int(np.argmin(prices))
             if prices[index] < best[0]:
                 best = (float(prices[index]), index, step)

@@ -10,7 +10,7 @@ from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, Field, JsonValue
 from torch import nn
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Ratio
+from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Kept, Name, Ratio
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
@@ -43,7 +43,7 @@ class StoredGroup(Schema):
 
     name: Name
     channels: Count
-    keep: Count
+    keep: Kept
     prune_ratio: Ratio
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from lfgcl_env.edge.files import write_png
 from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
-from lfgcl_env.pruning.structure.layers import measure_layers
+from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
+from lfgcl_env.pruning.structure.layers import layer_sizes, measure_layers
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def compare_layers(
         LayerChange(
             layer.name,
             layer.kind,
-            (layer.in_channels, after[layer.name].in_channels),
-            (layer.out_channels, after[layer.name].out_channels),
-            (layer.macs, after[layer.name].macs),
+            (layer.in_channels, after[layer.name].in_channels if layer.name in after else 0),
+            (layer.out_channels, _count_outputs(pruned, layer.name)),
+            (layer.macs, after[layer.name].macs if layer.name in after else 0),
             (_count_params(whole, layer.name), _count_params(pruned, layer.name)),
         )
         for layer in network.layers
@@ -111,6 +112,19 @@ def format_table(table: list[LayerChange]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
 
 
+def list_removed_layers(table: list[LayerChange]) -> str:
+    """Name the layers that are gone, and those that became a constant for want of inputs.
+
+    Returns:
+        A line for each kind, or nothing where all layers are left.
+    """
+    emptied = [layer for layer in table if layer.inputs and layer.inputs[1] == 0]
+    gone = [layer.name for layer in emptied if layer.outputs and layer.outputs[1] == 0]
+    constant = [layer.name for layer in emptied if layer.name not in gone]
+    lines = [("removed", gone), ("constant, for want of inputs", constant)]
+    return "".join(f"{what}: {', '.join(names)}\n" for what, names in lines if names)
+
+
 def list_large_layers(problem: PruningProblem) -> str:
     """Name the layers that are too large for a full repair before scoring.
 
@@ -137,8 +151,8 @@ def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluat
 
 
 def format_page(problem: PruningProblem, table: list[LayerChange], above: str) -> str:
-    """Write a line above, the table, and the layers that are repaired otherwise."""
-    below = list_large_layers(problem)
+    """Write a line above, the table, and the layers that are gone or repaired otherwise."""
+    below = list_removed_layers(table) + list_large_layers(problem)
     return f"{above}\n\n{format_table(table)}" + (f"\n{below}" if below else "")
 
 
@@ -178,6 +192,13 @@ def draw_layers(table: list[LayerChange], path: Path, title: str) -> Path | None
     below.set_xticks(positions, [layer.name for layer in layers], rotation=90, fontsize=7)
     below.set_xlim(-0.7, len(layers) - 0.3)
     return write_png(path, figure)
+
+
+def _count_outputs(network: nn.Module, name: str) -> int:
+    layer = network.get_submodule(name)
+    if isinstance(layer, Constant):
+        return len(layer.bias)
+    return 0 if isinstance(layer, NoChannels) else layer_sizes(layer)[0]
 
 
 def _count_params(network: nn.Module, name: str) -> int:

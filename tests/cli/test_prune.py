@@ -187,3 +187,19 @@ def test_a_run_on_a_module_can_only_go_on_from_python(tmp_path, capsys):
     capsys.readouterr()
     assert main(["prune", "--resume", "--evaluations", "3", "--out", str(tmp_path)]) == 2
     assert "unknown network 'Sequential'" in said(capsys)
+
+
+def test_blocks_that_go_whole_are_reported_loaded_and_validated(tmp_path, capsys):
+    options = ["--min-channels", "0", "--budget", "0.03"]
+    assert prune(tmp_path / "run", *options) == 0
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    removed = [group["name"] for group in best["groups"] if group["keep"] == 0]
+    assert removed
+    assert f"\nremoved: {', '.join(removed)}\n" in (tmp_path / "run" / "report.txt").read_text()
+    network = lfgcl_env.load_pruned(tmp_path / "run" / "pruned.safetensors")
+    assert sum(parameter.numel() for parameter in network.parameters()) == best["params"]
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    board = str(tmp_path / "leaderboard.jsonl")
+    assert main(["validate", "--add", str(tmp_path / "run"), board]) == 0
+    assert main(["validate", board]) == 0
+    assert "all 1 entries hold" in capsys.readouterr().out

@@ -375,7 +375,7 @@ def test_held_out_images_are_labelled_training_images_and_no_calibration_images(
         ({"budget": 0.15}, "0.2.* to 1 can, or less with a higher max_prune_ratio"),
         ({"budget": (0.15, 0.5)}, "cannot be reached while at most 80%"),
         ({"budget": "half"}, "must be a number above 0 and at most 1, or a range"),
-        ({"min_channels": 0}, "min_channels must be"),
+        ({"min_channels": -1}, "min_channels must be a whole number from 0"),
         ({"render_mode": "video"}, "unknown render_mode"),
     ],
 )  # fmt: skip

@@ -189,7 +189,7 @@ def test_what_can_be_cut_is_cut_right(network, groups):
         strategy = random_strategy(problem, seed)
         cut_network = cut(
             problem.baseline.network,
-            problem.groups,
+            problem.network.plan,
             problem.kept_channels(strategy),
             find_groups(problem.baseline.network, images(2)).parts,
         )

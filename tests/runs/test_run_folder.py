@@ -83,7 +83,7 @@ def test_every_flipped_bit_of_a_record_is_noticed_and_its_line_named(run):
         ({"similarity": float("inf")}, "'similarity' should be"),
         ({"macs": -1}, "'macs' should be greater than or equal to 0"),
         ({"macs_ratio": 1.5}, "'macs_ratio' should be less than or equal to 1"),
-        ({"keep": [0]}, "'keep.0' should be greater than or equal to 1"),
+        ({"keep": [-1]}, "'keep.0' should be greater than or equal to 0"),
         ({"keep": [1.5]}, "'keep.0' should be a valid integer"),
         ({"keep": [1] * 20_000}, "'keep' should have at most 10000 items"),
         ({"budget": 0}, "'budget' should be greater than 0"),

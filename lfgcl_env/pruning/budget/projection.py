@@ -19,8 +19,9 @@ class Projection:
     All keep ratios are shifted by one amount in logit space, the largest for which the cost still
     fits (bisection, since cost grows with every keep ratio). What is left of the budget is then
     given out one channel (or ``round_to``) at a time, to the group that lost most to rounding,
-    until no group can get another. The result never costs more than the budget, and adding the
-    next allowed count of any one group would.
+    until no group can get another; to groups that keep nothing only where no other can. The result
+    never costs more than the budget, and adding the next allowed count of any one group would, or
+    would cost nothing: between layers that lost all their channels.
 
     Args:
         channels: channels of every group.
@@ -38,7 +39,7 @@ class Projection:
         *,
         metric: str = "macs",
         round_to: int = 1,
-        min_channels: int = 1,
+        min_channels: int | NDArray[np.int64] = 1,
     ) -> None:
         self.metric = metric
         self._cost = cost
@@ -106,7 +107,7 @@ class Projection:
             else:
                 high, above = middle, keep_middle
             middle = (low + high) / 2
-        return self._top_up(keep, wanted, allowed)
+        return self._top_up(self._without_idle(keep), wanted, allowed)
 
     def _shift(
         self, logits: NDArray[np.float64], shift: float
@@ -114,6 +115,14 @@ class Projection:
         """Return wanted (fractional) and allowed (whole) channels after a shift of the logits."""
         wanted = self._full / (1.0 + np.exp(-np.clip(logits + shift, -700, 700)))
         return wanted, self._rounding.nearest(wanted)
+
+    def _without_idle(self, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take back the channels between layers that have none left: they cost and do nothing."""
+        if keep.all():
+            return keep
+        fewer = np.where(np.eye(len(keep), dtype=bool), self._rounding.fewest, keep)
+        idle = self._cost.many(fewer, self.metric) == self._cost.many(keep, self.metric)
+        return np.where(idle, self._rounding.fewest, keep)
 
     def _top_up(
         self, keep: NDArray[np.int64], wanted: NDArray[np.float64], allowed: int
@@ -123,8 +132,12 @@ class Projection:
         while True:
             upper = self._rounding.next_above(keep)
             trials = np.where(np.eye(len(keep), dtype=bool), upper, keep)
-            fits = (self._cost.many(trials, self.metric) <= allowed) & (keep < self._full)
+            costs = self._cost.many(trials, self.metric)
+            # What costs nothing does nothing, or is whole already.
+            fits = (costs <= allowed) & (costs > self._cost.many(keep, self.metric))
             if not fits.any():
                 return keep
-            best = int(np.argmax(np.where(fits, wanted - keep, -np.inf)))
+            # A whole block is not brought back for what rounding left over.
+            lost = np.where(keep > 0, wanted - keep, wanted - keep - self._full.max())
+            best = int(np.argmax(np.where(fits, lost, -np.inf)))
             keep[best] = upper[best]

@@ -12,7 +12,8 @@ class Rounding:
     Args:
         channels: channels of every group.
         round_to: kept counts are multiples of it, or the whole group.
-        min_channels: fewest channels that stay in a group, or the whole of a smaller one.
+        min_channels: fewest channels that stay in a group, or the whole of a smaller one; one
+            number for all groups, or (groups,).
 
     Attributes:
         full: channels of every group; int64, (groups,).
@@ -23,10 +24,16 @@ class Rounding:
     ([4, 8, 10], [3])
     """
 
-    def __init__(self, channels: Sequence[int], round_to: int = 1, min_channels: int = 1) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        round_to: int = 1,
+        min_channels: int | NDArray[np.int64] = 1,
+    ) -> None:
         # Larger numbers mean the same and might not fit into 64 bits.
         round_to = min(round_to, max(channels) + 1)
-        min_channels = min(min_channels, max(channels))
+        if isinstance(min_channels, int):
+            min_channels = min(min_channels, max(channels))
         self.round_to = round_to
         self.full = np.array(channels, dtype=np.int64)
         self.fewest = np.minimum(self.full, -(-min_channels // round_to) * round_to)

@@ -49,11 +49,14 @@ def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
     left = list(range(group.channels))
     removed: list[int] = []
     errors = [0.0]
+    totals = np.zeros(len(consumers))
     while left:
         costs = torch.stack([consumer.costs() for consumer in consumers]).sum(dim=0).cpu()
         count = max(1, len(left) // _AT_ONCE)
         chosen = torch.sort(costs.argsort()[:count]).values
-        increase = sum(consumer.remove(chosen) for consumer in consumers)
+        increases = [consumer.remove(chosen) for consumer in consumers]
+        totals += increases
+        increase = sum(increases)
         # The exact increase of several together is divided by what each would cost alone.
         alone = costs[chosen].clamp(min=1e-300)
         for index in alone.argsort().tolist():
@@ -62,6 +65,8 @@ def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
             errors.append(errors[-1] + max(increase, 0.0) * share)
         gone = set(removed)
         left = [channel for channel in left if channel not in gone]
+    best = [consumer.constant for consumer in consumers]
+    errors[-1] += float(np.minimum(best - totals, 0).sum())
     return Elimination(np.array(removed[::-1], dtype=np.int64), np.array(errors[::-1]))
 
 
@@ -77,6 +82,10 @@ class _Consumer:
 
     Only the group's columns can be removed, so only these rows and columns of the inverse are kept;
     the other inputs of a layer (in concatenations) act through them. What is removed is cut away.
+
+    Attributes:
+        constant: relative error as a constant; infinite for a layer that keeps other inputs, or
+            has an intercept anyway.
     """
 
     def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
@@ -86,6 +95,8 @@ class _Consumer:
         # Tap by tap as the reader gives them, then one row of columns per channel.
         columns = columns.reshape(reader.taps, len(blocks), -1).movedim(0, 1).flatten(1)
         self._width = columns.shape[1]
+        alone = columns.numel() == reader.features - 1
+        self.constant = 1.0 if alone and not moments.intercept else np.inf
         own = columns.flatten()
         self._energy = max(moments.energy, 1e-300)
         self._weights = moments.weights[:, own].clone()
@@ -128,6 +139,7 @@ class _Independent:
         positions = torch.from_numpy(blocks).to(costs.device)
         columns = moments.reader.columns(positions.flatten()).reshape(-1, *blocks.shape)
         self._costs = costs[columns].sum(dim=(0, 2)) / max(moments.energy, 1e-300)
+        self.constant = np.inf  # its costs are variances
 
     def costs(self) -> Tensor:
         return self._costs

@@ -28,7 +28,8 @@ class Elimination:
         order: channels from the last to the first removed; int64, (channels,).
         errors: entry k is the consumers' summed squared output error with the first k channels of
             ``order`` kept and all weights refitted, relative to the outputs' energy; float64,
-            (channels + 1,), from about 1 (or more) at k = 0 down to 0.
+            (channels + 1,), down to 0. At k = 0 consumers without other inputs are constants, with
+            an error of 1 each.
     """
 
     order: NDArray[np.int64]

@@ -111,7 +111,8 @@ class PatchReader:
         """Return weight and bias of a :meth:`matrix`, for any number of input channels."""
         body, bias = matrix[:, :-1], matrix[:, -1]
         if self.kernel:
-            body = body.reshape(len(body), self.taps, -1).movedim(1, 2)
+            channels = body.shape[1] // self.taps
+            body = body.reshape(len(body), self.taps, channels).movedim(1, 2)
             body = body.reshape(*body.shape[:2], *self.kernel)
         return body.contiguous(), bias.contiguous()
 

@@ -245,6 +245,7 @@ def repaired_weights(moments: Moments, kept: Tensor) -> Tensor:
     baseline's own weights, so that keeping everything gives these back. (The usual ridge towards
     zero would shrink them.) Without an intercept the constant column stays the baseline's. With
     per-channel moments alone, the means of what was removed move into the intercept.
+    Without any inputs the intercept is the mean output, whether or not the layer had a bias.
 
     Args:
         moments: of the layer.
@@ -253,6 +254,8 @@ def repaired_weights(moments: Moments, kept: Tensor) -> Tensor:
     Returns:
         float64, (out, taps x kept + 1).
     """
+    if not len(kept):
+        return (moments.weights @ moments.mean)[:, None]
     columns = moments.reader.columns(kept)
     last = moments.reader.features - 1
     whole = torch.cat([columns, columns.new_tensor([last])])

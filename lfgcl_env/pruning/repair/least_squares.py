@@ -62,7 +62,8 @@ class LeastSquaresSolver:
 
         Returns:
             The weight (out, kept, ...) with all outputs, and a bias (out,), zero where it may not
-            change. Least recently used results are dropped beyond 256 MiB.
+            change; without inputs it always may. Least recently used results are dropped beyond
+            256 MiB.
         """
         key = (layer, kept.tobytes())
         if key in self._cache:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
@@ -30,6 +31,9 @@ class Solver(Protocol):
 
 class Candidate:
     """A network that becomes the pruned network of any strategy by replacing sliced tensors.
+
+    Layers that lose all their outputs or inputs are replaced themselves, see
+    :mod:`lfgcl_env.pruning.structure.emptied`, until they have some again.
 
     Args:
         network: the baseline in evaluation mode; copied, never changed.
@@ -67,6 +71,8 @@ class Candidate:
             if isinstance(module, BATCH_NORMS)
         }
         self._modules = {name: self.network.get_submodule(name) for name in plan.layers}
+        places = places_of(self.network)
+        self._places = {name: places.get(m, []) for name, m in self._modules.items()}
         # Before any cut: a depthwise convolution cut to one channel looks like any other.
         self._depthwise = {n for n, module in self._modules.items() if is_depthwise(module)}
         self._originals = {
@@ -103,6 +109,10 @@ class Candidate:
         module = self._modules[name]
         out = slices.out.kept(mask) if slices.out else None
         into = slices.into.kept(mask) if slices.into else None
+        if (out is not None and not len(out)) or (into is not None and not len(into)):
+            put(self._stand_in(name, out, into), self._places[name])
+            return
+        put(module, self._places[name])
         tensors = self._originals[name]
         if into is not None and self.solver is not None and name in self.solver:
             weight, bias = self.solver(name, into)
@@ -124,20 +134,40 @@ class Candidate:
             depthwise=name in self._depthwise,
         )
 
+    def _stand_in(
+        self, name: str, out: NDArray[np.int64] | None, into: NDArray[np.int64] | None
+    ) -> nn.Module:
+        """Return what replaces a layer without outputs, or one without inputs."""
+        layer = self._modules[name]
+        if out is not None and not len(out):
+            return stand_in(layer, 0)
+        assert into is not None
+        tensors = self._originals[name]
+        bias = tensors.get("bias", tensors["weight"].new_zeros(len(tensors["weight"])))
+        if self.solver is not None and name in self.solver:
+            bias = self.solver(name, into)[1]
+        if out is not None:
+            bias = bias.index_select(0, torch.from_numpy(out).to(bias.device))
+        return stand_in(layer, len(bias), bias, self.layout)
+
     def _replace(self, module: nn.Module, key: str, tensor: Tensor) -> None:
         if tensor.dim() == 4:
             tensor = tensor.contiguous(memory_format=self.layout)
         replace_tensor(module, key, tensor)
 
     def _shift_mean(self, layer: str, norm: str, mask: NDArray[np.bool_]) -> None:
-        """Subtract the solver's bias of a layer that has none from its BatchNorm's mean."""
+        """Subtract the solver's bias of a layer that has none from its BatchNorm's mean.
+
+        A layer without inputs is a constant, which has a bias.
+        """
         into = self.plan.layers[layer].into
-        mean = self._means[norm]
-        if into is None or mean is None or self._modules[layer].bias is not None:
+        shifted = self._means[norm]
+        if into is None or shifted is None or self._modules[layer].bias is not None:
             return
-        assert self.solver is not None
-        _, bias = self.solver(layer, into.kept(mask))
-        shifted = mean - bias
+        kept_inputs = into.kept(mask)
+        if len(kept_inputs):
+            assert self.solver is not None
+            shifted = shifted - self.solver(layer, kept_inputs)[1]
         slices = self.plan.layers.get(norm)
         if slices is not None and slices.out is not None:
             kept = torch.from_numpy(slices.out.kept(mask))

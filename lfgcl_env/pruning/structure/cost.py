@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from lfgcl_env.pruning.structure.layers import Layer
+from lfgcl_env.pruning.structure.layers import Layer, layer_sizes
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
 
@@ -63,6 +63,8 @@ def metric(name: str) -> Callable[[Metric], Metric]:
 class Products:
     """A sum of products, each of a constant and two numbers affine in the kept channels.
 
+    Besides, numbers that count where another one is zero.
+
     Args:
         groups: how many groups a strategy has.
     """
@@ -70,13 +72,19 @@ class Products:
     def __init__(self, groups: int) -> None:
         self._groups = groups
         self._terms: list[tuple[int, Dimension | int, Dimension | int]] = []
+        self._constants: list[tuple[Dimension | int, Dimension]] = []
 
     def add(self, factor: int, first: Dimension | int, second: Dimension | int = 1) -> None:
         """Add a product of a constant and the sizes of two dimensions."""
         self._terms.append((factor, first, second))
 
+    def add_if_empty(self, size: Dimension | int, inputs: Dimension) -> None:
+        """Add the size of a dimension where another one has no positions left."""
+        if not inputs.fixed:
+            self._constants.append((size, inputs))
+
     def finish(self) -> "Products":
-        """Turn the terms into matrices. To be called once, after the last :meth:`add`."""
+        """Turn the terms into matrices. To be called once, after the last addition."""
         fixed = 0
         varying = []
         for factor, *sizes in self._terms:
@@ -88,6 +96,8 @@ class Products:
         self._factors = np.array([term[0] for term in varying], dtype=np.int64)
         self._first = self._affine([term[1] for term in varying])
         self._second = self._affine([term[2] for term in varying])
+        self._sizes = self._affine([size for size, _ in self._constants])
+        self._inputs = self._affine([inputs for _, inputs in self._constants])
         return self
 
     def _affine(
@@ -110,6 +120,10 @@ class Products:
         first = (keep @ self._first[0] + self._first[1]).astype(np.int64)
         second = (keep @ self._second[0] + self._second[1]).astype(np.int64)
         total: NDArray[np.int64] = (first * second) @ self._factors + self._constant
+        if self._constants and not keep.all():
+            sizes = (keep @ self._sizes[0] + self._sizes[1]).astype(np.int64)
+            empty = keep @ self._inputs[0] + self._inputs[1] == 0
+            total = total + (sizes * empty).sum(axis=-1)
         return total
 
 
@@ -142,6 +156,9 @@ def parameters(measured: Measured) -> Count:
             out = (slices and slices.out) or (shape[0] if shape else 1)
             into = (slices and slices.into) or (shape[1] if len(shape) > 1 else 1)
             products.add(rest, out, into if len(shape) > 1 else 1)
+        if slices and slices.into and module.bias is None:
+            # Without inputs it becomes a constant, which has a bias.
+            products.add_if_empty(slices.out or layer_sizes(module)[0], slices.into)
     return products.finish()
 
 

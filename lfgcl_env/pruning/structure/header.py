@@ -8,7 +8,7 @@ from pydantic import ConfigDict, JsonValue
 from lfgcl_env.edge.bounds import (
     LONGEST_LIST,
     Cost,
-    Count,
+    Kept,
     Name,
     Ratio,
     Similarity,
@@ -22,14 +22,15 @@ LARGEST_HEADER = 16 * 2**20
 """Bytes of the longest header that is read: 16 MiB."""
 
 _Size = Annotated[int, Ge(1), Le(10**6)]
+_CutSize = Annotated[int, Ge(0), Le(10**6)]
 _Channels = Annotated[list[Annotated[float, Ge(-1e6), Le(1e6)]], MinLen(1), MaxLen(LONGEST_LIST)]
-_Cut = Annotated[list[_Size | None], MinLen(2), MaxLen(2)]
+_Cut = Annotated[list[_CutSize | None], MinLen(2), MaxLen(2)]
 
 
 class StoredEvaluation(Schema):
     """An :class:`~lfgcl_env.pruning.evaluation.Evaluation` in a file."""
 
-    keep: Annotated[list[Count], MinLen(1), MaxLen(LONGEST_LIST)]
+    keep: Annotated[list[Kept], MinLen(1), MaxLen(LONGEST_LIST)]
     similarity: Similarity
     macs: Cost
     params: Cost

@@ -13,6 +13,7 @@ from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
 from lfgcl_env.pruning.structure.scope import find_prunable
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.surgery import cut
+from lfgcl_env.pruning.structure.verification import find_lowest
 
 _EXAMPLES = 2
 
@@ -24,6 +25,8 @@ class PrunableNetwork:
         baseline: the network; it is never changed.
         scope: which groups are pruned, a name in
             :data:`~lfgcl_env.pruning.structure.scope.SCOPES`.
+        min_channels: 0 lets a group lose all its channels where that is exact and leaves an output
+            that depends on the images; every other group keeps at least one.
 
     Raises:
         ValueError: for an unknown scope, or a network in which nothing can be pruned.
@@ -40,6 +43,7 @@ class PrunableNetwork:
         plan: which positions of every layer follow which group.
         cost_model: counts MACs and parameters of any strategy.
         channels: channels of every group, read-only; int64, (groups,).
+        lowest: fewest channels that every group can keep, 0 or 1, read-only; int64, (groups,).
 
     >>> from lfgcl_env.networks import load_baseline
     >>> network = PrunableNetwork(load_baseline("resnet20", "random"))
@@ -47,7 +51,7 @@ class PrunableNetwork:
     (9, [16, 16, 16, 32, 32, 32, 64, 64, 64], 40551040)
     """
 
-    def __init__(self, baseline: Baseline, scope: str = "inner") -> None:
+    def __init__(self, baseline: Baseline, scope: str = "inner", min_channels: int = 1) -> None:
         self.baseline = baseline
         module = baseline.network
         noise = torch.Generator().manual_seed(0)
@@ -63,7 +67,11 @@ class PrunableNetwork:
         other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
         self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
         self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
-        self.channels.flags.writeable = False
+        self.lowest = np.ones_like(self.channels)
+        if min_channels == 0:
+            self.lowest = find_lowest(module, self.groups, example, self.layout)
+        for counts in (self.channels, self.lowest):
+            counts.flags.writeable = False
 
     @property
     def baseline_cost(self) -> Cost:
@@ -94,13 +102,14 @@ class PrunableNetwork:
                 f"a strategy holds one count of kept channels for each of the {len(self.groups)} "
                 f"groups, got {keep.dtype} of shape {keep.shape}"
             )
-        allowed = np.isfinite(keep) & (keep >= 1) & (keep <= self.channels)
+        allowed = np.isfinite(keep) & (keep >= self.lowest) & (keep <= self.channels)
         whole = np.where(allowed, keep, 0).astype(np.int64)
         wrong = np.flatnonzero(~allowed | (whole != keep))
         if len(wrong):
-            group = self.groups[wrong[0]]
+            group, fewest = self.groups[wrong[0]], self.lowest[wrong[0]]
             raise ValueError(
-                f"group {group.name} can keep 1 to {group.channels} channels, got {keep[wrong[0]]}"
+                f"group {group.name} can keep {fewest} to {group.channels} channels, "
+                f"got {keep[wrong[0]]}"
             )
         return whole
 
@@ -110,7 +119,7 @@ class PrunableNetwork:
         Args:
             kept: for each group, the indices of the channels that stay.
         """
-        return cut(self.baseline.network, self.groups, kept, self.parts)
+        return cut(self.baseline.network, self.plan, kept, self.parts)
 
     def candidate(self, device: torch.device | str = "cpu") -> Candidate:
         """Return a new candidate, which is the whole network until a strategy is installed."""

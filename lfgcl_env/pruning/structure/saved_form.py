@@ -24,8 +24,9 @@ from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
 from lfgcl_env.networks.safe_building import build_safely, is_safe
 from lfgcl_env.pruning.structure.candidate import is_depthwise, replace_tensor, resize
+from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
-from lfgcl_env.pruning.structure.layers import layer_kind
+from lfgcl_env.pruning.structure.layers import layer_kind, layer_sizes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _KEY = "lfgcl_env"
@@ -64,10 +65,10 @@ def save_pruned(
         key: tensor.detach().cpu().contiguous().clone()
         for key, tensor in network.state_dict().items()
     }
+    shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
     layers = {}
     for name, slices in plan.layers.items():
-        shape = _shape_of_layer(name, {key: list(tensor.shape) for key, tensor in tensors.items()})
-        assert shape is not None
+        shape = _shape_of_layer(name, shapes)
         layers[name] = [shape[0] if slices.out else None, shape[1] if slices.into else None]
     normalization = baseline.normalization
     structure = {
@@ -194,13 +195,14 @@ def _check_shapes(
     Raises:
         ValueError: with the rest of a sentence that begins with the file.
     """
-    whole = module.state_dict()
+    whole = _emptied_state(header, module)
     if odd := sorted(whole.keys() ^ shapes.keys()):
         raise ValueError(f"it differs in {odd[:3]}")
+    modules = dict(module.named_modules())
     for name, cut in header.layers.items():
-        shape = _shape_of_layer(name, shapes)
-        if shape is None or not _is_layer(module.get_submodule(name)):
+        if name not in modules or not _is_layer(modules[name]):
             raise ValueError(f"it has no layer {name!r}")
+        shape = _shape_of_layer(name, shapes)
         sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
         if sides != cut or (len(shape) < 2 and cut[1] is not None):
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
@@ -217,8 +219,12 @@ def _check_shapes(
 
 
 def _install(module: nn.Module, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    places = places_of(module)
     for name, (out, into) in header.layers.items():
         layer = module.get_submodule(name)
+        if out == 0 or into == 0:
+            put(_stand_in(layer, None if out != 0 else 0), places[layer])
+            continue
         resize(layer, out, into, depthwise=is_depthwise(layer))
     for key, tensor in tensors.items():
         parent, _, attribute = key.rpartition(".")
@@ -229,10 +235,38 @@ def _install(module: nn.Module, header: Header, tensors: Mapping[str, Tensor]) -
             owner._parameters[attribute].requires_grad_(True)  # type: ignore[union-attr]
 
 
-def _shape_of_layer(name: str, shapes: Mapping[str, list[int]]) -> list[int] | None:
-    """Return the shape of a layer's weight, or of a BatchNorm's mean; padded to two dimensions."""
+def _emptied_state(header: Header, module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's state as it is without the layers that the header says are empty."""
+    state, modules = module.state_dict(), dict(module.named_modules())
+    emptied = {
+        modules[name]: None if out != 0 else 0
+        for name, (out, into) in header.layers.items()
+        if name in modules
+        and ((out == 0 and _is_layer(modules[name])) or (into == 0 and layer_kind(modules[name])))
+    }
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if layer in emptied:
+            for key in layer.state_dict():
+                del state[f"{name}.{key}"]
+            left = _stand_in(layer, emptied[layer]).state_dict()
+            state.update({f"{name}.{key}": tensor for key, tensor in left.items()})
+    return state
+
+
+def _stand_in(layer: nn.Module, out: int | None) -> nn.Module:
+    """Return what stands in for an uncut layer that loses all outputs (0) or all inputs (None)."""
+    return stand_in(layer, layer_sizes(layer)[0] if out is None else out)
+
+
+def _shape_of_layer(name: str, shapes: Mapping[str, list[int]]) -> list[int]:
+    """Return the shape of a layer's weight, or of a BatchNorm's mean; padded to two dimensions.
+
+    Of a layer without inputs only the bias is left, of one without outputs nothing.
+    """
     shape = shapes.get(f"{name}.weight", shapes.get(f"{name}.running_mean"))
-    return [*shape, 1][: max(2, len(shape))] if shape else None
+    if shape is None:
+        return [*shapes.get(f"{name}.bias", [0]), 0]
+    return [*shape, 1][: max(2, len(shape))]
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -3,10 +3,12 @@
 A group is right if the cut network computes what the whole network computes when all consumers
 ignore the removed channels. Running is not enough: a network with shuffled channels runs with the
 wrong ones removed, and one with zero-padded shortcuts adds the wrong ones together.
+
+A group may go whole if that is right too, and the output still depends on the images.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -53,6 +55,97 @@ def split_exact(
     return right, excluded
 
 
+def find_lowest(
+    network: nn.Module,
+    groups: Sequence[Group],
+    example: Tensor,
+    layout: torch.memory_format = torch.channels_last,
+) -> NDArray[np.int64]:
+    """Find the fewest channels that every group can keep: 0 where all of them may go, else 1.
+
+    All groups for which it is 0 may go together. They are tried together first; of those that fail,
+    each half is tried again.
+
+    Args:
+        network: the baseline in evaluation mode; not changed.
+        groups: those that can be cut.
+        example: inputs (images, channels, height, width).
+        layout: that the network can be run in.
+
+    Returns:
+        int64, (groups,).
+    """
+    double = copy.deepcopy(network).eval().double().cpu()
+    removal = _Removal(double, groups, example.double().cpu(), layout)
+    lowest = np.ones(len(groups), dtype=np.int64)
+    # The first trial is the cheap one, and the one that fails more often.
+    live = _find_removable(removal.leaves_output, list(range(len(groups))))
+    lowest[_find_removable(removal.is_exact, live)] = 0
+    return lowest
+
+
+def _find_removable(
+    may_go: Callable[[Sequence[int]], bool], tried: list[int], known: Sequence[int] = ()
+) -> list[int]:
+    """Return ``known`` and those of ``tried`` that may go together with them."""
+    together = [*known, *tried]
+    if may_go(together):
+        return together
+    if len(tried) < 2:
+        return list(known)
+    half = len(tried) // 2
+    return _find_removable(may_go, tried[half:], _find_removable(may_go, tried[:half], known))
+
+
+class _Removal:
+    """Tries to remove whole groups."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        groups: Sequence[Group],
+        inputs: Tensor,
+        layout: torch.memory_format,
+    ) -> None:
+        self._network, self._inputs = network, inputs
+        self._plan = SlicePlan(network, groups)
+        self._candidate = Candidate(network, self._plan, layout=layout)
+        with torch.inference_mode():
+            self._whole = network(inputs)
+
+    @torch.inference_mode()
+    def leaves_output(self, removed: Sequence[int]) -> bool:
+        """Whether the network runs without groups, and its output depends on the images."""
+        try:
+            self._candidate.install(self._kept(removed))
+            output = self._candidate.network(torch.full_like(self._inputs[:1], torch.nan))
+        except Exception:
+            return False
+        # Whatever depends on an image of NaN is NaN.
+        return bool(output.isnan().any())
+
+    @torch.inference_mode()
+    def is_exact(self, removed: Sequence[int]) -> bool:
+        """Whether groups can go as if hidden.
+
+        Neighbours can hide each other's faults: they are tried alternately too.
+        """
+        for part in (removed, removed[::2], removed[1::2]):
+            kept = self._kept(part)
+            self._candidate.install(kept)
+            cut = self._candidate.network(self._inputs)
+            hidden = _hide(self._network, self._plan, kept)(self._inputs)
+            if not _is_same(cut, hidden, self._whole):
+                return False
+        return True
+
+    def _kept(self, removed: Sequence[int]) -> list[NDArray[np.int64]]:
+        return [
+            np.arange(0 if index in removed else group.channels)
+            for index, group in enumerate(self._plan.groups)
+        ]
+
+
 @torch.inference_mode()
 def _find_fault(
     network: nn.Module, groups: Sequence[Group], inputs: Tensor, layout: torch.memory_format
@@ -72,14 +165,19 @@ def _find_fault(
         return f"the network fails without its channels ({with_kind(error)})"
     whole = network(inputs)
     hidden = _hide(network, plan, kept)(inputs)
+    return None if _is_same(cut, hidden, whole) else WRONG
+
+
+def _is_same(cut: Tensor, hidden: Tensor, whole: Tensor) -> bool:
+    """Whether a cut network computes what one with hidden channels does."""
     if cut.shape != hidden.shape:
-        return WRONG
+        return False
     # Deep networks with random weights can react to a whole group by a billionth of their output:
     # the error is held against that reaction, and against double precision where it drowns.
     scale = float(whole.abs().max())
     reaction = float((hidden - whole).abs().max())
     difference = float((cut - hidden).abs().max())
-    return None if difference <= max(1e-4 * reaction, 1e-12 * scale) else WRONG
+    return difference <= max(1e-4 * reaction, 1e-12 * scale)
 
 
 def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]) -> nn.Module:
