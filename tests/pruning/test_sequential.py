@@ -166,3 +166,96 @@ def test_cuda_repairs_to_the_same_similarity(gauss_newton):
     keep = uniform(here)
     found = [p.finish(keep, images(32, seed=1), options)[1].similarity for p in (here, there)]
     assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_whole_blocks_are_refitted_to_constants():
+    problem = made("resnet20", budget=0.5, min_channels=0)
+    keep = uniform(problem)
+    keep[[1, 4]] = 0
+    rough = problem.judge(images(32, seed=2))(problem.compress(keep))
+    network, _ = problem.finish(keep, images(32), replace(FEW, gauss_newton=1))
+    assert sum(p.numel() for p in network.parameters()) == problem.cost(keep).params
+    assert problem.judge(images(32, seed=2))(network) > rough
+
+
+@pytest.mark.parametrize("min_channels", [0, 1])
+def test_a_score_after_sequential_repair_is_that_of_the_compressed_network(min_channels):
+    problem = made("resnet20", repair="sequential", min_channels=min_channels)
+    keep = uniform(problem)
+    keep[2] = max(1, min_channels)
+    keep[3] = min_channels
+    scored = problem.evaluate(keep).similarity
+    compressed = problem.compress(keep)
+    assert problem.score_network(compressed, keep) == pytest.approx(scored, abs=1e-6)
+    closed = made("resnet20", repair="least_squares", min_channels=min_channels)
+    assert scored > closed.evaluate(keep).similarity
+
+
+def test_scores_do_not_depend_on_what_was_scored_before():
+    problem, other = (made("resnet20", repair="sequential") for _ in range(2))
+    keep, less = uniform(problem), uniform(problem)
+    less[4] -= 3
+    before = problem.evaluate(keep)
+    other.evaluate(less)
+    other.evaluate(other.channels)
+    assert other.evaluate(keep) == before
+    assert other.evaluate(other.channels).similarity == pytest.approx(1.0, abs=1e-9)
+
+
+def test_networks_that_are_repaired_in_step_are_those_repaired_alone():
+    problem = made("resnet20")
+    keep, less = uniform(problem), uniform(problem)
+    less[4] -= 3
+    options = replace(FEW, gauss_newton=1)
+    together = problem.finish_all([keep, less], images(16), options)
+    for one, (network, _) in zip((keep, less), together, strict=True):
+        alone, _ = problem.finish(one, images(16), options)
+        for key, tensor in alone.state_dict().items():
+            assert torch.equal(tensor, network.state_dict()[key])
+
+
+def test_networks_are_scored_on_other_images_where_these_are_given():
+    network, more = FAMILIES["resnet20"]
+    baseline = load_baseline(network, weights="random", input_shape=(3, 32, 32), **more)
+    awaken(baseline.network)
+    other = images(8, seed=3)
+    problem = PruningProblem(baseline, images(32), other, budget=0.6)
+    keep = uniform(problem)
+    assert (problem.images, problem.score_images) == (32, 8)
+    own = PruningProblem(baseline, images(32), budget=0.6)
+    assert problem.kept_channels(keep)[0].tolist() == own.kept_channels(keep)[0].tolist()
+    features = problem.features(keep)[0]
+    assert features.shape[0] == 8
+    with pytest.raises(ValueError, match="images have shape"):
+        PruningProblem(baseline, images(32), images(8, 16), budget=0.6)
+
+
+class Shared(nn.Module):
+    """A network that calls one layer twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 3, 3, padding=1)
+        self.last = nn.Linear(3, 4)
+
+    def forward(self, x, scale=None):
+        for _ in range(2):
+            x = self.second(torch.relu(self.norm(self.first(x))))
+        if scale is not None:
+            x = x * scale
+        return self.last(x.mean((2, 3)))
+
+
+def test_layers_that_are_called_twice_are_left_alone_and_optional_inputs_have_their_defaults():
+    problem = PruningProblem(awaken(Shared()), images(16, 12), budget=0.7)
+    keep = uniform(problem)
+    before = problem.compress(keep)
+    network, _ = problem.finish(keep, images(16, 12, seed=1), FEW)
+    assert torch.equal(network.second.weight, before.second.weight)
+    assert not torch.equal(network.last.weight, before.last.weight)
+
+
+def test_sequential_scores_of_untraceable_networks_are_refused_first():
+    with pytest.raises(ValueError, match="--repair least_squares"):
+        PruningProblem(Branching().eval(), images(8), budget=0.7, repair="sequential")

@@ -1,6 +1,7 @@
 """A dense layer and the BatchNorm behind it, read and set as one affine map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -9,13 +10,40 @@ from torch.nn import functional as F
 
 from lfgcl_env.pruning.moments.patches import PatchReader
 from lfgcl_env.pruning.structure.candidate import replace_tensor
+from lfgcl_env.pruning.structure.emptied import Constant
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS
 
 _DEAD = 1e-8
 
 
+class NoPatches:
+    """Stands for the patches of a layer without inputs, of which the constant alone is left.
+
+    Args:
+        module: what stands in for the layer.
+    """
+
+    def __init__(self, module: Constant) -> None:
+        self._window = module.window
+        self.kernel = self._window.kernel
+
+    def positions(self, x: Tensor) -> int:
+        """Count the output positions per input."""
+        return prod(self._window.shape(x[:1], 1))
+
+    def patches(self, chunks: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
+        """Return a row without features for every chosen position."""
+        return chunks[0].new_empty(sum(places.numel() for places in chosen), 0)
+
+    def matrix(self, weight: Tensor | None, bias: Tensor) -> Tensor:
+        """Lay the constant out as a matrix (out, 1)."""
+        return bias.double()[:, None]
+
+
 class ConvBN:
     """The affine map of a convolution or linear layer, with its BatchNorm if it has one.
+
+    A constant that stands in for a layer without inputs is such a map, too.
 
     Args:
         module: the layer; its tensors are replaced by :meth:`set`, never written to.
@@ -30,11 +58,11 @@ class ConvBN:
     def __init__(self, module: nn.Module, norm: nn.Module | None) -> None:
         self.module = module
         self.norm = norm
-        self.reader = PatchReader(module)
+        self.reader = NoPatches(module) if isinstance(module, Constant) else PatchReader(module)
         self.intercept = module.bias is not None or norm is not None
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        self._scale = weight.new_ones(len(weight), dtype=torch.float64)
+        out = self._weight() if module.bias is None else module.bias
+        assert isinstance(out, Tensor)
+        self._scale = out.new_ones(len(out), dtype=torch.float64)
         self._shift = torch.zeros_like(self._scale)
         if norm is not None:
             assert isinstance(norm, BATCH_NORMS)
@@ -47,17 +75,14 @@ class ConvBN:
 
     def matrix(self) -> Tensor:
         """Return the map as a matrix; float64, (out, features), see :class:`PatchReader`."""
-        weight, bias = self.module.weight, self.module.bias
-        assert isinstance(weight, Tensor)
-        assert bias is None or isinstance(bias, Tensor)
-        matrix = self.reader.matrix(weight.double(), bias) * self._scale[:, None]
+        matrix = self._own_matrix() * self._scale[:, None]
         matrix[:, -1] += self._shift
         return matrix
 
     def folded(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight and bias, of the network's type, that compute a :meth:`matrix`."""
-        own = self.module.weight
-        assert isinstance(own, Tensor)
+        own = self._weight()
+        assert isinstance(self.reader, PatchReader)
         weight, bias = self.reader.weight(matrix.to(own.dtype))
         return weight.contiguous(memory_format=layout_of(own)), bias
 
@@ -67,27 +92,37 @@ class ConvBN:
 
         Rows that the BatchNorm multiplies with zero are left as they are.
         """
-        own_weight, own_bias = self.module.weight, self.module.bias
-        assert isinstance(own_weight, Tensor)
         live = self._scale.abs() > _DEAD
         scale = torch.where(live, self._scale, torch.ones_like(self._scale))
         new = matrix.clone()
         new[:, -1] -= self._shift
-        new = new / scale[:, None]
-        if not bool(live.all()):
-            assert own_bias is None or isinstance(own_bias, Tensor)
-            old = self.reader.matrix(own_weight.double(), own_bias)
-            new = torch.where(live[:, None], new, old)
-        weight, bias = self.reader.weight(new)
-        weight = weight.to(own_weight.dtype).contiguous(memory_format=layout_of(own_weight))
-        self._replace("weight", weight)
-        if isinstance(own_bias, Tensor):
-            self._replace("bias", bias.to(own_bias.dtype))
+        new = torch.where(live[:, None], new / scale[:, None], self._own_matrix())
+        bias = new[:, -1]
+        if isinstance(self.reader, PatchReader):
+            own = self._weight()
+            weight, bias = self.reader.weight(new)
+            self._replace("weight", weight.to(own.dtype).contiguous(memory_format=layout_of(own)))
+        if isinstance(self.module.bias, Tensor):
+            self._replace("bias", bias.to(self.module.bias.dtype))
         elif self.norm is not None:
             mean = self.norm.running_mean
             assert isinstance(mean, Tensor)
             replace_tensor(self.norm, "running_mean", mean - bias.to(mean.dtype))
             self._shift = self._shift + self._scale * bias
+
+    def _weight(self) -> Tensor:
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def _own_matrix(self) -> Tensor:
+        """Return the map of the layer alone."""
+        bias = self.module.bias
+        assert bias is None or isinstance(bias, Tensor)
+        if isinstance(self.reader, PatchReader):
+            return self.reader.matrix(self._weight().double(), bias)
+        assert bias is not None
+        return self.reader.matrix(None, bias)
 
     def _replace(self, key: str, tensor: Tensor) -> None:
         trained = getattr(self.module, key).requires_grad
@@ -96,7 +131,9 @@ class ConvBN:
 
     def remember(self) -> Callable[[], None]:
         """Return a function that puts the tensors back that the layer has now."""
-        kept = [(self.module, "weight", self.module.weight)]
+        kept: list[tuple[nn.Module, str, Any]] = []
+        if isinstance(self.reader, PatchReader):
+            kept.append((self.module, "weight", self.module.weight))
         if isinstance(self.module.bias, Tensor):
             kept.append((self.module, "bias", self.module.bias))
         elif self.norm is not None:

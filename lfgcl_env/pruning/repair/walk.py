@@ -14,6 +14,7 @@ from lfgcl_env.pruning.repair.graph_runner import GraphRunner
 from lfgcl_env.pruning.repair.layer_fit import Fit
 from lfgcl_env.pruning.repair.profiles import Samples, SequentialOptions
 from lfgcl_env.pruning.repair.schedule import Fused, Refit, Schedule
+from lfgcl_env.pruning.structure.emptied import NoChannels
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
 
@@ -70,8 +71,12 @@ class Walk:
 
     def _run_fused(self, step: Fused) -> list[Tensor]:
         conv = self._network.get_submodule(str(step.conv.target))
-        weight, bias = fold(conv, self._network.get_submodule(str(step.norm.target)))
-        values = [convolve(conv, v, weight, bias) for v in self._values[step.input]]
+        norm = self._network.get_submodule(str(step.norm.target))
+        if isinstance(conv, nn.Conv2d):
+            weight, bias = fold(conv, norm)
+            values = [convolve(conv, v, weight, bias) for v in self._values[step.input]]
+        else:  # something that stands in for it
+            values = [norm(conv(v)) for v in self._values[step.input]]
         return values if step.relu is None else [value.relu_() for value in values]
 
     def restore(self) -> None:
@@ -92,13 +97,21 @@ class Walk:
         return changed
 
     def _refit(self, refit: Refit, targets: Targets) -> None:
+        if isinstance(self._network.get_submodule(refit.layer), NoChannels):
+            return
         inputs: list[Tensor] = self._values[refit.input]
         fit, chosen = self._fit(refit.node, refit, inputs, targets)
         fit.solve(self._options.relu_aware)
-        if refit.path and self._options.gauss_newton:
+        if self._options.gauss_newton and self._is_pair(refit):
             self._alternate(refit, fit, chosen, targets)
         elif refit.node in self._producers and self._options.gauss_newton:
             self._fits[refit.node] = fit
+
+    def _is_pair(self, refit: Refit) -> bool:
+        """Return whether a layer has a producer of its own, and both have channels left."""
+        names = [refit.layer, *(str(node.target) for node in refit.path[:1])]
+        modules = [self._network.get_submodule(name) for name in names]
+        return bool(refit.path) and all(isinstance(m, nn.Conv2d) for m in modules)
 
     def _fit(
         self, node: fx.Node, refit: Refit, inputs: list[Tensor], targets: Targets
