@@ -158,7 +158,7 @@ def report(study: Study, delivered: Sequence[Fields]) -> None:
                 if chosen.sum() > 5:
                     line[label] = _correlation(-values[chosen], top1[chosen])
             table.append(line)
-    table.sort(key=lambda line: (line["budget"], -line.get("near", line["all"])["spearman"]))
+    table.sort(key=lambda line: (line["budget"], -_first(line)))
     columns = ("all", "near", "random", "searched")
     cells = [
         [f"{line['budget']:.0%}", line["signal"], *(_cell(line.get(c)) for c in columns)]
@@ -200,6 +200,11 @@ def _correlation(values: NDArray[np.float64], top1: NDArray[np.float64]) -> Fiel
         "interval": [round(float(low), 3), round(float(high), 3)],
         "strategies": len(top1),
     }
+
+
+def _first(line: Fields) -> float:
+    found: Fields = line.get("near") or line["all"]
+    return float(found["spearman"])
 
 
 def _cell(found: Fields | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation, allocate
@@ -39,8 +40,8 @@ class Shortlisted:
         reward: as in the search, with the problem's cheap repair.
         searched: its evaluation with the problem's cheap repair.
         repaired: its evaluation after sequential repair, under
-            :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING` for the winner and ``COMPARING``
-            for the others.
+            :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING` for the winner, unless that made
+            it worse, and ``COMPARING`` for the others.
         score: ``env.unwrapped.judge`` of the repaired network; None where a wrapper changes rewards
             and nothing was compared.
     """
@@ -103,16 +104,31 @@ def choose(
     where = "" if budget is None else f"budget {label(budget)}, "
     compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
     (quick, winner), *others = compared
-    network, final = problem.finish(winner.searched.keep, images)
-    score = _judge(env, network, final)
-    if score < _judged(winner):
-        _logger.info(
-            "%sthe thorough repair made the winner worse (%.4f), which is kept as it was compared",
-            where, score,
-        )  # fmt: skip
-        return quick, [winner, *(one for _, one in others)]
-    winner = replace(winner, repaired=final, score=score)
+    network, winner = _deliver(env, quick, winner, images, where)
     return network, [winner, *(one for _, one in others)]
+
+
+def _deliver(
+    env: gym.Env[Any, Any], quick: nn.Module, winner: Shortlisted, images: Tensor, where: str
+) -> tuple[nn.Module, Shortlisted]:
+    """Repair the winner thoroughly, unless that or any repair makes it worse."""
+    problem, keep = problem_of(env), winner.searched.keep
+    thorough, final = problem.finish(keep, images)
+    rough = problem.compress(keep)
+    contenders = [
+        (thorough, "", final),
+        (quick, "the thorough repair", winner.repaired),
+        (rough, "sequential repair", winner.searched),
+    ]
+    scores = [_judge(env, network, evaluation) for network, _, evaluation in contenders]
+    best = int(np.argmax(scores))
+    network, what, evaluation = contenders[best]
+    if what:
+        _logger.warning(
+            "%s%s made the network worse (%.4f, %.4f without), so it was not used",
+            where, what, scores[0], scores[best],
+        )  # fmt: skip
+    return network, replace(winner, repaired=evaluation, score=scores[best])
 
 
 def _compare(

@@ -10,6 +10,7 @@ import gymnasium as gym
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import lfgcl_env
 from lfgcl_env.cli.main import main
@@ -155,8 +156,36 @@ def test_images_for_the_repair_are_others_or_all_that_there_are(resnet20):
     everything = env.repair_images(3)
     assert torch.equal(everything, torch.cat([used, others]))  # not in the order of the source
     assert not torch.equal(everything, env._load(None))
+    more = env.repair_images(4096)
+    assert torch.equal(more[:6], everything)
+    assert len(more) == 4 * 6
     made = gym.make("LFGCL-ResNet20-v0", images="random", num_images=4).unwrapped
-    assert torch.equal(made.repair_images(2), made._load(4))
+    assert torch.equal(made.repair_images(4), made._load(4))
+
+
+def test_scores_repairs_and_judges_see_images_of_their_own():
+    pool = torch.randn(8000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 5)
+    )
+    arguments = {"network": network.eval(), "input_shape": (3, 8, 8), "images": pool}
+    env = gym.make("LFGCL-v0", num_images=16, num_score_images=32, **arguments).unwrapped
+    parts = [
+        torch.cat(env.problem.batches),
+        torch.cat(env.problem.score_batches),
+        env.repair_images(),
+        env.judge_images(),
+    ]
+    assert [len(part) for part in parts] == [16, 32, 4096, 2048]
+    together = torch.cat(parts).flatten(1)
+    assert len(torch.unique(together, dim=0)) == len(together)
+    few = gym.make(
+        "LFGCL-v0", num_images=16, num_score_images=32, **arguments | {"images": pool[:20]}
+    )
+    scored = torch.cat(few.unwrapped.problem.score_batches)
+    assert len(scored) == 32
+    assert len(few.unwrapped.judge_images(50)) == 50
+    assert not torch.equal(few.unwrapped.judge_images(32), scored)
 
 
 def test_images_of_other_weights_are_warned_about(resnet20):

@@ -129,7 +129,7 @@ def test_the_shortlist_keeps_the_best_after_repair_and_includes_the_allocation(c
     assert [one.score for one in listed[1:]] == sorted(
         (one.score for one in listed[1:]), reverse=True
     )
-    assert all(one.score == pytest.approx(one.repaired.similarity) for one in listed)
+    assert listed[0].score == pytest.approx(env.unwrapped.judge(network, listed[0].searched.keep))
     assert all(one.reward == one.searched.similarity for one in listed)
     assert network[0].weight.shape[0] == listed[0].searched.keep[0]
     with pytest.raises(ValueError, match="at least 1"):
@@ -153,6 +153,24 @@ def test_finished_networks_are_compared_by_the_environments_own_reward():
     by_reward = sorted((record.reward for record in found), reverse=True)
     searched = [one.reward for one in listed if one.origin == "search"]
     assert sorted(searched, reverse=True)[:3] == by_reward[:3]
+
+
+def test_a_repair_that_makes_a_network_worse_is_not_used(caplog, monkeypatch):
+    env = make_env(budget=0.6)
+    problem = env.unwrapped.problem
+    usual = problem.finish
+
+    def spoil(*arguments):
+        network, evaluation = usual(*arguments)
+        with torch.no_grad():
+            network[0].weight.zero_()
+        return network, evaluation
+
+    monkeypatch.setattr(problem, "finish", spoil)
+    network, listed = choose(env, records(env), OTHERS, size=2)
+    assert "made the network worse" in caplog.text
+    assert network[0].weight.abs().sum() > 0
+    assert listed[0].score == pytest.approx(env.unwrapped.judge(network, listed[0].searched.keep))
 
 
 @pytest.mark.parametrize("wrapper", [negated, Penalised])
