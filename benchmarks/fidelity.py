@@ -99,7 +99,7 @@ def problem_of(network: str, kind: str, images: int) -> PruningProblem:
         here.repair_images(1, 1024)[:images],
         here.judges[: max(SCORED)],
         repair=kind,
-        similarity="outputs",
+        similarity="kl",
         features=["output"],
     )
 

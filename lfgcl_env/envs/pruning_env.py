@@ -157,7 +157,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         """Return what a finished network is worth, on images that nothing else has seen.
 
         For reward ``"similarity"`` it is the similarity of outputs to the baseline's on
-        :meth:`judge_images` (:func:`~lfgcl_env.pruning.score.similarities.outputs`), whatever the
+        :meth:`judge_images` (:func:`~lfgcl_env.pruning.score.similarities.kl`), whatever the
         search compares; for other rewards it is :meth:`score`.
 
         Args:

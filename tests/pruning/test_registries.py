@@ -72,7 +72,7 @@ def test_a_new_repair_is_what_candidates_and_compressed_networks_have():
     class Biased(Repair):
         """Adds one to all logits of the candidate."""
 
-        def prepare(self, candidate, moments):
+        def prepare(self, network, candidate, images, moments):
             candidate.network[-1].fc.bias.data += 1
 
     plainly, biased = small(repair="none"), small(repair="biased")

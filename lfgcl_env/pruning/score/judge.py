@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lfgcl_env.pruning.score.similarities import outputs
+from lfgcl_env.pruning.score.similarities import kl
 
 
 class Judge:
-    """Compares networks by their outputs, as :func:`~.similarities.outputs` does.
+    """Compares networks by their outputs, as :func:`~lfgcl_env.pruning.score.similarities.kl` does.
 
     What searches and repairs are scored by is what they make large; a judge sees images that they
     did not, so that what it says of two finished networks is about networks and not about images.
@@ -29,7 +29,7 @@ class Judge:
         Args:
             network: in evaluation mode, on the device of the images.
         """
-        value = outputs(self._target, self._run(network))
+        value = kl(self._target, self._run(network))
         return value if value == value else 0.0
 
     @torch.inference_mode()

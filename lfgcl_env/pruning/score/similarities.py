@@ -15,6 +15,7 @@ from lfgcl_env.pruning.score.features import entrance_of_last_third
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _TINY = 1e-12
+_TEMPERATURE = 4.0
 _DISCOUNT = 0.6
 _FLOOR = 0.03  # of an upstream error, so that almost none is not discounted most
 
@@ -144,27 +145,11 @@ def cka(baseline: Tensor, pruned: Tensor) -> float:
 
 @similarity("kl", of_outputs=True)
 def kl(baseline: Tensor, pruned: Tensor) -> float:
-    """Return exp(-d) of the mean KL divergence d of softened outputs; in (0, 1].
+    """Return exp(-d) of the mean KL divergence d of softened predictions; in (0, 1].
 
-    Hinton et al. (2015) with temperature 4. Compares the networks' outputs, not their features.
-
-    Args:
-        baseline: logits (images, classes).
-        pruned: logits of the same shape.
-    """
-    temperature = 4.0
-    target = F.log_softmax(baseline.double() / temperature, dim=1)
-    log_probabilities = F.log_softmax(pruned.double() / temperature, dim=1)
-    divergence = F.kl_div(log_probabilities, target, reduction="batchmean", log_target=True)
-    return float(torch.exp(-divergence * temperature**2))
-
-
-@similarity("outputs", of_outputs=True)
-def outputs(baseline: Tensor, pruned: Tensor) -> float:
-    """Return exp(-d) of the mean KL divergence d of the networks' predictions; in (0, 1].
-
-    Outputs of networks with fewer than two of them have no classes, and are compared by
-    :func:`mse`.
+    Softened by a temperature of 4, as Hinton et al. (2015) do: that ranks delivered networks better
+    than predictions as they are, see docs/fidelity.md. Compares the networks' outputs, not their
+    features. Where there is one output, and so no class, it is :func:`mse`.
 
     Args:
         baseline: logits (images, classes).
@@ -172,8 +157,8 @@ def outputs(baseline: Tensor, pruned: Tensor) -> float:
     """
     if baseline.shape[1] < 2:
         return mse(baseline, pruned)
-    target = F.log_softmax(baseline.double(), dim=1)
-    found = F.log_softmax(pruned.double(), dim=1)
+    target = F.log_softmax(baseline.double() / _TEMPERATURE, dim=1)
+    found = F.log_softmax(pruned.double() / _TEMPERATURE, dim=1)
     return float(torch.exp(-F.kl_div(found, target, reduction="batchmean", log_target=True)))
 
 
