@@ -30,19 +30,17 @@ from lfgcl_env.pruning.repair.sequential import SequentialRepair
 SCORED = (256, 1024, 2048)
 """Numbers of other images that outputs are compared on."""
 
-REPAIRS = ("none", "least_squares", "no_steps", "sequential", "two_steps")
 
+@repair("one_step")
+class OneStep(SequentialRepair):
+    """Sequential repair as for scores, with a Gauss-Newton step."""
 
-@repair("no_steps")
-class NoSteps(SequentialRepair):
-    """Sequential repair as for scores, without Gauss-Newton steps."""
-
-    options = SequentialOptions(rows=16384, gauss_newton=0, positions=65536)
+    options = SequentialOptions(rows=16384, gauss_newton=1, positions=65536)
 
 
 @repair("two_steps")
 class TwoSteps(SequentialRepair):
-    """Sequential repair as for scores, with two Gauss-Newton steps."""
+    """The same with two."""
 
     options = SequentialOptions(rows=16384, gauss_newton=2, positions=65536)
 
@@ -51,9 +49,9 @@ SIGNALS = (
     ("none", 256),
     ("least_squares", 256),
     ("least_squares", 1024),
-    ("no_steps", 256),
-    ("sequential", 128),
     ("sequential", 256),
+    ("one_step", 128),
+    ("one_step", 256),
     ("two_steps", 256),
 )
 """Repairs, and the numbers of images that they see."""

@@ -40,7 +40,7 @@ JUDGE_IMAGES = 2048
 """Images that finished networks are compared on, where there are so many."""
 
 VIEWS = 4
-"""Views of an image that repair takes where there are too few images, itself included."""
+"""Views of an image where there are too few images; for repair the image itself is one."""
 
 
 class PruningEnv(gym.Env[Observation, Action]):
@@ -215,13 +215,15 @@ class PruningEnv(gym.Env[Observation, Action]):
         """Load images that neither scores nor :meth:`repair_images` use; see :meth:`judge`.
 
         Args:
-            count: how many. If there are fewer, they are views of all images of the source.
+            count: how many. If there are fewer, they are views of all images of the source, at most
+                four for each.
         """
         count = check_count(count, "the number of images")
         others = None if self._made is not None else self.other_images(count, after=REPAIR_IMAGES)
         if others is not None:
             return others
-        return make_views(self._all_images(), count, self._seed + 1)
+        images = self._all_images()
+        return make_views(images, min(count, VIEWS * len(images)), self._seed + 1)
 
     def _all_images(self) -> Tensor:
         """Return all images of the source, in the seed's order: folders are sorted by class."""

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation, allocate
 from lfgcl_env.pruning.budget.tolerance import label
-from lfgcl_env.pruning.repair.profiles import COMPARING
+from lfgcl_env.pruning.repair.profiles import SCORING
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded, rewards_are_scores
 
 _logger = logging.getLogger(__name__)
 
-COMPARED_IMAGES = 1024
+COMPARED_IMAGES = 256
 """Images that the strategies on a shortlist are repaired on, to compare them."""
 
 TOGETHER = 4
@@ -41,7 +41,7 @@ class Shortlisted:
         searched: its evaluation with the problem's cheap repair.
         repaired: its evaluation after sequential repair, under
             :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING` for the winner, unless that made
-            it worse, and ``COMPARING`` for the others.
+            it worse, and ``SCORING`` for the others.
         score: ``env.unwrapped.judge`` of the repaired network; None where a wrapper changes rewards
             and nothing was compared.
     """
@@ -72,7 +72,7 @@ def choose(
     Args:
         env: what was searched, with the wrappers that the agent's rewards came through.
         records: of the strategies to choose from.
-        images: other unlabelled images, to repair on; the first 1,024 for the comparison.
+        images: other unlabelled images, to repair on; the first 256 for the comparison.
         size: how many strategies are compared.
         budget: instead of the problem's own; ``records`` must meet it.
         predicted: the agent's prediction for this budget, if there is one.
@@ -139,7 +139,7 @@ def _compare(
     for start in range(0, len(listed), TOGETHER):
         some = listed[start : start + TOGETHER]
         keeps = [one.evaluation.keep for one in some]
-        finished = problem.finish_all(keeps, images[:COMPARED_IMAGES], COMPARING)
+        finished = problem.finish_all(keeps, images[:COMPARED_IMAGES], SCORING)
         for place, (one, (network, repaired)) in enumerate(
             zip(some, finished, strict=True), start=start + 1
         ):

@@ -185,6 +185,7 @@ def test_scores_repairs_and_judges_see_images_of_their_own():
     scored = torch.cat(few.unwrapped.problem.score_batches)
     assert len(scored) == 32
     assert len(few.unwrapped.judge_images(50)) == 50
+    assert len(few.unwrapped.judge_images()) == 4 * 20
     assert not torch.equal(few.unwrapped.judge_images(32), scored)
 
 

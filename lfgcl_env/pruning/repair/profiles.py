@@ -34,11 +34,11 @@ class SequentialOptions:
     seed: int = 0
 
 
-SCORING = SequentialOptions(rows=16384, gauss_newton=1, positions=65536)
-"""For scores: what a strategy is worth, in about a second for a ResNet-20."""
+SCORING = SequentialOptions(rows=16384, gauss_newton=0)
+"""For scores and shortlists, on 256 images.
 
-COMPARING = SequentialOptions(rows=32768, gauss_newton=2, positions=65536)
-"""For the strategies on a shortlist."""
+Without Gauss-Newton steps it ranks strategies as well as with them, see docs/fidelity.md.
+"""
 
 DELIVERING = SequentialOptions()
 """For the network that is handed over."""
