@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -208,15 +209,26 @@ def strategies(
 
 
 def report(study: Study) -> None:
-    """Print means by budget and kind."""
-    cells = []
-    records = study.records()
-    for budget, kind in sorted({(r["budget"], r["kind"]) for r in records}):
-        mine = [r["top1"] for r in records if (r["budget"], r["kind"]) == (budget, kind)]
-        cells.append(
-            [f"{budget:.0%}", kind, len(mine), f"{np.mean(mine):.2f}", f"{np.max(mine):.2f}"]
-        )
-    print(markdown_table(["budget", "kind", "deliveries", "mean top-1", "best"], cells))
+    """Print means over strategies and seeds, and how far seeds spread for the allocation."""
+    fields = ("budget", "kind", "images", "rows", "gauss_newton", "positions")
+    groups: dict[tuple[Any, ...], list[Fields]] = {}
+    for record in study.records():
+        groups.setdefault(tuple(record[name] for name in fields), []).append(record)
+    table, cells = [], []
+    for key, mine in sorted(groups.items()):
+        found = [record["top1"] for record in mine]
+        line = dict(zip(fields, key, strict=True)) | {
+            "deliveries": len(mine),
+            "mean": round(float(np.mean(found)), 3),
+            "lowest": min(found),
+            "highest": max(found),
+            "seconds": round(float(np.median([record["seconds"] for record in mine])), 1),
+        }
+        table.append(line)
+        cells.append([str(value) for value in line.values()])
+    if table:
+        print(markdown_table(list(table[0]), cells))
+        print(study.write_report({"table": table}))
 
 
 if __name__ == "__main__":
