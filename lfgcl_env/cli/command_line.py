@@ -22,6 +22,10 @@ _NETWORK = ("weights", "network_arguments", "input_shape", "normalization")
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **arguments: Any) -> None:
+        # A shortened option could come to mean another one when options are added.
+        super().__init__(allow_abbrev=False, **arguments)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"lfgcl: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")
 

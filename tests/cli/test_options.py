@@ -3,6 +3,7 @@
 import pytest
 
 from lfgcl_env.cli.command_line import command_line
+from lfgcl_env.cli.main import main
 from lfgcl_env.config import GlobalConfig, LayerwiseConfig, options
 from lfgcl_env.search.search_config import SearchConfig
 
@@ -54,3 +55,9 @@ def test_flags_are_options_without_a_value():
     parsed = parse("--spend-budget", "--download")
     assert parsed["spend_budget"] is True
     assert parsed["download"] is True
+
+
+def test_options_are_not_shortened(capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", "resnet20", "--weig", "random"])
+    assert "--weig" in capsys.readouterr().err

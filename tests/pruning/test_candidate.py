@@ -178,7 +178,7 @@ def test_the_compressed_network_is_what_was_scored(repair, batched, similarity, 
         for network in (problem.baseline.network, compressed)
     ]
     assert SIMILARITIES[similarity](*pair) == pytest.approx(evaluation.similarity, abs=1e-5)
-    assert evaluation.similarity < 0.99
+    assert evaluation.similarity < 0.998
 
 
 def test_repairs_differ_in_what_they_change():

@@ -391,9 +391,10 @@ def test_unusable_arguments_are_refused_in_one_sentence(arguments, complaint):
 
 def test_the_signature_shows_every_argument_and_its_default():
     parameters = inspect.signature(PruningProblem).parameters
-    assert list(parameters)[:2] == ["network", "images"]
-    shown = {name: p.default for name, p in parameters.items() if name not in ("network", "images")}
+    assert list(parameters)[:3] == ["network", "images", "score_images"]
+    shown = {name: p.default for name, p in list(parameters.items())[3:]}
     assert shown == defaults(ProblemConfig)
+    assert parameters["score_images"].default is None
 
 
 def test_settings_are_all_that_decides_scores_and_make_the_same_problem():

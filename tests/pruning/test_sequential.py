@@ -259,3 +259,14 @@ def test_layers_that_are_called_twice_are_left_alone_and_optional_inputs_have_th
 def test_sequential_scores_of_untraceable_networks_are_refused_first():
     with pytest.raises(ValueError, match="--repair least_squares"):
         PruningProblem(Branching().eval(), images(8), budget=0.7, repair="sequential")
+
+
+@pytest.mark.gpu
+def test_cuda_scores_after_sequential_repair_as_the_cpu_does():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    here, there = (made("resnet20", repair="sequential", device=d) for d in ("cpu", "cuda"))
+    keep = uniform(here)
+    assert here.evaluate(keep).similarity == pytest.approx(
+        there.evaluate(keep).similarity, abs=1e-4
+    )

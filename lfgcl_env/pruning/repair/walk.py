@@ -15,7 +15,7 @@ from lfgcl_env.pruning.repair.layer_fit import Fit
 from lfgcl_env.pruning.repair.profiles import Samples, SequentialOptions
 from lfgcl_env.pruning.repair.schedule import Fused, Refit, Schedule
 from lfgcl_env.pruning.structure.emptied import NoChannels
-from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
+from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 
 class Walk:
@@ -100,7 +100,7 @@ class Walk:
         if isinstance(self._network.get_submodule(refit.layer), NoChannels):
             return
         inputs: list[Tensor] = self._values[refit.input]
-        fit, chosen = self._fit(refit.node, refit, inputs, targets)
+        fit, chosen = self._fit(refit, inputs, targets)
         fit.solve(self._options.relu_aware)
         if self._options.gauss_newton and self._is_pair(refit):
             self._alternate(refit, fit, chosen, targets)
@@ -114,23 +114,16 @@ class Walk:
         return bool(refit.path) and all(isinstance(m, nn.Conv2d) for m in modules)
 
     def _fit(
-        self, node: fx.Node, refit: Refit, inputs: list[Tensor], targets: Targets
+        self, refit: Refit, inputs: list[Tensor], targets: Targets
     ) -> tuple[Fit, list[Tensor]]:
+        """Return a layer's problem on its inputs, and where it was sampled."""
         layer = self._layer(refit)
         chosen = self._chosen(refit, layer, inputs)
-        wanted = targets.rows(refit, chosen)
-        out = self._out(refit)
-        if out is not None:
-            kept = torch.from_numpy(out.kept(self._mask)).to(wanted.device)
-            wanted = wanted.index_select(1, kept)
+        (wanted,) = self._cut_outputs(refit, [targets.rows(refit, chosen)])
         there = None
         if refit.other is not None:
-            there = torch.cat(
-                [
-                    layer.rows_of_output(v, c)
-                    for v, c in zip(self._values[refit.other], chosen, strict=True)
-                ]
-            )
+            pairs = zip(self._values[refit.other], chosen, strict=True)
+            there = torch.cat([layer.rows_of_output(value, places) for value, places in pairs])
         fit = Fit(layer, wanted, there, relu=refit.relu, ridge=self._options.ridge)
         fit.read(inputs, chosen)
         return fit, chosen
@@ -141,17 +134,13 @@ class Walk:
         sources: list[Tensor] = self._values[producer.input]
         first = self._fits.pop(producer.node, None)
         if first is None:  # its own input has not changed, so that it was not refitted
-            first, _ = self._fit(producer.node, producer, sources, targets)
+            first, _ = self._fit(producer, sources, targets)
         else:
             first.layer = self._layer(producer)
         positions = self._chosen(producer, first.layer, sources)
         available = first.layer.reader.positions(sources[0][:1])
         count = self._samples.whole_chunks(available)
-        target = targets.whole(refit, count)
-        out = self._out(refit)
-        if out is not None:
-            kept = torch.from_numpy(out.kept(self._mask)).to(target[0].device)
-            target = [t.index_select(1, kept) for t in target]
+        target = self._cut_outputs(refit, targets.whole(refit, count))
         other = None if refit.other is None else self._values[refit.other][:count]
         pair = Pair(first, fit, sources[:count], target, other, positions[:count], chosen[:count])
         alternate(pair, self._options.gauss_newton)
@@ -172,6 +161,10 @@ class Walk:
         available = layer.reader.positions(inputs[0][:1])
         return self._samples(refit.layer, refit.number, available, inputs[0].device)
 
-    def _out(self, refit: Refit) -> Dimension | None:
+    def _cut_outputs(self, refit: Refit, values: list[Tensor]) -> list[Tensor]:
+        """Return the baseline's values, (..., channels, ...), at the output channels that stay."""
         slices = self._plan.layers.get(refit.layer)
-        return None if slices is None else slices.out
+        if slices is None or slices.out is None:
+            return values
+        kept = torch.from_numpy(slices.out.kept(self._mask)).to(values[0].device)
+        return [value.index_select(1, kept) for value in values]
