@@ -65,11 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35])
+    parser.add_argument("--images", type=int, default=2048, help="of the deliveries' repair")
     options = parser.parse_args(arguments)
     delivered = [
         record
         for record in newest(options.out / f"deliveries_{options.network}.jsonl")
-        if record["budget"] in options.budgets
+        if record["budget"] in options.budgets and record["images"] == options.images
     ]
     runs = [
         {"network": record["network"], "budget": record["budget"], "keep": record["keep"]}

@@ -37,7 +37,8 @@ class SequentialOptions:
 SCORING = SequentialOptions(rows=16384, gauss_newton=0)
 """For scores and shortlists, on 256 images.
 
-Without Gauss-Newton steps it ranks strategies as well as with them, see docs/fidelity.md.
+With a Gauss-Newton step it ranks strategies a little better and takes half as long again, see
+docs/fidelity.md.
 """
 
 DELIVERING = SequentialOptions()
