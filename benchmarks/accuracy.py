@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lfgcl_env.images import LabelledImages, load_images, load_test_set, top1
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.run_search import run_search
 
@@ -34,7 +34,10 @@ SEARCH_IMAGES = 256
 REPAIR_IMAGES = 1024
 SHORTLIST = 8
 SHORTLISTED = ("lfgcl", "cross_entropy")  # those with the highest similarity: it takes minutes
-REPAIRS = {"sequential": SequentialOptions(gauss_newton=0), "alternating": DELIVERING}
+REPAIRS = {
+    "sequential": SequentialOptions(rows=65536, gauss_newton=0),
+    "alternating": SequentialOptions(rows=65536, positions=2**20),
+}
 UNSEARCHED = ("uniform, L1", "uniform", "allocation")
 """Methods that are no agents."""
 

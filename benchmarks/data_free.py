@@ -35,13 +35,16 @@ from lfgcl_env.images import LabelledImages, load_images, load_test_set, synthet
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import to_inputs
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.score.similarities import mse
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.run_search import run_search
 
 AGENT = "lfgcl"
-REPAIRS = {"sequential": SequentialOptions(gauss_newton=0), "alternating": DELIVERING}
+REPAIRS = {
+    "sequential": SequentialOptions(rows=65536, gauss_newton=0),
+    "alternating": SequentialOptions(rows=65536, positions=2**20),
+}
 KINDS = ("synthetic", "real")
 METHODS = ("uniform", "searched")
 OTHERS = 1000

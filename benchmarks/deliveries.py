@@ -48,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35])
     parser.add_argument("--near", type=int, default=40, help="strategies near the allocation")
     parser.add_argument("--random", type=int, default=16, help="random strategies")
-    parser.add_argument("--images", type=int, default=4096, help="that repair sees")
-    parser.add_argument("--rows", type=int, default=131072)
+    parser.add_argument("--images", type=int, default=2048, help="that repair sees")
+    parser.add_argument("--rows", type=int, default=65536)
     parser.add_argument("--gauss-newton", type=int, default=3)
-    parser.add_argument("--positions", type=int, default=262144)
+    parser.add_argument("--positions", type=int, default=131072)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the repair's images")
     options = parser.parse_args(arguments)
     path = options.out / f"deliveries_{options.network}.jsonl"

@@ -56,6 +56,9 @@ SIGNALS = (
 )
 """Repairs, and the numbers of images that they see."""
 
+DELIVERED = {"images": 2048, "rows": 65536, "gauss_newton": 3, "positions": 131072, "seed": 0}
+"""The deliveries that count: the defaults of benchmarks/deliveries.py."""
+
 REWARDS = ("discounted_mse", "mse", "cosine", "cka")
 """Similarities of features on the images that the repair saw."""
 
@@ -65,12 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35])
-    parser.add_argument("--images", type=int, default=2048, help="of the deliveries' repair")
     options = parser.parse_args(arguments)
     delivered = [
         record
         for record in newest(options.out / f"deliveries_{options.network}.jsonl")
-        if record["budget"] in options.budgets and record["images"] == options.images
+        if record["budget"] in options.budgets
+        and all(record[name] == value for name, value in DELIVERED.items())
     ]
     runs = [
         {"network": record["network"], "budget": record["budget"], "keep": record["keep"]}

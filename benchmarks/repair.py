@@ -20,10 +20,13 @@ from torch import Tensor
 from lfgcl_env.images import load_images, load_test_set, top1
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
-from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 
 SEARCH_IMAGES = 256
-REPAIRS = {"sequential": SequentialOptions(gauss_newton=0), "alternating": DELIVERING}
+REPAIRS = {
+    "sequential": SequentialOptions(rows=65536, gauss_newton=0),
+    "alternating": SequentialOptions(rows=65536, positions=2**20),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

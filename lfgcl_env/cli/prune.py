@@ -92,14 +92,11 @@ def _repair_images(env: gym.Env[Any, Any], search: SearchConfig) -> Tensor | Non
     count = search["repair_images"]
     if not (search["shortlist"] and isinstance(count, int)):
         return None
-    default = own.repair_images()
-    if len(default) == count:  # a resumed run has the number of its default recorded
-        return default
-    found = own.other_images(count)
-    if found is None:
+    found = own.repair_images(count)
+    if len(found) < count:
         raise ValueError(
-            f"there are no {count} images to repair on besides the {own.problem.images} for the "
-            "search: lower --repair-images or leave it out, or give --shortlist 0"
+            f"there are no {count} images to repair on, only {len(found)} with views: lower "
+            "--repair-images or leave it out, or give --shortlist 0"
         )
     return found
 

@@ -1,5 +1,6 @@
 """What both environments share: their problem and reward, budgets of episodes, info, rendering."""
 
+import math
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -35,6 +36,12 @@ _IMPORTED_BY = os.getpid()
 
 REPAIR_IMAGES = 4096
 """Images that the network that is handed over is repaired on, where there are so many."""
+
+REPAIR_NUMBERS = 2**24
+"""Numbers in these images, beyond which there are fewer images: 5,461 CIFAR images."""
+
+FEWEST_REPAIR_IMAGES = 1024
+"""Images that it is repaired on, however large they are."""
 
 JUDGE_IMAGES = 2048
 """Images that finished networks are compared on, where there are so many."""
@@ -90,14 +97,13 @@ class PruningEnv(gym.Env[Observation, Action]):
         calibration = self._load(config["num_images"])
         self._made = calibration if self.images in MADE else None
         self._used = len(calibration)
-        scored = config["num_score_images"]
+        scored = self._score_images(config["num_score_images"], calibration)
         self.problem = PruningProblem(
             baseline,
             calibration,
-            self._others_or_views(scored, calibration) if scored else None,
+            scored,
             **(part(ProblemConfig, config) | {"budget": self._budgets[0]}),
         )
-        self._used += self.problem.score_images if scored else 0
         self._judge: Judge | None = None
         self.labelled: LabelledImages | None = None
         if reward == "accuracy":
@@ -112,7 +118,8 @@ class PruningEnv(gym.Env[Observation, Action]):
                 download=download,
             )
             _check_fit(self.labelled, baseline)
-        self._reward = make_reward(reward, self.problem, calibration, self.labelled)
+        seen = calibration if scored is None else scored
+        self._reward = make_reward(reward, self.problem, seen, self.labelled)
         self._keep: NDArray[np.int64] | None = None
         self._evaluation: Evaluation | None = None
         self._window: Any = None
@@ -156,6 +163,8 @@ class PruningEnv(gym.Env[Observation, Action]):
     def judge(self, network: nn.Module, keep: ArrayLike) -> float:
         """Return what a finished network is worth, on images that nothing else has seen.
 
+        Where there are too few images, views of them stand in for such images.
+
         For reward ``"similarity"`` it is the similarity of outputs to the baseline's on
         :meth:`judge_images` (:func:`~lfgcl_env.pruning.score.similarities.kl`), whatever the
         search compares; for other rewards it is :meth:`score`.
@@ -190,22 +199,28 @@ class PruningEnv(gym.Env[Observation, Action]):
         except TooFewImages:
             return None
 
-    def repair_images(self, count: int = REPAIR_IMAGES) -> Tensor:
+    def repair_images(self, count: int | None = None) -> Tensor:
         """Load images for sequential repair from the source of the calibration images.
 
         Args:
-            count: how many that scores do not use. If there are fewer, or the images were made for
-                the purpose, they are all images of the source and views of them
+            count: how many that neither scores nor :meth:`judge_images` use; None for 4,096, or
+                fewer large ones. If there are fewer, or the images were made for the purpose, they
+                are all images of the source that are not to be judged on and views of them
                 (:func:`~lfgcl_env.images.views.make_views`), at most four for each image.
 
         Returns:
             Normalised images (images, channels, height, width).
         """
+        if count is None:
+            fitting = REPAIR_NUMBERS // math.prod(self.problem.baseline.input_shape)
+            count = min(max(fitting, FEWEST_REPAIR_IMAGES), REPAIR_IMAGES)
         count = check_count(count, "the number of images")
-        others = None if self._made is not None else self.other_images(count)
+        judged = 0 if self._others(JUDGE_IMAGES) is None else JUDGE_IMAGES
+        others = self._others(count, after=judged)
         if others is not None:
             return others
         images = self._all_images()
+        images = torch.cat([images[: self._used], images[self._used + judged :]])
         more = min(count, VIEWS * len(images)) - len(images)
         if more <= 0:
             return images
@@ -215,13 +230,13 @@ class PruningEnv(gym.Env[Observation, Action]):
         """Load images that neither scores nor :meth:`repair_images` use; see :meth:`judge`.
 
         Args:
-            count: how many. If there are fewer, they are views of all images of the source, at most
-                four for each.
+            count: how many, at most 2,048. If there are fewer than 2,048, they are views of all
+                images of the source, at most four for each.
         """
-        count = check_count(count, "the number of images")
-        others = None if self._made is not None else self.other_images(count, after=REPAIR_IMAGES)
+        count = min(check_count(count, "the number of images"), JUDGE_IMAGES)
+        others = self._others(JUDGE_IMAGES)
         if others is not None:
-            return others
+            return others[:count]
         images = self._all_images()
         return make_views(images, min(count, VIEWS * len(images)), self._seed + 1)
 
@@ -232,10 +247,19 @@ class PruningEnv(gym.Env[Observation, Action]):
         images = self._load(None)
         return images[choose(len(images), len(images), self._seed, self.images)]
 
-    def _others_or_views(self, count: int, calibration: Tensor) -> Tensor:
-        """Return images to score on."""
-        others = None if self._made is not None else self.other_images(count)
-        return make_views(calibration, count, self._seed + 2) if others is None else others
+    def _others(self, count: int, *, after: int = 0) -> Tensor | None:
+        """Return images that nothing has used; None where there are too few, or all are made."""
+        return None if self._made is not None else self.other_images(count, after=after)
+
+    def _score_images(self, count: int, calibration: Tensor) -> Tensor | None:
+        """Return images to score on, others or views; None for the calibration images."""
+        if not count:
+            return None
+        others = self._others(count)
+        if others is None:
+            return make_views(calibration, count, self._seed + 2)
+        self._used += count
+        return others
 
     def forget(self) -> None:
         """Drop all scores, so that the next search measures every strategy anew."""

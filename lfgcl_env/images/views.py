@@ -17,7 +17,7 @@ def make_views(images: Tensor, count: int, seed: int) -> Tensor:
     what comes in from outside is the image's own reflection.
 
     Args:
-        images: (images, channels, height, width).
+        images: (images, channels, height, width); other inputs are only chosen again.
         count: how many.
         seed: of choices, mirrors and shifts.
 
@@ -27,6 +27,8 @@ def make_views(images: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(images), (check_count(count, "count"),), generator=generator)
     views = images[chosen]
+    if images.dim() != 4:
+        return views  # of inputs that are no images, choices alone
     mirrored = torch.rand(count, generator=generator) < 0.5
     views[mirrored] = views[mirrored].flip(-1)
     sizes = images.shape[2:]

@@ -1,8 +1,9 @@
 """The last step of a search: repair the best few strategies, compare them, and keep the best.
 
 Finished networks are compared by ``env.unwrapped.judge``, on images that neither the search nor the
-repair has seen. A wrapper that changes rewards cannot be asked about a network: where one does, the
-strategy with the highest reward is kept and repaired without a comparison, and a warning says so.
+repair has seen, where there are so many. A wrapper that changes rewards cannot be asked about a
+network: where one does, the strategy with the highest reward is kept and repaired without a
+comparison, and a warning says so.
 """
 
 import logging
@@ -125,7 +126,7 @@ def _deliver(
     network, what, evaluation = contenders[best]
     if what:
         _logger.warning(
-            "%s%s made the network worse (%.4f, %.4f without), so it was not used",
+            "%s%s made the network worse (%.6f, %.6f without), so it was not used",
             where, what, scores[0], scores[best],
         )  # fmt: skip
     return network, replace(winner, repaired=evaluation, score=scores[best])
@@ -145,7 +146,7 @@ def _compare(
         ):
             score = _judge(env, network, repaired)
             _logger.info(
-                "%sshortlist %d/%d: reward %.4f, outputs %.4f after sequential repair (%s)",
+                "%sshortlist %d/%d: reward %.4f, outputs %.5f after sequential repair (%s)",
                 where, place, len(listed), one.reward, score, one.origin,
             )  # fmt: skip
             yield network, Shortlisted(one.origin, one.reward, one.evaluation, repaired, score)

@@ -179,6 +179,10 @@ def test_scores_repairs_and_judges_see_images_of_their_own():
     assert [len(part) for part in parts] == [16, 32, 4096, 2048]
     together = torch.cat(parts).flatten(1)
     assert len(torch.unique(together, dim=0)) == len(together)
+    most = torch.cat([env.repair_images(5000), env.judge_images()]).flatten(1)
+    assert len(torch.unique(most, dim=0)) == len(most) == 7048
+    everything = torch.cat([env.repair_images(7000)[:5952], env.judge_images()]).flatten(1)
+    assert len(torch.unique(everything, dim=0)) == 8000
     few = gym.make(
         "LFGCL-v0", num_images=16, num_score_images=32, **arguments | {"images": pool[:20]}
     )

@@ -10,6 +10,7 @@ from torch import nn
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
+from lfgcl_env.pruning.repair.walk import Walk
 
 FEW = SequentialOptions(rows=4096, gauss_newton=0)
 
@@ -270,3 +271,52 @@ def test_cuda_scores_after_sequential_repair_as_the_cpu_does():
     assert here.evaluate(keep).similarity == pytest.approx(
         there.evaluate(keep).similarity, abs=1e-4
     )
+
+
+class Broadcasting(nn.Module):
+    """A network that adds a parameter and a value that is broadcast, and names a ReLU's input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()
+        self.second, self.pooled = nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(8, 6, 1)
+        self.third, self.last = nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 4)
+        self.places = nn.Parameter(torch.randn(1, 6, 32, 32))
+
+    def forward(self, x):
+        inner = self.relu(input=self.first(x))
+        x = torch.relu(self.second(inner) + self.places)
+        x = self.third(x) + self.pooled(inner.mean((2, 3), keepdim=True))
+        return self.last(torch.relu(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_parameters_and_broadcast_values_are_added_as_they_are(repair):
+    network = awaken(Broadcasting())
+    problem = PruningProblem(network, images(32), budget=0.7, repair=repair)
+    keep = uniform(problem)
+    judge = problem.judge(images(32, seed=5))
+    closed = PruningProblem(network, images(32), budget=0.7).compress(keep)
+    finished, _ = problem.finish(keep, images(32, seed=1), FEW)
+    assert judge(finished) > judge(closed)
+    assert judge(problem.compress(keep)) >= judge(closed) - 1e-3
+
+
+def test_an_interrupted_score_leaves_no_trace(monkeypatch):
+    problem = made("resnet20", repair="sequential")
+    keep, less = uniform(problem), uniform(problem)
+    less[4] -= 3
+    expected = problem.evaluate(keep)
+    problem.forget()
+    walk, steps = Walk.step, []
+
+    def stop(self, index, targets):
+        steps.append(index)
+        if len(steps) == 30:
+            raise KeyboardInterrupt
+        walk(self, index, targets)
+
+    monkeypatch.setattr(Walk, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        problem.evaluate(keep)
+    assert problem.evaluate(keep) == expected

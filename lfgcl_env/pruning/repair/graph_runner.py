@@ -98,7 +98,7 @@ class GraphRunner:
         if node.op == "call_module":
             module = self._network.get_submodule(str(node.target))
             if type(module) is nn.ReLU:
-                return F.relu(*arguments)
+                return F.relu(*arguments, *keywords.values())  # its input, under any name
             if getattr(module, "inplace", False):
                 arguments = (arguments[0].clone(), *arguments[1:])
             return module(*arguments, **keywords)
@@ -111,6 +111,16 @@ class GraphRunner:
         assert callable(node.target)
         function = _OUT_OF_PLACE.get(node.target, node.target)  # type: ignore[call-overload]
         return function(*arguments, **keywords)
+
+
+@torch.no_grad()
+def shapes_of(network: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node, torch.Size]:
+    """Return the shape of every value that is a tensor, for an example input."""
+    runner = GraphRunner(network, [example])
+    for node in graph.nodes:
+        runner.run(node)
+    values = {node: runner[node][0] for node in graph.nodes if node.op != "output"}
+    return {node: value.shape for node, value in values.items() if isinstance(value, Tensor)}
 
 
 def dense_module(network: nn.Module, node: fx.Node) -> nn.Module | None:

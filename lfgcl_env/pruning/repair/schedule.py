@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from lfgcl_env.pruning.repair.gauss_newton import can_alternate
 from lfgcl_env.pruning.repair.graph_runner import (
@@ -19,6 +19,7 @@ from lfgcl_env.pruning.repair.graph_runner import (
     is_capped,
     is_plain_convolution,
     relu_after,
+    shapes_of,
     trace,
 )
 
@@ -93,6 +94,7 @@ class Schedule:
 
     Args:
         network: the baseline in evaluation mode.
+        example: an input, (1, channels, height, width); shapes are read with it.
 
     Raises:
         ValueError: if ``torch.fx`` cannot trace it; the message names the way out.
@@ -105,9 +107,10 @@ class Schedule:
         baseline_unused: for every step, the values that the baseline needs no more after it.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, example: Tensor) -> None:
         self._network = network
         self.graph = trace(network)
+        self._shapes = shapes_of(network, self.graph, example)
         self._order = {node: i for i, node in enumerate(self.graph.nodes)}
         self._calls = Counter(n.target for n in self.graph.nodes if n.op == "call_module")
         self._solving: set[fx.Node] = set()
@@ -138,7 +141,7 @@ class Schedule:
         norm = batchnorm_after(self._network, node)
         point, other = norm or node, None
         addition = addition_after(point)
-        if addition is not None:
+        if addition is not None and self._is_plain(*addition):
             pending = self._pending(addition[1])
             if not self._solving & pending:
                 for before in sorted(pending, key=self._order.__getitem__):
@@ -147,6 +150,11 @@ class Schedule:
         relu = relu_after(self._network, point) is not None
         path = self._path(node)
         return Refit(str(node.target), self._order[node], node, norm, point, other, relu, path)
+
+    def _is_plain(self, addition: fx.Node, other: fx.Node) -> bool:
+        """Return whether an addition's operands are computed, and have its shape: no broadcast."""
+        shapes = [self._shapes.get(node) for node in (addition, *addition.all_input_nodes)]
+        return other.op != "get_attr" and all(shape == shapes[0] for shape in shapes)
 
     def _pending(self, node: fx.Node) -> set[fx.Node]:
         """Return a node and all that it depends on, without what is scheduled already."""

@@ -11,6 +11,8 @@ from lfgcl_env.pruning.score.similarities import kl
 class Judge:
     """Compares networks by their outputs, as :func:`~lfgcl_env.pruning.score.similarities.kl` does.
 
+    Outputs are taken for the logits of classes, unless there is only one.
+
     What searches and repairs are scored by is what they make large; a judge sees images that they
     did not, so that what it says of two finished networks is about networks and not about images.
 
