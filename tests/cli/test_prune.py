@@ -162,9 +162,9 @@ def test_too_few_images_for_the_repair_are_refused_before_the_search(tmp_path, c
     folder.mkdir()
     for index in range(5):
         Image.new("RGB", (32, 32), (40 * index, 90, 20)).save(folder / f"{index}.png")
-    options = ["--images", str(folder), "--shortlist", "2", "--repair-images", "8"]
+    options = ["--images", str(folder), "--shortlist", "2", "--repair-images", "21"]
     assert prune(tmp_path / "run", *options) == 2
-    assert "lower --repair-images" in said(capsys)
+    assert "only 20 with views: lower --repair-images" in said(capsys)
 
 
 def test_runs_from_python_and_from_the_command_record_the_same(tmp_path):
