@@ -215,9 +215,11 @@ class PruningEnv(gym.Env[Observation, Action]):
             fitting = REPAIR_NUMBERS // math.prod(self.problem.baseline.input_shape)
             count = min(max(fitting, FEWEST_REPAIR_IMAGES), REPAIR_IMAGES)
         count = check_count(count, "the number of images")
-        judged = 0 if self._others(JUDGE_IMAGES) is None else JUDGE_IMAGES
-        others = self._others(count, after=judged)
+        others = self._others(count, after=JUDGE_IMAGES)
         if others is not None:
+            return others
+        judged = 0 if self._others(JUDGE_IMAGES) is None else JUDGE_IMAGES
+        if not judged and (others := self._others(count)) is not None:
             return others
         images = self._all_images()
         images = torch.cat([images[: self._used], images[self._used + judged :]])

@@ -121,7 +121,7 @@ def _deliver(
         (quick, "the thorough repair", winner.repaired),
         (rough, "sequential repair", winner.searched),
     ]
-    scores = [_judge(env, network, evaluation) for network, _, evaluation in contenders]
+    scores = [_judge(env, thorough, final), _judged(winner), _judge(env, rough, winner.searched)]
     best = int(np.argmax(scores))
     network, what, evaluation = contenders[best]
     if what:

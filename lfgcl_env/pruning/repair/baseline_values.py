@@ -88,7 +88,7 @@ class KeptTargets:
             live.advance(index)
             if isinstance(step, Refit):
                 available = live.positions(step)
-                chosen = samples(step.layer, step.number, available, chunks[0].device)
+                chosen = samples(step.number, available, chunks[0].device)
                 self._rows[step.layer] = live.rows(step, chosen)
                 if gauss_newton and step.path:
                     count = samples.whole_chunks(available)

@@ -65,13 +65,7 @@ class ConvBN:
         self._scale = out.new_ones(len(out), dtype=torch.float64)
         self._shift = torch.zeros_like(self._scale)
         if norm is not None:
-            assert isinstance(norm, BATCH_NORMS)
-            assert norm.running_var is not None
-            assert norm.running_mean is not None
-            inverse = torch.rsqrt(norm.running_var.double() + norm.eps)
-            self._scale = inverse if norm.weight is None else norm.weight.double() * inverse
-            beta = torch.zeros_like(inverse) if norm.bias is None else norm.bias.double()
-            self._shift = beta - self._scale * norm.running_mean.double()
+            self._scale, self._shift = affine_of(norm)
 
     def matrix(self) -> Tensor:
         """Return the map as a matrix; float64, (out, features), see :class:`PatchReader`."""
@@ -156,20 +150,24 @@ class ConvBN:
         return picked.reshape(-1, flat.shape[-1])
 
 
+def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return what a BatchNorm in evaluation mode multiplies with and adds; float64, (channels,)."""
+    assert isinstance(norm, BATCH_NORMS)
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    inverse = torch.rsqrt(norm.running_var.double() + norm.eps)
+    scale = inverse if norm.weight is None else norm.weight.double() * inverse
+    beta = torch.zeros_like(inverse) if norm.bias is None else norm.bias.double()
+    return scale, beta - scale * norm.running_mean.double()
+
+
 def fold(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a convolution with the BatchNorm behind it, in evaluation mode."""
     weight, bias = conv.weight, conv.bias
     assert isinstance(weight, Tensor)
-    assert isinstance(norm, BATCH_NORMS)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    mean = norm.running_mean.double()
-    shift = scale * (bias - mean if isinstance(bias, Tensor) else -mean)
-    if norm.bias is not None:
-        shift = shift + norm.bias
+    scale, shift = affine_of(norm)
+    if isinstance(bias, Tensor):
+        shift = shift + scale * bias
     folded = (weight * scale[:, None, None, None]).to(weight.dtype)
     return folded.contiguous(memory_format=layout_of(weight)), shift.to(weight.dtype)
 
@@ -178,6 +176,15 @@ def layout_of(weight: Tensor) -> torch.memory_format:
     """Return the memory layout of a weight: images that are convolved with it take it over."""
     last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def can_convolve(module: nn.Module) -> bool:
+    """Whether :func:`convolve` knows a module: a 2-D convolution that pads with zeros."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
 
 
 def convolve(module: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -46,14 +46,6 @@ class Pair:
     places: list[Tensor]
 
 
-def can_alternate(producer: nn.Module, consumer: nn.Module) -> bool:
-    """Whether a pair is of a kind that :func:`alternate` knows: 2-D convolutions, zero-padded."""
-    return all(
-        isinstance(m, nn.Conv2d) and m.padding_mode == "zeros" and not isinstance(m.padding, str)
-        for m in (producer, consumer)
-    )
-
-
 @torch.no_grad()
 def alternate(pair: Pair, steps: int) -> None:
     """Improve the producer, in place; the consumer is to be solved anew afterwards.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from lfgcl_env.pruning.repair.conv_bn import can_convolve
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 
 Value = list[Tensor]
@@ -135,12 +136,7 @@ def is_plain_convolution(network: nn.Module, node: fx.Node) -> bool:
     """Whether a node calls a 2-D convolution that pads with zeros, grouped or not."""
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return False
-    module = network.get_submodule(str(node.target))
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
+    return can_convolve(network.get_submodule(str(node.target)))
 
 
 def batchnorm_after(network: nn.Module, node: fx.Node) -> fx.Node | None:

@@ -55,27 +55,24 @@ class Samples:
 
     def __init__(self, chunks: Sequence[int], options: SequentialOptions) -> None:
         self._chunks, self._options = chunks, options
-        self._known: dict[str, list[Tensor]] = {}
+        self._known: dict[int, list[Tensor]] = {}
 
-    def __call__(
-        self, layer: str, number: int, available: int, device: torch.device
-    ) -> list[Tensor]:
+    def __call__(self, number: int, available: int, device: torch.device) -> list[Tensor]:
         """Return the positions of a layer, for every chunk; int64, (images, positions).
 
         Args:
-            layer: its name.
-            number: its place among the layers, which decides the random draw.
+            number: its call's place among all operations, which decides the random draw.
             available: output positions for one image.
             device: of the positions.
         """
-        if layer not in self._known:
+        if number not in self._known:
             generator = torch.Generator().manual_seed(self._options.seed + number)
             wanted = max(1, self._options.rows // sum(self._chunks))
-            self._known[layer] = [
+            self._known[number] = [
                 choose_positions(count, available, wanted, generator).to(device)
                 for count in self._chunks
             ]
-        return self._known[layer]
+        return self._known[number]
 
     def whole_chunks(self, available: int) -> int:
         """Return how many chunks Gauss-Newton steps see of a layer with so many positions."""

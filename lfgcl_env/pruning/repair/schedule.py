@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from lfgcl_env.pruning.repair.gauss_newton import can_alternate
+from lfgcl_env.pruning.repair.conv_bn import can_convolve
 from lfgcl_env.pruning.repair.graph_runner import (
     addition_after,
     batchnorm_after,
@@ -184,7 +184,7 @@ class Schedule:
             return ()
         first = dense_module(self._network, producer)
         second = dense_module(self._network, consumer)
-        if first is None or second is None or not can_alternate(first, second):
+        if first is None or second is None or not (can_convolve(first) and can_convolve(second)):
             return ()
         if self._calls[producer.target] > 1:
             return ()
