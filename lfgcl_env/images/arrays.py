@@ -1,5 +1,7 @@
 """Tensors and arrays as images: uint8 pixels, or inputs that are normalised already."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,9 @@ from torch import Tensor
 
 from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
+
+LARGEST_BATCH = 2**29
+"""Most numbers in images that are made: 2 GiB."""
 
 
 class TooFewImages(ValueError):
@@ -143,4 +148,28 @@ def _check_inputs(images: Tensor, normalization: Normalization | None) -> None:
             f"the images' values lie between {lowest:.3g} and {highest:.3g} and look as if they "
             f"were not normalised with mean {normalization.mean} and std {normalization.std}: "
             "pass uint8 pixels, or normalise them"
+        )
+
+
+def check_memory(count: int, shape: Sequence[int], what: str) -> None:
+    """Refuse to make more images than fit into memory beside copies of them.
+
+    Args:
+        count: how many are to be made.
+        shape: of one image.
+        what: names them in the error.
+
+    Raises:
+        ValueError: if they hold more than 2 GiB of numbers.
+
+    >>> check_memory(10**6, (3, 32, 32), "views")
+    Traceback (most recent call last):
+        ...
+    ValueError: 1000000 views of shape (3, 32, 32) do not fit into memory: at most 174762 are ...
+    """
+    most = LARGEST_BATCH // math.prod(shape)
+    if count > most:
+        raise ValueError(
+            f"{count} {what} of shape {tuple(shape)} do not fit into memory: at most {most} are "
+            "accepted"
         )

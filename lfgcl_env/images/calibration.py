@@ -1,6 +1,5 @@
 """Calibration images for a baseline."""
 
-import math
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images import embedded_sheet, load_images, synthetic_pixels
+from lfgcl_env.images.arrays import check_memory
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks import Baseline
 
@@ -24,9 +24,6 @@ MADE = ("synthetic", "random")
 """Words for images that are generated, in any number."""
 
 DEFAULT_COUNT = 256
-
-LARGEST_BATCH = 2**31
-"""Most numbers in generated images: 8 GiB."""
 
 _PIXELS = (torch.uint8, np.dtype(np.uint8))
 
@@ -73,11 +70,7 @@ def load_calibration(
         wanted = DEFAULT_COUNT if count is None else check_count(count, "num_images")
         if wanted < 2:
             raise ValueError(f"at least 2 calibration images are needed, got {wanted}")
-        if wanted * math.prod(baseline.input_shape) > LARGEST_BATCH:
-            raise ValueError(
-                f"{wanted} {images} images of shape {tuple(baseline.input_shape)} do not fit into "
-                f"memory: at most {LARGEST_BATCH // math.prod(baseline.input_shape)} are accepted"
-            )
+        check_memory(wanted, baseline.input_shape, f"{images} images")
         if images == "random":
             generator = torch.Generator().manual_seed(check_seed(seed))
             return torch.randn(wanted, *baseline.input_shape, generator=generator)

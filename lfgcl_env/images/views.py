@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lfgcl_env.edge.value_checks import check_count
+from lfgcl_env.images.arrays import check_memory
 
 _REACH = 8
 """Views are shifted by at most this part of the height and width: 4 pixels of 32."""
@@ -21,11 +22,15 @@ def make_views(images: Tensor, count: int, seed: int) -> Tensor:
         count: how many.
         seed: of choices, mirrors and shifts.
 
+    Raises:
+        ValueError: if they do not fit into memory.
+
     >>> make_views(torch.ones(2, 3, 8, 8), 5, seed=0).shape
     torch.Size([5, 3, 8, 8])
     """
+    check_memory(check_count(count, "count"), images.shape[1:], "views")
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(images), (check_count(count, "count"),), generator=generator)
+    chosen = torch.randint(len(images), (count,), generator=generator)
     views = images[chosen]
     if images.dim() != 4:
         return views  # of inputs that are no images, choices alone
@@ -33,8 +38,9 @@ def make_views(images: Tensor, count: int, seed: int) -> Tensor:
     views[mirrored] = views[mirrored].flip(-1)
     sizes = images.shape[2:]
     reach = [size // _REACH for size in sizes]
-    padded = F.pad(views, (reach[1], reach[1], reach[0], reach[0]), mode="reflect")
-    for index, view in enumerate(padded):
+    margins = (reach[1], reach[1], reach[0], reach[0])
+    for index, view in enumerate(views):
+        padded = F.pad(view, margins, mode="reflect")
         top, left = (int(torch.randint(2 * most + 1, (), generator=generator)) for most in reach)
-        views[index] = view[:, top : top + sizes[0], left : left + sizes[1]]
+        views[index] = padded[:, top : top + sizes[0], left : left + sizes[1]]
     return views

@@ -120,6 +120,8 @@ def test_a_dictionary_that_is_given_is_not_changed():
         ({"images": "~nobody/images"}, "unknown images '~nobody/images'"),
         ({"images": "x" * 5000}, "unknown images"),
         ({"images": "random", "num_images": 10**6, "input_shape": (3, 512, 512)}, "input|memory"),
+        ({"images": "random", "num_score_images": 10**6}, "do not fit into memory: at most"),
+        ({"num_score_images": 10**6}, "1000000 views of shape .* do not fit into memory"),
         ({"features": 3}, "features must be names of modules, or None"),
         ({"features": {"0": 1}}, "features must be names of modules, or None"),
         ({"network_arguments": [1]}, "network_arguments must be a dictionary, or None"),
