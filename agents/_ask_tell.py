@@ -21,6 +21,8 @@ from lfgcl_env.edge.schema import Schema, parse, read_text
 from lfgcl_env.envs.embedding import observed_budget
 from lfgcl_env.search.return_so_far import ReturnSoFar
 
+from ._screening import PROPOSALS, Screening
+
 Action = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
@@ -36,11 +38,16 @@ class AskTell(ABC):
     Args:
         start: logits of the strategy to try first; (groups,).
         draws: the source of all randomness.
+
+    Attributes:
+        screen: returns cheap scores of logits (proposals, groups), or None while there are none to
+            go by.
     """
 
     def __init__(self, start: Logits, draws: np.random.Generator) -> None:
         self.start = start
         self.draws = draws
+        self.screen: Callable[[Logits], NDArray[np.float64] | None] | None = None
 
     @abstractmethod
     def ask(self) -> Logits | None:
@@ -55,6 +62,16 @@ class AskTell(ABC):
             reward: of the strategy that they were projected to, the higher the better.
             known: whether that strategy was visited before, on the same budget.
         """
+
+    def promote(self, draw: Callable[[], Logits]) -> Logits:
+        """Return the most promising of several draws by the cheap scores; without any, one draw."""
+        first = draw()
+        if self.screen is None:
+            return first
+        proposals = np.stack([first, *(draw() for _ in range(PROPOSALS - 1))])
+        scores = self.screen(proposals)
+        chosen: Logits = first if scores is None else proposals[int(scores.argmax())]
+        return chosen
 
 
 class Found(Schema):
@@ -86,10 +103,14 @@ class AskTellAgent:
     environment draws budgets from a range, every budget has a search of its own, and an episode
     whose budget is within 0.05 of one that was searched before is reset to that one.
 
+    Where the environment's steps are costly and it offers cheap scores, a search draws several
+    strategies for every step and executes the most promising, see :mod:`._screening`.
+
     Args:
         env: an environment whose actions are prune ratios.
         seed: decides all that the agent does.
-        begin: makes the search for a budget.
+        kind: makes a search from its start and a generator.
+        start: returns logits of the strategy to try first on a budget; (groups,).
 
     Raises:
         ValueError: if one action is not a whole strategy.
@@ -99,7 +120,8 @@ class AskTellAgent:
         self,
         env: gym.Env[Any, Action],
         seed: int,
-        begin: Callable[[float, np.random.Generator], AskTell],
+        kind: Callable[[Logits, np.random.Generator], AskTell],
+        start: Callable[[float], Logits],
     ) -> None:
         if getattr(env.unwrapped, "steps_per_strategy", 1) > 1:
             raise ValueError(
@@ -108,11 +130,21 @@ class AskTellAgent:
             )
         self.env = ReturnSoFar(env)
         self.seed = seed
-        self._begin = begin
+        self._kind, self._start = kind, start
         self._draws = np.random.default_rng(seed)
+        self._screening = Screening(env)
         self._searches: dict[float, AskTell] = {}
         self._found: dict[float, Found] = {}
         self._visited: set[tuple[float, bytes]] = set()
+
+    def begin_at(self, action: Action) -> None:
+        """Start every search from a strategy.
+
+        Args:
+            action: its prune ratios; (groups,).
+        """
+        logits = logits_of(action)
+        self._start = lambda _budget: logits
 
     def learn(
         self,
@@ -132,6 +164,8 @@ class AskTellAgent:
                 break
             _, reward, terminated, truncated, info = self.env.step(prune_ratios(logits))
             visit = (budget, info["keep"].tobytes())
+            if visit not in self._visited:
+                self._screening.learn(info["prune_ratios"], budget, float(reward))
             search.tell(logits, float(reward), visit in self._visited)
             self._visited.add(visit)
             if budget not in self._found or reward > self._found[budget].reward:
@@ -155,7 +189,7 @@ class AskTellAgent:
         """
         budget = observed_budget(observation)
         if not self._found:
-            return prune_ratios(self._begin(budget, self._draws).start), None
+            return prune_ratios(self._start(budget)), None
         nearest = min(self._found, key=lambda known: abs(known - budget))
         return np.array(self._found[nearest].prune_ratios, dtype=np.float32), None
 
@@ -197,8 +231,21 @@ class AskTellAgent:
         elif budget != drawn:
             self.env.reset(options={"budget": budget})
         if budget not in self._searches:
-            self._searches[budget] = self._begin(budget, self._draws)
+            self._searches[budget] = self._begin(budget)
         return budget, self._searches[budget]
+
+    def _begin(self, budget: float) -> AskTell:
+        """Make the search for a budget."""
+        search = self._kind(self._start(budget), self._draws)
+
+        def screen(proposals: Logits) -> NDArray[np.float64] | None:
+            if not self._screening.trust(budget):
+                return None
+            return self._screening.scores(prune_ratios(proposals), budget)
+
+        if self._screening.offered:
+            search.screen = screen
+        return search
 
 
 def from_uniform(
@@ -212,7 +259,7 @@ def from_uniform(
         seed: see :class:`AskTellAgent`.
     """
     start = np.zeros(groups_of(env))
-    return AskTellAgent(env, seed, lambda _budget, draws: kind(start, draws))
+    return AskTellAgent(env, seed, kind, lambda _budget: start)
 
 
 def groups_of(env: gym.Env[Any, Action]) -> int:
@@ -228,3 +275,14 @@ def prune_ratios(logits: Logits) -> Action:
     array([0.5       , 0.00669285], dtype=float32)
     """
     return (1.0 / (1.0 + np.exp(logits))).astype(np.float32)
+
+
+def logits_of(action: NDArray[Any]) -> Logits:
+    """Turn prune ratios into logits of keep ratios, clipped to ``LIMIT``.
+
+    >>> logits_of(np.array([0.5, 1.0]))
+    array([ 0., -5.])
+    """
+    lowest = 1.0 / (1.0 + np.exp(LIMIT))
+    keep = np.clip(1.0 - np.asarray(action, np.float64), lowest, 1.0 - lowest)
+    return np.clip(np.log(keep / (1.0 - keep)), -LIMIT, LIMIT)

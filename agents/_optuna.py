@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._ask_tell import AskTell, Logits
+from ._screening import PROPOSALS
 
 try:
     import optuna
@@ -18,7 +19,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 WIDEST = 2.0
-"""Logits are searched in [-2, 2]: from 12 to 88 % of channels kept, before the projection."""
+"""Logits are searched within 2 of the start: around one half, from 12 to 88 % of channels kept."""
 
 
 class OptunaSearch(AskTell):
@@ -28,16 +29,28 @@ class OptunaSearch(AskTell):
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         sampler: name of a class in ``optuna.samplers``.
+        screened: whether several trials are screened for every evaluation; those of a sampler that
+            optimises its proposals are much the same.
         **options: of the sampler, besides its seed.
     """
 
     def __init__(
-        self, start: Logits, draws: np.random.Generator, sampler: str, **options: Any
+        self,
+        start: Logits,
+        draws: np.random.Generator,
+        sampler: str,
+        *,
+        screened: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(start, draws)
-        box = optuna.distributions.FloatDistribution(-WIDEST, WIDEST)
+        self._screened = screened
+        self._begun = False
         self._space: dict[str, optuna.distributions.BaseDistribution]
-        self._space = {str(group): box for group in range(len(start))}
+        self._space = {
+            str(group): optuna.distributions.FloatDistribution(middle - WIDEST, middle + WIDEST)
+            for group, middle in enumerate(start.tolist())
+        }
         seed = int(draws.integers(2**31))
         with _quiet():
             chosen = getattr(optuna.samplers, sampler)(seed=seed, **options)
@@ -45,10 +58,20 @@ class OptunaSearch(AskTell):
             self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
 
     def ask(self) -> Logits:
-        """Return the study's next trial; the first is the start."""
+        """Return the study's next trial, of several the best by cheap scores; first the start."""
+        several = self._begun and self._screened and self.screen is not None
+        self._begun = True
         with _quiet():
-            self._trial = self._study.ask(self._space)
-        return np.array([self._trial.params[name] for name in self._space])
+            trials = [self._study.ask(self._space) for _ in range(PROPOSALS if several else 1)]
+            proposals = np.array([[t.params[name] for name in self._space] for t in trials])
+            scores = self.screen(proposals) if self.screen is not None and several else None
+            chosen = 0 if scores is None else int(scores.argmax())
+            for index, trial in enumerate(trials):
+                if index != chosen:
+                    self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self._trial = trials[chosen]
+        result: Logits = proposals[chosen]
+        return result
 
     def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Report the reward to the study."""

@@ -3,7 +3,8 @@
 Source: Rubinstein and Kroese, The Cross-Entropy Method (2004), with smoothed updates. Elites are
 centred before they are averaged, because the projection onto the budget shifts them all. What
 differs: once a whole generation was visited before, the spread starts anew around the mean, each
-time twice as wide as before.
+time twice as wide as before. Where the environment has cheap scores, every member of a generation
+is the best of several draws by them.
 """
 
 from typing import Any
@@ -40,9 +41,15 @@ class CrossEntropy(AskTell):
 
     def ask(self) -> Logits:
         """Return a draw from the Gaussian; at first its mean."""
+        if self._begun:
+            return self.promote(self._draw)
+        self._begun = True
+        self.draws.standard_normal(self._mean.shape)  # so that draws do not depend on the start
+        return np.clip(self._mean, -LIMIT, LIMIT)
+
+    def _draw(self) -> Logits:
         noise = self.draws.standard_normal(self._mean.shape)
-        self._begun, scale = True, self._spread * self._begun
-        return np.clip(self._mean + scale * noise, -LIMIT, LIMIT)
+        return np.clip(self._mean + self._spread * noise, -LIMIT, LIMIT)
 
     def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Update the Gaussian after the last of the generation."""

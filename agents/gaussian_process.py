@@ -16,7 +16,7 @@ from ._optuna import OptunaSearch
 
 def begin(start: Logits, draws: np.random.Generator) -> OptunaSearch:
     """Make the search, see :class:`~lfgcl_env.agents._ask_tell.AskTell`."""
-    return OptunaSearch(start, draws, "GPSampler")
+    return OptunaSearch(start, draws, "GPSampler", screened=False)
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:

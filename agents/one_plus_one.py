@@ -4,7 +4,8 @@ Source: Hansen, Arnold and Auger, Evolution Strategies (Springer Handbook of Com
 Intelligence, 2015), algorithm 2, with the 1/5 success rule in the form given there: the step grows
 by exp(4/5 / d) with every success and shrinks by exp(-1/5 / d) with every failure, d = sqrt(n + 1).
 What differs: the step also grows where it led to a strategy that was visited before, the parent
-among them, because strategies are whole numbers of channels and small steps are rounded away.
+among them, because strategies are whole numbers of channels and small steps are rounded away. Where
+the environment has cheap scores, the best of several offspring by them is evaluated.
 """
 
 from typing import Any
@@ -30,6 +31,9 @@ class OnePlusOne(AskTell):
         """Return an offspring of the parent; at first the start."""
         if self._reward is None:
             return self.start
+        return self.promote(self._draw)
+
+    def _draw(self) -> Logits:
         noise = self.draws.standard_normal(self.start.shape)
         return np.clip(self._parent + self._step * noise, -LIMIT, LIMIT)
 

@@ -151,6 +151,29 @@ class PruningEnv(gym.Env[Observation, Action]):
         """
         return self._reward.score_network(network, keep)
 
+    @property
+    def screens(self) -> bool:
+        """Whether :meth:`screen` costs far less than a step."""
+        return self.problem.screens
+
+    def screen(self, actions: ArrayLike, budget: float | None = None) -> NDArray[np.float64]:
+        """Score whole strategies cheaply, to choose which of them to execute.
+
+        Args:
+            actions: prune ratios in [0, 1]; (strategies, groups).
+            budget: that they are projected onto; None for this episode's.
+
+        Returns:
+            The higher, the more is promised; see :meth:`PruningProblem.screen`. float64,
+            (strategies,).
+
+        Raises:
+            ValueError: for a wrong shape, NaN, entries outside [0, 1], or an unreachable budget.
+        """
+        budget = self.budget if budget is None else budget
+        ratios = np.atleast_2d(np.asarray(actions))
+        return self.problem.screen([self.problem.project(one, budget) for one in ratios])
+
     def remember(self, keep: Sequence[int], reward: float) -> None:
         """Store the score of a strategy that was measured before, so that it is looked up.
 

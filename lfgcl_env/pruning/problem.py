@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -35,6 +36,7 @@ from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.score.scorer import Scorer
+from lfgcl_env.pruning.score.screen import Screen
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
@@ -143,6 +145,7 @@ class PruningProblem:
         halves = self.kept_channels(np.maximum(1, self.channels // 2))
         self.scorer.check_places(self.candidate, halves)
         self._memory = Memory(self._score)
+        self._screen: Screen | None = None
 
     @property
     def lowest_budget(self) -> float:
@@ -158,6 +161,16 @@ class PruningProblem:
     def score_images(self) -> int:
         """How many images pruned networks are scored on."""
         return sum(len(batch) for batch in self.score_batches)
+
+    @property
+    def screens(self) -> bool:
+        """Whether :meth:`screen` costs far less than :meth:`evaluate`."""
+        return self._repair.costly
+
+    @property
+    def screened(self) -> int:
+        """How many distinct strategies were screened."""
+        return 0 if self._screen is None else len(self._screen)
 
     @property
     def moments(self) -> dict[str, Moments]:
@@ -223,6 +236,22 @@ class PruningProblem:
         """Score a strategy; one scored before is looked up."""
         return self._memory.evaluate(self.network.check_strategy(strategy))
 
+    def screen(self, strategies: Sequence[ArrayLike]) -> NDArray[np.float64]:
+        """Score strategies cheaply, to choose which of them to evaluate.
+
+        A network is repaired by least squares, and its features are compared by
+        ``discounted_mse`` on the calibration images, whatever :meth:`evaluate` does. Strategies
+        screened before are looked up; they do not count as evaluated.
+
+        Returns:
+            The higher, the more is promised; only the order means anything. float64, (strategies,).
+        """
+        if self._screen is None:
+            self._screen = Screen(self.network, self.device, self.batches, lambda: self.moments)
+        checked = [self.network.check_strategy(strategy) for strategy in strategies]
+        kept = self._ranking.kept
+        return np.array([self._screen(keep, partial(kept, keep)) for keep in checked], np.float64)
+
     def known(self, strategy: ArrayLike) -> bool:
         """Whether :meth:`evaluate` would look a strategy up."""
         return self.network.check_strategy(strategy) in self._memory
@@ -246,6 +275,7 @@ class PruningProblem:
     def forget(self) -> None:
         """Forget all scores, so that every strategy is scored anew."""
         self._memory.clear()
+        self._screen = None
 
     def compress(self, strategy: ArrayLike) -> nn.Module:
         """Return a physically smaller network for a strategy, as it was scored.

@@ -1,13 +1,14 @@
 """Allocation: a strategy from measured sensitivities, without a search.
 
 Backward elimination gives every group an error curve: what its consumers' outputs lose with k
-channels kept. One evaluation per group, with that group alone halved, says how much such an error
+channels kept. One score per group, with that group alone halved, says how much such an error
 costs in similarity. Channels are then removed where a unit of cost saved loses least, until the
-budget is met. For ResNet-56 these are 27 evaluations.
+budget is met. For ResNet-56 these are 27 evaluations, or cheap scores (``problem.screen``) where an
+evaluation is costly.
 
 The idea of spending a budget by marginal cost is the greedy solution of a knapsack, as in
 sensitivity-based pruning since Li et al. (ICLR 2017, section 3.1); the curves are the errors of
-refitted layers, and the weights come from the reward itself.
+refitted layers, and the weights come from scores.
 """
 
 import numpy as np
@@ -22,7 +23,8 @@ _LONGEST_STEP = 4  # channels removed at once, so that a costly one does not hid
 def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     """Measure the similarity lost per unit of error in every group, by halving each alone.
 
-    Takes one evaluation per group, which :meth:`PruningProblem.count` counts.
+    Takes one evaluation per group, which :meth:`PruningProblem.count` counts; where evaluations are
+    costly, a score of :meth:`PruningProblem.screen` instead.
 
     Returns:
         At least a small positive number per group; float64, (groups,).
@@ -31,10 +33,16 @@ def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     for index, group in enumerate(problem.groups):
         halved = problem.channels.copy()
         halved[index] = max(1, group.channels // 2)
-        lost = 1.0 - problem.evaluate(halved).similarity
+        lost = 1.0 - _similarity(problem, halved)
         error = problem.eliminations[group.name].errors[halved[index]]
         weights[index] = lost / max(error, 1e-12)
     return np.maximum(weights, 1e-3 * max(float(weights.max()), 1e-12))
+
+
+def _similarity(problem: PruningProblem, strategy: NDArray[np.int64]) -> float:
+    if problem.screens:
+        return float(problem.screen([strategy])[0])
+    return problem.evaluate(strategy).similarity
 
 
 def allocate(

@@ -33,9 +33,11 @@ class Repair:
     Attributes:
         large_batches: whether statistics are taken of batches, which are better the larger they
             are; otherwise batches are of the size that runs fastest.
+        costly: whether a score after it takes far longer than a forward pass.
     """
 
     large_batches = False
+    costly = False
 
     def check(self, network: nn.Module) -> None:
         """Refuse a network that cannot be repaired so.

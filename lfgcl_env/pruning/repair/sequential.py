@@ -104,6 +104,7 @@ class SequentialRepair(LeastSquaresRepair):
     """
 
     options = SCORING
+    costly = True
 
     def check(self, network: nn.Module) -> None:
         """Refuse a network that ``torch.fx`` cannot trace.

@@ -1,0 +1,63 @@
+"""Cheap scores of strategies, by which searches choose what to score in full."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfgcl_env.pruning.moments.second_moments import Moments
+from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
+from lfgcl_env.pruning.score.scorer import Scorer
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
+
+
+class Screen:
+    """Scores strategies by a closed-form repair and the calibration images, one forward pass each.
+
+    The network is repaired by least squares, and its penultimate features are compared by
+    :func:`~lfgcl_env.pruning.score.similarities.discounted_mse`, whatever the problem's own score
+    is: of the signals that cost one forward pass it is the one that ranks (docs/fidelity.md).
+
+    Args:
+        network: what is pruned.
+        device: of the images.
+        batches: the calibration images.
+        moments: returns the second moments of every layer whose inputs follow groups.
+    """
+
+    def __init__(
+        self,
+        network: PrunableNetwork,
+        device: torch.device,
+        batches: Sequence[Tensor],
+        moments: Callable[[], Mapping[str, Moments]],
+    ) -> None:
+        self._candidate = network.candidate(device)
+        self._batches = batches
+        self._scorer = Scorer(network, self._candidate, batches, "discounted_mse")
+        self._repair = LeastSquaresRepair()
+        self._repair.prepare(network, self._candidate, batches, moments)
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def __len__(self) -> int:
+        """How many distinct strategies were scored."""
+        return len(self._known)
+
+    def __call__(
+        self, keep: NDArray[np.int64], kept: Callable[[], list[NDArray[np.int64]]]
+    ) -> float:
+        """Return the cheap score of a strategy; one scored before is looked up.
+
+        Args:
+            keep: channels kept in every group.
+            kept: returns their indices.
+        """
+        key = tuple(keep.tolist())
+        if key not in self._known:
+            indices = kept()
+            self._candidate.install(indices)
+            found = self._repair.run(self._candidate, indices, self._scorer.reader, self._batches)
+            self._known[key] = self._scorer.compare(self._scorer.join(found, indices))
+        return self._known[key]
