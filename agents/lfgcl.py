@@ -298,6 +298,15 @@ class LFGCLAgent:
         self.replay = Replay(a)
         self._repeated = 0  # strategies in a row that were known
         self._head_start = 0
+        self._first: Action | None = None
+
+    def begin_at(self, action: Action) -> None:
+        """Execute a strategy first, which is then the first elite.
+
+        Args:
+            action: its prune ratios; (groups,).
+        """
+        self._first = action
 
     def learn(
         self,
@@ -380,9 +389,9 @@ class LFGCLAgent:
         groups = Groups.of(observation, a)
         centres = self._actors(groups)
         if count == 0:
-            return _action(groups.on_budget(centres)[0])
+            return _action(groups.on_budget(centres)[0]) if self._first is None else self._first
         count += self._head_start
-        if count > a.warm_up:
+        if count > a.warm_up or self._first is not None:
             elites = self._best(groups)[1][: a.elites]
             centres = torch.cat([centres, elites]) if a.actor else elites
         keep = groups.on_budget(self._proposals(centres, observation, count))

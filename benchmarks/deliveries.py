@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from study import Fields, Study, markdown_table, prepare, study_parser
+from study import Fields, Study, markdown_table, newest, prepare, study_parser
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +40,12 @@ NOISE = 0.6
 WIDE = 1.2
 """The same around uniform ratios, of random strategies."""
 
+DELIVERED = {"images": 2048, "rows": 65536, "gauss_newton": 3, "positions": 131072, "seed": 0}
+"""The deliveries that other studies go by: the defaults of the options."""
+
+RANKS = (0, 3, 9)
+"""Places of the strategies of a search that are delivered to study what signals are worth."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deliver what is missing, then report; return 1 if a run failed."""
@@ -48,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35])
     parser.add_argument("--near", type=int, default=40, help="strategies near the allocation")
     parser.add_argument("--random", type=int, default=16, help="random strategies")
+    parser.add_argument(
+        "--searched", action="store_true", help="what benchmarks/gains.py found, and nothing else"
+    )
     parser.add_argument("--images", type=int, default=2048, help="that repair sees")
     parser.add_argument("--rows", type=int, default=65536)
     parser.add_argument("--gauss-newton", type=int, default=3)
@@ -64,22 +73,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def grid(options: argparse.Namespace) -> Iterator[Fields]:
-    """Yield the deliveries of every budget: the allocation, near and random strategies."""
+    """Yield the deliveries of every budget: allocation, near and random strategies, or searched."""
     for budget in options.budgets:
-        problem = shared(options.network).problem(budget)
-        for kind, keep in strategies(problem, options.near, options.random):
-            for seed in options.seeds:
-                yield {
-                    "network": options.network,
-                    "budget": budget,
-                    "kind": kind,
-                    "keep": keep.tolist(),
-                    "seed": seed,
-                    "images": options.images,
-                    "rows": options.rows,
-                    "gauss_newton": options.gauss_newton,
-                    "positions": options.positions,
-                }
+        chosen = searched if options.searched else drawn
+        for kind, keep, seed in dict.fromkeys(chosen(options, budget)):
+            yield {
+                "network": options.network,
+                "budget": budget,
+                "kind": kind,
+                "keep": list(keep),
+                "seed": seed,
+                "images": options.images,
+                "rows": options.rows,
+                "gauss_newton": options.gauss_newton,
+                "positions": options.positions,
+            }
+
+
+def drawn(options: argparse.Namespace, budget: float) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """Yield kind, strategy and seed of the allocation, of strategies near it, and random ones."""
+    problem = shared(options.network).problem(budget)
+    for kind, keep in strategies(problem, options.near, options.random):
+        for seed in options.seeds:
+            yield kind, tuple(keep.tolist()), seed
+
+
+def searched(
+    options: argparse.Namespace, budget: float
+) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """Yield the same of what searches found.
+
+    Of each seed's search the best is delivered on images of that seed, beside the allocation. Those
+    of the first seed are also delivered at lower places, to study signals.
+    """
+    allocated = allocate(shared(options.network).problem(budget))
+    for seed in options.seeds:
+        yield "allocation", tuple(allocated.tolist()), seed
+    for record in newest(options.out / f"gains_{options.network}.jsonl"):
+        if record["budget"] == budget and record["seed"] in options.seeds:
+            kinds = ("searched", "searched lower")
+            places = RANKS if record["seed"] == DELIVERED["seed"] else RANKS[:1]
+            for place in places:
+                keep = tuple(record["best"][place]["keep"])
+                yield kinds[place > 0], keep, record["seed"]
 
 
 def name(run: Fields) -> str:
@@ -96,6 +132,7 @@ class Shared:
 
     Attributes:
         judges: training images that neither problems nor repairs see.
+        search_images: training images for searches; a repair may draw some of them, too.
     """
 
     def __init__(self, network: str) -> None:
@@ -111,6 +148,7 @@ class Shared:
         self.judges = drawn[CALIBRATION : CALIBRATION + max(JUDGED)]
         self._others = drawn[CALIBRATION + max(JUDGED) :]
         self._outputs = outputs(self.baseline.network, self.judges)
+        self.search_images = self._others[-1280:]
         self._test = load_test_set("CIFAR10", normalization=self.baseline.normalization)
         self._problems: dict[float, PruningProblem] = {}
 

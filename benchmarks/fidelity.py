@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from deliveries import distances, shared
+from deliveries import DELIVERED, distances, shared
 from numpy.typing import NDArray
 from scipy import stats
 from study import Fields, Study, markdown_table, newest, prepare, study_parser
@@ -55,9 +55,6 @@ SIGNALS = (
     ("two_steps", 256),
 )
 """Repairs, and the numbers of images that they see."""
-
-DELIVERED = {"images": 2048, "rows": 65536, "gauss_newton": 3, "positions": 131072, "seed": 0}
-"""The deliveries that count: the defaults of benchmarks/deliveries.py."""
 
 REWARDS = ("discounted_mse", "mse", "cosine", "cka")
 """Similarities of features on the images that the repair saw."""
@@ -187,7 +184,7 @@ def _parts(kinds: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
         ("all", np.isin(kinds, ["near", "allocation", "random"])),
         ("near", near),
         ("random", kinds == "random"),
-        ("searched", kinds == "searched"),
+        ("searched", np.isin(kinds, ["searched", "searched lower"])),
     ]
 
 

@@ -63,6 +63,7 @@ def prune(arguments: dict[str, Any]) -> None:
             agent_seed=asked.search["agent_seed"],
             out=run.path,
             resume=resume,
+            start=asked.search["start"],
             shortlist=asked.search["shortlist"],
             repair_images=_repair_images(env, asked.search),
             points=asked.search["points"],
@@ -193,10 +194,13 @@ def _of_shortlist(result: SearchResult) -> str:
     text = "" if winner.score is None else f", {winner.score:.4f} after sequential repair"
     if winner.origin == "search":
         return text
-    found = max(one.reward for one in result.shortlist if one.origin == "search")
+    text += "; it is the allocation by sensitivities"
+    found = [one.reward for one in result.shortlist if one.origin == "search"]
+    if not found:
+        return text
     return (
-        f"{text}; it is the allocation by sensitivities, which repaired better than what the "
-        f"agent found (at most {found:.4f} before repair)"
+        f"{text}, which repaired better than what the agent found (at most {max(found):.4f} "
+        "before repair)"
     )
 
 

@@ -34,6 +34,8 @@ class Agent(Protocol):
       not fit; ``lfgcl prune --init-from`` needs both.
     - ``env``, the environment as the agent sees it, if it wrapped it (``get_env()`` for the
       vectorised environments of Stable-Baselines3).
+    - ``begin_at(action)``, which is called before ``learn`` with the strategy to go on from, see
+      ``start`` of :func:`~lfgcl_env.search.run_search.run_search`.
     - ``losses``, a dictionary of the latest losses by name, to be logged.
     """
 

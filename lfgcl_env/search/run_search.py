@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lfgcl_env.config import complete
 from lfgcl_env.edge.schema import short
+from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
@@ -43,6 +44,7 @@ def run_search(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    start: str = "agent",
     shortlist: int = 0,
     repair_images: Tensor | None = None,
     points: int = 6,
@@ -75,6 +77,10 @@ def run_search(
         resume: go on with the run in ``out``.
         arguments: to be recorded besides, or instead of what is known here, see
             :func:`lfgcl_env.search.asked.describe`.
+        start: ``"allocation"``: the first strategy scored is the allocation by sensitivities
+            (:func:`~lfgcl_env.pruning.allocate`), and an agent with ``begin_at`` goes on from it.
+            A range of budgets, an environment of layerwise steps and ``init_from`` leave it out.
+            ``"agent"``: the agent begins as it likes.
         shortlist: how many of the best strategies are repaired sequentially and compared before
             one is kept, see :mod:`lfgcl_env.search.shortlist`; 0 keeps the best as it was scored.
         repair_images: unlabelled images for that, better others than the environment's; float
@@ -97,6 +103,7 @@ def run_search(
         {
             "evaluations": evaluations,
             "agent_seed": agent_seed,
+            "start": start,
             "shortlist": shortlist,
             "points": points,
             "init_from": init_from,
@@ -129,6 +136,7 @@ def run_search(
             "agent": name,
             "evaluations": evaluations,
             "agent_seed": agent_seed,
+            "start": start,
             "shortlist": shortlist,
             "repair_images": None if images is None else len(images),
             "points": points,
@@ -158,7 +166,7 @@ def run_search(
             logs.add(record)
 
         visits = RecordEvaluations(env, recorded, on_record)
-        made = _learn(factory, visits, agent_seed, evaluations, run, saved, logs)
+        made = _learn(factory, visits, agent_seed, evaluations, run, saved or start, logs)
         records = visits.finish()
         logs.close()
         if not records:
@@ -234,7 +242,7 @@ def _learn(
     seed: int,
     evaluations: int,
     run: RunFolder | None,
-    saved: SavedAgent | None,
+    start: SavedAgent | str,
     logs: Logs,
 ) -> Agent:
     """Make the agent and let it learn; its exceptions become AgentError."""
@@ -252,12 +260,28 @@ def _learn(
     torch.manual_seed(seed)
     with agent_errors(lambda: _after(len(env.records), run)):
         agent = factory(env, seed)
-        if saved:
-            load_into(saved, agent, env.problem)
+        if isinstance(start, SavedAgent):
+            load_into(start, agent, env.problem)
             answer(env, agent, sum(budgets_of(env)) / 2)
+        elif start == "allocation":
+            _begin_at_allocation(env, agent)
         if unfinished():
             agent.learn(total_timesteps=limit, callback=go_on)
     return agent
+
+
+def _begin_at_allocation(env: RecordEvaluations, agent: Agent) -> None:
+    """Score the allocation by sensitivities, and let the agent go on from it."""
+    low, high = budgets_of(env)
+    if low < high or env.steps_per_strategy > 1:
+        return
+    allocated = allocate(env.problem, high)
+    action = env.problem.prune_ratios(allocated).astype(np.float32)
+    env.reset()
+    env.step(action)
+    begin_at: Any = getattr(agent, "begin_at", None)
+    if callable(begin_at):
+        begin_at(action)
 
 
 def _most_steps(visits: RecordEvaluations, evaluations: int) -> int:

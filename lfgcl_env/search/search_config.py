@@ -7,6 +7,14 @@ from torch import Tensor
 
 from lfgcl_env.config import Natural, Option, Positive
 from lfgcl_env.edge.bounds import Evaluations, Points, ShortlistSize, Threads
+from lfgcl_env.edge.choices import check_choice
+
+STARTS = ("allocation", "agent")
+"""What a search may start from."""
+
+
+def _check_start(start: str) -> str:
+    return check_choice(start, STARTS, "start")
 
 
 class SearchConfig(TypedDict, total=False):
@@ -33,6 +41,16 @@ class SearchConfig(TypedDict, total=False):
             0,
             "seed of the agent; the command takes --seed where it is not given",
             "a whole number of at least 0",
+        ),
+    ]
+    start: Annotated[
+        str,
+        Option(
+            "allocation",
+            "the first strategy scored, from which agents of this package go on: 'allocation' by "
+            "sensitivities, where one budget and one step decide a strategy, or the 'agent'",
+            "'allocation' or 'agent'",
+            check=_check_start,
         ),
     ]
     shortlist: Annotated[

@@ -176,7 +176,12 @@ def _list_candidates(
     if size > 1:
         allocated = tuple(allocate(problem_of(env), budget).tolist())
         known = {one.evaluation.keep: one for one in reversed(ranked)}
-        last = known.get(allocated) or rewarded(env, allocated, budget, "allocation")
+        if allocated in known:
+            last: Rewarded | None = replace(known[allocated], origin="allocation")
+        else:
+            last = rewarded(env, allocated, budget, "allocation")
+        if allocated in listed and last:
+            listed[allocated] = last
         _fill(listed, [*([last] if last else []), *ranked], size)
     return list(listed.values())
 
