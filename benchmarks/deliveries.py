@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--searched", action="store_true", help="what benchmarks/gains.py found, and nothing else"
     )
+    parser.add_argument("--min-channels", type=int, default=1, help="0: whole blocks may go")
     parser.add_argument("--images", type=int, default=2048, help="that repair sees")
     parser.add_argument("--rows", type=int, default=65536)
     parser.add_argument("--gauss-newton", type=int, default=3)
@@ -80,6 +81,7 @@ def grid(options: argparse.Namespace) -> Iterator[Fields]:
             yield {
                 "network": options.network,
                 "budget": budget,
+                **({} if options.min_channels else {"min_channels": 0}),
                 "kind": kind,
                 "keep": list(keep),
                 "seed": seed,
@@ -92,7 +94,7 @@ def grid(options: argparse.Namespace) -> Iterator[Fields]:
 
 def drawn(options: argparse.Namespace, budget: float) -> Iterator[tuple[str, tuple[int, ...], int]]:
     """Yield kind, strategy and seed of the allocation, of strategies near it, and random ones."""
-    problem = shared(options.network).problem(budget)
+    problem = shared(options.network).problem(budget, options.min_channels)
     for kind, keep in strategies(problem, options.near, options.random):
         for seed in options.seeds:
             yield kind, tuple(keep.tolist()), seed
@@ -106,11 +108,12 @@ def searched(
     Of each seed's search the best is delivered on images of that seed, beside the allocation. Those
     of the first seed are also delivered at lower places, to study signals.
     """
-    allocated = allocate(shared(options.network).problem(budget))
+    allocated = allocate(shared(options.network).problem(budget, options.min_channels))
     for seed in options.seeds:
         yield "allocation", tuple(allocated.tolist()), seed
     for record in newest(options.out / f"gains_{options.network}.jsonl"):
-        if record["budget"] == budget and record["seed"] in options.seeds:
+        asked = (record["budget"], record["min_channels"]) == (budget, options.min_channels)
+        if asked and record["seed"] in options.seeds:
             kinds = ("searched", "searched lower")
             places = RANKS if record["seed"] == DELIVERED["seed"] else RANKS[:1]
             for place in places:
@@ -150,13 +153,16 @@ class Shared:
         self._outputs = outputs(self.baseline.network, self.judges)
         self.search_images = self._others[-1280:]
         self._test = load_test_set("CIFAR10", normalization=self.baseline.normalization)
-        self._problems: dict[float, PruningProblem] = {}
+        self._problems: dict[tuple[float, int], PruningProblem] = {}
 
-    def problem(self, budget: float) -> PruningProblem:
-        """Return the problem of a budget."""
-        if budget not in self._problems:
-            self._problems[budget] = PruningProblem(self.baseline, self._calibration, budget=budget)
-        return self._problems[budget]
+    def problem(self, budget: float, min_channels: int = 1) -> PruningProblem:
+        """Return the problem of a budget; with ``min_channels=0`` whole blocks may go."""
+        key = budget, min_channels
+        if key not in self._problems:
+            self._problems[key] = PruningProblem(
+                self.baseline, self._calibration, budget=budget, min_channels=min_channels
+            )
+        return self._problems[key]
 
     def repair_images(self, seed: int, count: int) -> Tensor:
         """Draw images for repair, of all that are left."""
@@ -188,7 +194,8 @@ def measured(run: Fields) -> Fields:
     )
     images = here.repair_images(run["seed"], run["images"])
     started = time.process_time()
-    network, _ = here.problem(run["budget"]).finish(run["keep"], images, options)
+    problem = here.problem(run["budget"], run.get("min_channels", 1))
+    network, _ = problem.finish(run["keep"], images, options)
     seconds = time.process_time() - started
     return {
         "top1": round(here.top1(network), 3),
@@ -248,10 +255,11 @@ def strategies(
 
 def report(study: Study) -> None:
     """Print means over strategies and seeds, and how far seeds spread for the allocation."""
-    fields = ("budget", "kind", "images", "rows", "gauss_newton", "positions")
+    fields = ("budget", "min_channels", "kind", "images", "rows", "gauss_newton", "positions")
     groups: dict[tuple[Any, ...], list[Fields]] = {}
     for record in study.records():
-        groups.setdefault(tuple(record[name] for name in fields), []).append(record)
+        key = tuple({"min_channels": 1, **record}[name] for name in fields)
+        groups.setdefault(key, []).append(record)
     table, cells = [], []
     for key, mine in sorted(groups.items()):
         found = [record["top1"] for record in mine]

@@ -180,29 +180,25 @@ def measured(run: Fields) -> Fields:
 def report(study: Study, options: argparse.Namespace) -> None:
     """Write delivered top-1 of allocation and searches, and print the table."""
     path = options.out / f"deliveries_{options.network}.jsonl"
-    delivered = {
-        (r["budget"], tuple(r["keep"]), r["seed"]): r["top1"]
-        for r in newest(path)
-        if all(r[key] == value for key, value in DELIVERED.items() if key != "seed")
-    }
-    allocated = {
-        (r["budget"], r["seed"]): r["top1"]
-        for r in newest(path)
-        if r["kind"] == "allocation"
-        and all(r[key] == value for key, value in DELIVERED.items() if key != "seed")
-    }
+    delivered, allocated = {}, {}
+    for r in newest(path):
+        if all(r[key] == value for key, value in DELIVERED.items() if key != "seed"):
+            problem = r["budget"], r.get("min_channels", 1), r["seed"]
+            delivered[problem, tuple(r["keep"])] = r["top1"]
+            if r["kind"] == "allocation":
+                allocated[problem] = r["top1"]
     groups: dict[tuple[Any, ...], list[Fields]] = {}
     for record in study.records():
         key = tuple(record[k] for k in ("budget", "min_channels", "reward", "agent", "evaluations"))
         groups.setdefault(key, []).append(record)
     table = []
     for key, mine in sorted(groups.items()):
-        pairs = [
-            (delivered[place], allocated[r["budget"], r["seed"]])
-            for r in mine
-            if (place := (r["budget"], tuple(r["best"][0]["keep"]), r["seed"])) in delivered
-            and (r["budget"], r["seed"]) in allocated
-        ]
+        pairs = []
+        for r in mine:
+            problem = r["budget"], r["min_channels"], r["seed"]
+            place = problem, tuple(r["best"][0]["keep"])
+            if place in delivered and problem in allocated:
+                pairs.append((delivered[place], allocated[problem]))
         line = dict(zip(("budget", "fewest", "reward", "agent", "evaluations"), key, strict=True))
         line |= {
             "searches": len(mine),

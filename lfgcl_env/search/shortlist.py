@@ -37,7 +37,7 @@ class Shortlisted:
 
     Attributes:
         origin: ``"search"``, ``"prediction"`` for the agent's own prediction for a budget, or
-            ``"allocation"`` for the allocation by sensitivities if it is neither.
+            ``"allocation"`` for the allocation by sensitivities, whoever came upon it.
         reward: as in the search, with the problem's cheap repair.
         searched: its evaluation with the problem's cheap repair.
         repaired: its evaluation after sequential repair, under
