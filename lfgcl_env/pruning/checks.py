@@ -13,8 +13,12 @@ _LARGE_BATCH_VALUES = 2**22  # 1,365 CIFAR images: one pass serves statistics an
 _ACCELERATOR_BATCH_VALUES = 2**26
 
 
-def check_images(images: Tensor) -> Tensor:
-    """Return calibration images, detached.
+def check_images(images: Tensor, what: str = "calibration") -> Tensor:
+    """Return images, detached.
+
+    Args:
+        images: to be checked.
+        what: they are for, to name them in the error.
 
     Raises:
         ValueError: if they are not at least two finite float tensors shaped like inputs.
@@ -25,7 +29,7 @@ def check_images(images: Tensor) -> Tensor:
             f"network expects: see lfgcl_env.images.load_images; got {_describe(images)}"
         )
     if len(images) < 2:
-        raise ValueError(f"at least 2 calibration images are needed, got {len(images)}")
+        raise ValueError(f"at least 2 {what} images are needed, got {len(images)}")
     if not bool(torch.isfinite(images).all()):
         raise ValueError("images hold NaN or infinite values")
     return images.detach()

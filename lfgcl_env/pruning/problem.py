@@ -136,7 +136,7 @@ class PruningProblem:
         self.batches = self._place(images, large=self._repair.large_batches)
         self.score_batches = self.batches
         if score_images is not None:
-            self.score_batches = self._place(check_images(score_images), large=False)
+            self.score_batches = self._place(check_images(score_images, "score"), large=False)
         self._ranking = Ranking(self.network, self.batches, self.criterion, chosen["seed"])
         self.scorer = Scorer(
             self.network, self.candidate, self.score_batches, self.similarity, chosen["features"]
@@ -327,7 +327,7 @@ class PruningProblem:
         The activations of all these networks are held at the same time.
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
-        images = check_images(images)
+        images = check_images(images, "repair")
         check_fit(self.baseline, images)
         cuts = [Cut(self.compress(k).to(self.device), self.kept_channels(k)) for k in keeps]
         repair_sequentially(self.network, cuts, images.to(self.device), options, progress)
@@ -355,7 +355,7 @@ class PruningProblem:
         Raises:
             ValueError: if they do not fit.
         """
-        batches = self._place(check_images(images), large=False)
+        batches = self._place(check_images(images, "judge"), large=False)
         return Judge(self.network.candidate(self.device).network, batches)
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:

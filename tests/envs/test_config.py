@@ -121,6 +121,7 @@ def test_a_dictionary_that_is_given_is_not_changed():
         ({"images": "x" * 5000}, "unknown images"),
         ({"images": "random", "num_images": 10**6, "input_shape": (3, 512, 512)}, "input|memory"),
         ({"images": "random", "num_score_images": 10**6}, "do not fit into memory: at most"),
+        ({"num_score_images": 1}, "at least 2 score images are needed, got 1"),
         ({"num_score_images": 10**6}, "1000000 views of shape .* do not fit into memory"),
         ({"features": 3}, "features must be names of modules, or None"),
         ({"features": {"0": 1}}, "features must be names of modules, or None"),
