@@ -179,8 +179,10 @@ def _test(
 def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
     """Return a line on what was found, and what it costs."""
     best, whole = result.best, problem.baseline_cost
+    screened = f", {problem.screened} screened" if problem.screened else ""
     return [
-        f"{result.ended}; the best has {reward} {result.reward:.4f}{_of_shortlist(result)}",
+        f"{result.ended}{screened}; the best has {reward} {result.reward:.4f}"
+        f"{_of_shortlist(result)}",
         f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
         f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
     ]

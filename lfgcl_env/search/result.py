@@ -175,4 +175,5 @@ def _facts(result: SearchResult, env: gym.Env[Any, Any]) -> dict[str, Any]:
         "steps": result.steps,
         "ended": result.ended,
         "reward_name": own.reward_name,
+        "screened": own.problem.screened,
     }
