@@ -4,7 +4,6 @@ Everything here is differentiable in the keep ratios.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +17,9 @@ BUDGET, POSITION, GAIN = (FEATURES.index(name) for name in ("budget", "position"
 CURVE = {int(name[6:]) / 100: FEATURES.index(name) for name in FEATURES if name[:6] == "error_"}
 POINTS = (1.0, *CURVE, 0.0)
 """Keep ratios at which a group's error is known: columns of the observation, and both ends."""
+
+_STEPS = 32
+"""Shifts that are compared at once where logits are moved onto a budget."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,15 @@ class Groups:
         gain = (seen[..., GAIN] + 1) / 2  # the column: halving saves at most half of all MACs
         return Groups(inputs, errors, gain, budget, view)
 
+    @property
+    def one(self) -> bool:
+        """Whether this is one observation, which holds for a whole batch."""
+        return len(self.inputs) == 1
+
     def __getitem__(self, index: Tensor) -> "Groups":
-        """Return the observations at an index, in the index's shape."""
+        """Return the observations at an index, in the index's shape; one for all stays one."""
+        if self.one:
+            return self
         parts = ("inputs", "errors", "gain", "budget")
         return replace(self, **{name: getattr(self, name)[index] for name in parts})
 
@@ -89,12 +98,7 @@ class Groups:
         whole = self.gain.sum(-1, keepdim=True)
         target = (whole - (1 - self.budget[..., None])).clamp(min=1e-3 * whole)
         with torch.no_grad():
-            low = torch.full_like(logits[..., :1], -12.0)
-            high = torch.full_like(low, 12.0)
-            for _ in range(24):
-                shift = (low + high) / 2
-                above = (self.gain * torch.sigmoid(logits + shift)).sum(-1, keepdim=True) > target
-                low, high = torch.where(above, low, shift), torch.where(above, shift, high)
+            shift = self._shift(logits, target)
         keep = torch.sigmoid(logits + shift)
         spent = (self.gain * keep).sum(-1, keepdim=True)
         slope = (self.gain * keep * (1 - keep)).sum(-1, keepdim=True).detach() + 1e-6
@@ -102,13 +106,41 @@ class Groups:
         correction = -(spent - spent.detach()) / slope
         return torch.sigmoid(logits + shift + correction)
 
+    def _shift(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the common shift of logits with which the gains kept sum up to a target.
+
+        The place among equidistant shifts is found twice, the second time between two of the first;
+        from there Newton's method is as exact as the numbers are.
+        """
+        reach, shift = 12.0, torch.zeros_like(target)
+        steps = torch.linspace(-1, 1, _STEPS + 1)
+        for _ in range(2):
+            moved = logits[..., None] + (shift + reach * steps)[..., None, :]
+            spent = (self.gain[..., None, :] @ torch.sigmoid(moved))[..., 0, :]
+            below = (spent <= target).sum(-1, keepdim=True).clamp(1, _STEPS)
+            reach /= _STEPS
+            shift = shift + reach * (2 * below - _STEPS - 1)
+        for _ in range(2):
+            keep = torch.sigmoid(logits + shift)
+            slope = (self.gain * keep * (1 - keep)).sum(-1, keepdim=True) + 1e-6
+            excess = (self.gain * keep).sum(-1, keepdim=True) - target
+            shift = shift - (excess / slope).clamp(-reach, reach)
+        return shift
+
     def error_at(self, keep: Tensor) -> Tensor:
         """Return the sensitivity curve at keep ratios, linear between its points."""
-        error = torch.zeros_like(keep)
-        for index, (high, low) in enumerate(pairwise(POINTS)):
-            part = ((high - keep) / (high - low)).clamp(0, 1)
-            error = error + part * (self.errors[..., index + 1] - self.errors[..., index])
-        return error
+        points = keep.new_tensor(POINTS)
+        part = ((points[:-1] - keep[..., None]) / (points[:-1] - points[1:])).clamp(0, 1)
+        return (part * self.errors.diff(dim=-1)).sum(-1)
+
+    def describe(self, keep: Tensor) -> Tensor:
+        """Return what critics see of keep ratios, scaled to about [-1, 1]; (..., groups, 4).
+
+        The last number is the share of MACs that is saved in the group.
+        """
+        logits, error = logits_of(keep, self.view), self.error_at(keep)
+        parts = [2 * keep - 1, logits / 2, 4 * error, 4 * self.gain * (1 - keep)]
+        return torch.stack(parts, dim=-1)
 
 
 def logits_of(keep: Tensor, view: View) -> Tensor:

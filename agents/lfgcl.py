@@ -17,13 +17,12 @@ Differences from DDPG:
 * There are no target networks and no bootstrapping: an action is a whole strategy, and its return
   does not depend on the state. With a horizon above one, a step's strategy is worth the return of
   the episode up to it.
-* The critics regress on transformed returns (:func:`values_of`), relative to what is usual on the
-  budget at hand, standardised and clipped below, with a Huber loss and weight decay. The actor's
-  gradient is clipped.
+* The critics regress on ranks of returns as normal scores, relative to what is usual on the budget
+  at hand, with a Huber loss and weight decay. The actor's gradient is clipped.
 * Inputs are the observation's columns, the same relative to the network's other groups, and sines
   and cosines of the position. Columns that change within an episode are left out.
-* Four critics with batches of their own, many updates per evaluation; the actor follows their mean.
-  The projection onto the budget is part of the actor: the gradient passes through it.
+* Four critics with batches of their own, many updates per evaluation; the actor follows their mean,
+  less often. The projection onto the budget is part of the actor: the gradient passes through it.
 * Noise is Gaussian in logits of keep ratios and anneals. A part of it varies smoothly over depth,
   since independent noise in many groups averages out and leaves the budget where it was among the
   stages. The critics' mean plus a part of their spread decides between proposals. The first action
@@ -71,10 +70,10 @@ class Arguments(View):
     weight_decay: float = 1e-3  # of the critics
     batch_size: int = 32  # strategies in a critic's batch
     actor_batch_size: int = 16  # observations in the actor's batch, where budgets differ
-    updates: int = 20  # of critics and of the actor after every evaluation
+    updates: int = 20  # of critics after every evaluation, of the actor whenever it is trained
+    actor_interval: int = 4  # evaluations from one training of the actor to the next
     gradient_clip: float = 1.0  # norm of the actor's gradient
     trend_degree: int = 3  # of the polynomial of the budget that is subtracted from values
-    lowest_value: float = -3.0  # standardised values below are clipped
     # proposals
     candidates: int = 64  # proposals for every evaluation
     elites: int = 4  # best strategies so far that are centres of noise
@@ -139,15 +138,16 @@ class Critics(nn.Module):
             groups: of a batch, or of one observation that holds for all.
             keep: keep ratios (batch, groups), or a batch for every member (members, batch, groups).
         """
-        logits, error = logits_of(keep, groups.view), groups.error_at(keep)
-        # Scaled to about [-1, 1]. The last is the share of MACs that is saved in the group.
-        strategy = [2 * keep - 1, logits / 2, 4 * error, 4 * groups.gain * (1 - keep)]
-        described = groups.inputs.expand(*keep.shape, groups.inputs.shape[-1])
-        inputs = torch.cat([described, torch.stack(strategy, dim=-1)], dim=-1)
-        inputs = inputs if keep.dim() == 3 else inputs[None]
-        hidden = exchange(F.silu(self.first(inputs)))
-        value: Tensor = self.last(F.silu(self.second(hidden)))[..., 0].sum(-1)
-        return value
+        return self.value(groups, groups.describe(keep))
+
+    def value(self, groups: Groups, strategy: Tensor) -> Tensor:
+        """Return values (members, batch) of what :meth:`Groups.describe` says of keep ratios."""
+        described = groups.inputs if groups.inputs.dim() == 4 else groups.inputs[None]
+        strategy = strategy if strategy.dim() == 4 else strategy[None]
+        hidden = F.silu(self.first(described, strategy))
+        hidden = F.silu(self.second(hidden, hidden.mean(-2, keepdim=True)))
+        value: Tensor = self.last(hidden.mean(-2, keepdim=True))[..., 0, 0]
+        return value * hidden.shape[-2]
 
 
 class EnsembleLinear(nn.Module):
@@ -158,11 +158,23 @@ class EnsembleLinear(nn.Module):
         weight = torch.randn(members, inputs, outputs, generator=generator) / inputs**0.5
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(members, outputs))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map (members or 1, batch, groups, inputs) to (members, batch, groups, outputs)."""
-        members, (batch, groups) = len(self.weight), inputs.shape[1:3]
-        flat = inputs.expand(members, *inputs.shape[1:]).reshape(members, batch * groups, -1)
-        return torch.baddbmm(self.bias[:, None], flat, self.weight).view(members, batch, groups, -1)
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Map inputs, given in parts that stand side by side, to (members, batch, groups, outputs).
+
+        What a part says of all members, strategies or groups alike is multiplied once.
+
+        Args:
+            *parts: (members or 1, batch or 1, groups or 1, some of the inputs) each.
+        """
+        products = []
+        weights = torch.split(self.weight, [part.shape[-1] for part in parts], dim=1)
+        for part, weight in zip(parts, weights, strict=True):
+            flat = part.expand(len(self.weight), -1, -1, -1).flatten(1, 2)
+            products.append(torch.bmm(flat, weight).view(len(flat), *part.shape[1:3], -1))
+        total = self.bias[:, None, None]
+        for product in sorted(products, key=Tensor.numel):  # large ones are added to last
+            total = total + product
+        return total
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
@@ -214,40 +226,48 @@ class Replay:
     def tensors(self) -> tuple[Groups, Tensor, Tensor]:
         """Return groups, keep ratios (strategies, groups), and values (strategies,).
 
-        Values are relative to what is usual on their budget, a polynomial fitted to all of them,
-        and standardised.
+        On a single budget one observation stands for all. Values are the ranks of returns relative
+        to what is usual on their budget, a polynomial fitted to all of them; as normal scores.
         """
         if self._tensors is not None:
             return self._tensors
         a = self._arguments
         observations, keep, returns = self.arrays()
-        groups, value = Groups.of(observations, a), values_of(returns)
-        budgets = logits_of(groups.budget.double(), a).numpy()
+        groups = Groups.of(observations if self.many_budgets else observations[:1], a)
+        value = values_of(returns)
+        budgets = logits_of(groups.budget.double(), a).expand(len(value)).numpy()
         degree = min(a.trend_degree, len(set(budgets.tolist())) - 1)
-        value = value - np.polyval(np.polyfit(budgets, value, degree), budgets)
-        value = np.maximum(value / (value.std() + 1e-6), a.lowest_value)
+        value = normal_scores(value - np.polyval(np.polyfit(budgets, value, degree), budgets))
         self._tensors = groups, torch.from_numpy(keep), torch.from_numpy(value).float()
         return self._tensors
 
 
 def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map returns to what critics learn, in the same order.
+    """Map returns to values whose differences count alike everywhere, in the same order.
 
     Returns in [0, 1], as similarities and accuracies are, crowd below 1 and become
-    ``-log(1 - return)``. Of returns on any other scale (or a tiny one) only the order counts, so
-    that penalties of any size are no outliers: they become normal scores, equal ones the same.
+    ``-log(1 - return)``. Those on any other scale (or a tiny one) become :func:`normal_scores`.
 
     >>> values_of(np.array([0.0, 0.5, 0.75])).round(2).tolist()
     [-0.0, 0.69, 1.39]
-    >>> values_of(np.array([-1e9, 3.0, 8.0])).round(2).tolist()
-    [-0.97, 0.0, 0.97]
     """
     if returns.min() >= 0 and returns.max() <= 1:
         values: NDArray[np.float64] = -np.log(np.maximum(1.0 - returns, 1e-6))
         if np.ptp(values) > 1e-4:
             return values
-    _, rank, count = np.unique(returns, return_inverse=True, return_counts=True)
-    quantiles = (np.cumsum(count) - count / 2) / len(returns)
+    return normal_scores(returns)
+
+
+def normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map values to the normal distribution's quantiles at their ranks, equal ones to the same.
+
+    The order alone counts, so that penalties of any size are no outliers.
+
+    >>> normal_scores(np.array([-1e9, 3.0, 8.0])).round(2).tolist()
+    [-0.97, 0.0, 0.97]
+    """
+    _, rank, count = np.unique(values, return_inverse=True, return_counts=True)
+    quantiles = (np.cumsum(count) - count / 2) / len(values)
     scores: NDArray[np.float64] = torch.special.ndtri(torch.from_numpy(quantiles[rank])).numpy()
     return scores
 
@@ -289,9 +309,14 @@ class LFGCLAgent:
         self.actor = Actor(a, self.generator)
         self.critics = Critics(a, self.generator)
         self.networks = nn.ModuleDict({"actor": self.actor, "critics": self.critics})
-        self._actor_optimizer = torch.optim.Adam(self.actor.parameters(), a.actor_learning_rate)
+        self._actor_optimizer = torch.optim.Adam(
+            self.actor.parameters(), a.actor_learning_rate, fused=True
+        )
         self._critic_optimizer = torch.optim.AdamW(
-            self.critics.parameters(), a.critic_learning_rate, weight_decay=a.weight_decay
+            self.critics.parameters(),
+            a.critic_learning_rate,
+            weight_decay=a.weight_decay,
+            fused=True,
         )
         self.optimizers: Sequence[torch.optim.Optimizer]
         self.optimizers = (self._actor_optimizer, self._critic_optimizer)
@@ -362,24 +387,20 @@ class LFGCLAgent:
         """Train critics and actor on the replay for ``updates`` steps each."""
         a = self.arguments
         groups, keep, value = self.replay.tensors()
+        strategy = groups.describe(keep)
         shape = (a.critics, min(a.batch_size, len(value)))
-        for _ in range(a.updates):
-            batch = torch.randint(len(value), shape, generator=self.generator)
-            critic_loss = F.smooth_l1_loss(self.critics(groups[batch], keep[batch]), value[batch])
-            self._critic_optimizer.zero_grad()
-            critic_loss.backward()  # type: ignore[no-untyped-call]
-            self._critic_optimizer.step()
-        self.losses = {"critic": float(critic_loss.detach())}
-        if not a.actor:
+        for batch in torch.randint(len(value), (a.updates, *shape), generator=self.generator):
+            found = self.critics.value(groups[batch], strategy[batch])
+            critic_loss = F.smooth_l1_loss(found, value[batch])
+            _descend(critic_loss, self._critic_optimizer)
+        self.losses["critic"] = float(critic_loss.detach())
+        if not a.actor or len(self.replay) % a.actor_interval:
             return
         some = torch.randperm(len(value), generator=self.generator)[: a.actor_batch_size]
-        seen = groups[some if self.replay.many_budgets else some[:1]]
+        seen = groups[some]
         for _ in range(a.updates):
             actor_loss = -self.critics(seen, seen.on_budget(self.actor(seen))).mean()
-            self._actor_optimizer.zero_grad()
-            actor_loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.actor.parameters(), a.gradient_clip)
-            self._actor_optimizer.step()
+            _descend(actor_loss, self._actor_optimizer, a.gradient_clip)
         self.losses["actor"] = float(actor_loss.detach())
 
     @torch.no_grad()
@@ -471,6 +492,16 @@ class LFGCLAgent:
         """
         agent_file.restore_networks(self, path)
         self._head_start = self.arguments.head_start
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
+    """Take a step down a loss's gradient, whose norm is clipped; other parameters get none."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
 
 
 def _waves(observation: Observation) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from lfgcl_env.agents.lfgcl import (
     Critics,
     EnsembleLinear,
     LFGCLAgent,
+    Replay,
     _waves,
     linear,
     make,
@@ -24,7 +25,7 @@ import lfgcl_env
 from lfgcl_env.envs.embedding import FEATURES
 from lfgcl_env.search.run_search import run_search
 
-QUICK = Arguments(hidden=16, critics=2, updates=2, warm_up=3, candidates=8)
+QUICK = Arguments(hidden=16, critics=2, updates=2, actor_interval=1, warm_up=3, candidates=8)
 VIEW = View()
 
 
@@ -67,6 +68,24 @@ def test_the_actor_meets_the_budget_before_the_environment_corrects_it(env):
         assert problem.cost(rounded).macs / problem.baseline_cost.macs == pytest.approx(
             0.5, abs=0.03
         )
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+def test_the_actors_keep_ratios_save_what_the_budget_asks_for(env, scale):
+    observation, _ = env.reset()
+    groups = Groups.of(observation, VIEW)
+    draw = torch.Generator().manual_seed(2)
+    logits = scale * torch.randn(20, 9, generator=draw) + torch.linspace(-6, 6, 20)[:, None]
+    saved = (groups.gain * (1 - groups.on_budget(logits))).sum(-1)
+    torch.testing.assert_close(saved, torch.full((20,), 0.5), atol=1e-5, rtol=0)
+
+
+def test_one_observation_stands_for_a_batch(env):
+    observation, _ = env.reset()
+    critics = LFGCLAgent(env, 0, QUICK).critics
+    keep = torch.rand(5, 9, generator=torch.Generator().manual_seed(0))
+    one, copies = Groups.of(observation, VIEW), Groups.of(np.stack([observation] * 5), VIEW)
+    torch.testing.assert_close(critics(one, keep), critics(copies, keep))
 
 
 def test_the_gradient_passes_through_the_projection(env):
@@ -375,10 +394,10 @@ def test_the_reward_decides_whatever_its_scale(env, change):
     np.testing.assert_allclose(returns, scores, rtol=1e-6)
     assert values_of(returns)[-10:].mean() > values_of(returns)[:10].mean()
     observation, _ = env.reset()
-    groups, _, value = agent.replay.tensors()
+    _, _, value = agent.replay.tensors()
     assert value.argmax() == np.argmax(returns)
     assert float(value.std()) == pytest.approx(1, abs=0.2)
-    assert len(groups.inputs) == 30
+    assert len(value) == 30
     assert env.action_space.contains(agent.predict(observation)[0])
 
 
@@ -405,6 +424,18 @@ def test_values_keep_the_order_of_returns_and_their_shape_only_within_0_and_1():
     assert values_of(np.full(4, 2.0)).tolist() == [0, 0, 0, 0]
 
 
+def test_critics_learn_ranks_whatever_the_returns(env):
+    def values(change):
+        replay = Replay(QUICK)
+        observation, _ = env.reset()
+        for index in range(7):
+            keep = np.full(9, 0.1 * (index + 1), dtype=np.float32)
+            replay.add(observation, keep, change(index / 10))
+        return replay.tensors()[2]
+
+    torch.testing.assert_close(values(lambda r: r), values(lambda r: 1e6 * r**3 - 5))
+
+
 def test_a_linear_layer_is_an_ensemble_of_one():
     one = linear(5, 3, torch.Generator().manual_seed(0))
     members = EnsembleLinear(1, 5, 3, torch.Generator().manual_seed(0))
@@ -428,6 +459,19 @@ def test_without_an_actor_noise_is_put_on_elites_alone(env):
     assert predicted.tolist() == best.tolist()
     with pytest.raises(ValueError, match="elites must be at least 1"):
         Arguments(actor=False, elites=0)
+
+
+def test_the_actor_is_trained_once_an_interval(env):
+    agent = LFGCLAgent(env, 0, replace(QUICK, actor_interval=5))
+    before = agent.actor.state_dict()["last.weight"].clone()
+    trained_at = []
+    for _ in range(10):
+        agent.learn(1)
+        after = agent.actor.state_dict()["last.weight"].clone()
+        if not torch.equal(before, after):
+            trained_at.append(len(agent.replay))
+        before = after
+    assert trained_at == [5, 10]
 
 
 def test_without_choice_the_first_proposal_is_executed(env):
