@@ -241,7 +241,7 @@ class AskTellAgent:
         def screen(proposals: Logits) -> NDArray[np.float64] | None:
             if not self._screening.trust(budget):
                 return None
-            return self._screening.scores(prune_ratios(proposals), budget)
+            return self._screening.scores(prune_ratios(proposals))
 
         if self._screening.offered:
             search.screen = screen

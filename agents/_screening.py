@@ -57,26 +57,50 @@ class Screening:
             return 0.0
         return max(0.0, float(np.corrcoef(_ranks(cheap), _ranks(rewards))[0, 1]))
 
-    def scores(self, actions: NDArray[Any], budget: float) -> NDArray[np.float64]:
-        """Return the cheap scores of proposals.
+    def scores(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the cheap scores of proposals on this episode's budget.
 
         Args:
             actions: prune ratios; (proposals, groups).
-            budget: that they are projected onto.
         """
-        scores: NDArray[np.float64] = self._own.screen(actions, budget)
+        scores: NDArray[np.float64] = self._own.screen(actions)
         return scores
 
-    def learn(self, action: NDArray[Any], budget: float, reward: float) -> None:
+    def keep_ratios(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what would be kept of every group on this episode's budget.
+
+        Args:
+            actions: prune ratios; (proposals, groups).
+        """
+        problem, budget = self._own.problem, self._own.budget
+        kept = [1.0 - problem.prune_ratios(problem.project(one, budget)) for one in actions]
+        return np.array(kept, np.float32)
+
+    def learn(self, action: NDArray[Any], budget: float, reward: float) -> float | None:
         """Note what a strategy was rewarded that was not executed before.
 
         Args:
             action: prune ratios; (groups,).
-            budget: on which it was executed.
+            budget: on which it was executed, in this episode.
             reward: its return.
+
+        Returns:
+            Its cheap score, or None where nothing is offered.
         """
-        if self._own is not None:
-            cheap = float(self.scores(action[None], budget)[0])
+        if self._own is None:
+            return None
+        cheap = float(self.scores(action[None])[0])
+        self._executed.setdefault(budget, []).append((cheap, reward))
+        return cheap
+
+    def state(self) -> NDArray[np.float64]:
+        """Return what was executed: budgets, cheap scores and rewards; (strategies, 3)."""
+        rows = [(budget, *pair) for budget, pairs in self._executed.items() for pair in pairs]
+        return np.array(rows, np.float64).reshape(-1, 3)
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Go on from what :meth:`state` returned."""
+        for budget, cheap, reward in state.tolist():
             self._executed.setdefault(budget, []).append((cheap, reward))
 
 

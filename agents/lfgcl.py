@@ -27,6 +27,10 @@ Differences from DDPG:
   since independent noise in many groups averages out and leaves the budget where it was among the
   stages. The critics' mean plus a part of their spread decides between proposals. The first action
   is the actor's own, without noise.
+* Where steps are costly and the environment offers cheap scores (:mod:`._screening`), the few
+  best-valued proposals are screened, and the critics learn both scores, with a head for each. A
+  proposal's value is corrected by what its cheap score is beyond the expected one, as far as cheap
+  scores have ranked returns: a control variate.
 * A strategy that was scored before is no news: the noise grows until a new one is executed.
 * ``predict`` returns the best strategy so far, unless the critics value the actor's more.
 
@@ -36,8 +40,8 @@ paper only the abstract can be read: the parts that are not DDPG are our own.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import gymnasium as gym
@@ -47,232 +51,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lfgcl_env.envs.embedding import FEATURES
+from lfgcl_env.envs.embedding import FEATURES, observed_budget
 
 from . import _agent_file as agent_file
-from ._groups import BUDGET, POSITION, Groups, View, logits_of
-
-Action = NDArray[np.float32]
-Observation = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Arguments(View):
-    """Settings of the agent, besides those of its view of a network."""
-
-    # networks
-    hidden: int = 64  # units of every hidden layer
-    critics: int = 4  # members of the ensemble
-    logit_bound: float = 4.0  # the actor's logits lie within +- this
-    # learning
-    actor_learning_rate: float = 3e-3  # of Adam
-    critic_learning_rate: float = 3e-3  # of AdamW
-    weight_decay: float = 1e-3  # of the critics
-    batch_size: int = 32  # strategies in a critic's batch
-    actor_batch_size: int = 16  # observations in the actor's batch, where budgets differ
-    updates: int = 20  # of critics after every evaluation, of the actor whenever it is trained
-    actor_interval: int = 4  # evaluations from one training of the actor to the next
-    gradient_clip: float = 1.0  # norm of the actor's gradient
-    trend_degree: int = 3  # of the polynomial of the budget that is subtracted from values
-    # proposals
-    candidates: int = 64  # proposals for every evaluation
-    elites: int = 4  # best strategies so far that are centres of noise
-    noise: float = 0.6  # standard deviation of the noise at the start, in logits
-    last_noise: float = 0.1  # and at the end
-    anneal: int = 250  # evaluations until the end
-    least_scale: float = 0.3  # a proposal's noise is scaled by a uniform draw between this
-    most_scale: float = 1.7  # and this
-    least_share: float = 0.2  # share of groups that a proposal moves: between this and all
-    smooth: float = 1.0  # noise that varies smoothly over depth, relative to that of single groups
-    smooth_share: float = 0.7  # of proposals that have it
-    growth: float = 1.5  # factor of the noise for every repeated strategy in a row
-    most_growths: int = 8  # of them
-    # choice
-    warm_up: int = 8  # evaluations before the critics choose and elites are centres
-    head_start: int = 125  # evaluations of annealing and warm-up that another run's agent saves
-    optimism: float = 0.5  # weight of the critics' spread in the choice
-    # ablation
-    actor: bool = True  # False: elites are the only centres
-    choice: bool = True  # False: the first proposal is executed, whatever critics say
-
-    def __post_init__(self) -> None:
-        if not self.actor and not self.elites:
-            raise ValueError("without an actor, elites must be at least 1: noise needs a centre")
-
-
-# Networks
-
-
-class Actor(nn.Module):
-    """Maps groups to logits of keep ratios, which are equal before it learns."""
-
-    def __init__(self, arguments: Arguments, generator: torch.Generator) -> None:
-        super().__init__()
-        self.bound, hidden = arguments.logit_bound, arguments.hidden
-        self.first = linear(arguments.inputs, hidden, generator)
-        self.second = linear(2 * hidden, hidden, generator)
-        self.last = linear(hidden, 1, generator)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, groups: Groups) -> Tensor:
-        """Return logits; (batch, groups)."""
-        hidden = exchange(F.silu(self.first(groups.inputs)))
-        logits: Tensor = self.last(F.silu(self.second(hidden)))[..., 0]
-        return self.bound * torch.tanh(logits / self.bound)
-
-
-class Critics(nn.Module):
-    """An ensemble that maps groups and keep ratios to values of strategies."""
-
-    def __init__(self, arguments: Arguments, generator: torch.Generator) -> None:
-        super().__init__()
-        members, hidden = arguments.critics, arguments.hidden
-        self.first = EnsembleLinear(members, arguments.inputs + 4, hidden, generator)
-        self.second = EnsembleLinear(members, 2 * hidden, hidden, generator)
-        self.last = EnsembleLinear(members, hidden, 1, generator)
-
-    def forward(self, groups: Groups, keep: Tensor) -> Tensor:
-        """Return values; (members, batch).
-
-        Args:
-            groups: of a batch, or of one observation that holds for all.
-            keep: keep ratios (batch, groups), or a batch for every member (members, batch, groups).
-        """
-        return self.value(groups, groups.describe(keep))
-
-    def value(self, groups: Groups, strategy: Tensor) -> Tensor:
-        """Return values (members, batch) of what :meth:`Groups.describe` says of keep ratios."""
-        described = groups.inputs if groups.inputs.dim() == 4 else groups.inputs[None]
-        strategy = strategy if strategy.dim() == 4 else strategy[None]
-        hidden = F.silu(self.first(described, strategy))
-        hidden = F.silu(self.second(hidden, hidden.mean(-2, keepdim=True)))
-        value: Tensor = self.last(hidden.mean(-2, keepdim=True))[..., 0, 0]
-        return value * hidden.shape[-2]
-
-
-class EnsembleLinear(nn.Module):
-    """The linear layers of all members of an ensemble."""
-
-    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
-        super().__init__()
-        weight = torch.randn(members, inputs, outputs, generator=generator) / inputs**0.5
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(torch.zeros(members, outputs))
-
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Map inputs, given in parts that stand side by side, to (members, batch, groups, outputs).
-
-        What a part says of all members, strategies or groups alike is multiplied once.
-
-        Args:
-            *parts: (members or 1, batch or 1, groups or 1, some of the inputs) each.
-        """
-        products = []
-        weights = torch.split(self.weight, [part.shape[-1] for part in parts], dim=1)
-        for part, weight in zip(parts, weights, strict=True):
-            flat = part.expand(len(self.weight), -1, -1, -1).flatten(1, 2)
-            products.append(torch.bmm(flat, weight).view(len(flat), *part.shape[1:3], -1))
-        total = self.bias[:, None, None]
-        for product in sorted(products, key=Tensor.numel):  # large ones are added to last
-            total = total + product
-        return total
-
-
-def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """Make a linear layer that leaves the scale of its inputs as it is."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(inputs, outputs, generator=generator).T / inputs**0.5)
-        layer.bias.zero_()
-    return layer
-
-
-def exchange(hidden: Tensor) -> Tensor:
-    """Append the mean over all groups to every group; (..., groups, 2 x hidden)."""
-    return torch.cat([hidden, hidden.mean(-2, keepdim=True).expand_as(hidden)], dim=-1)
-
-
-# Replay
-
-
-class Replay:
-    """All distinct strategies so far: observation, executed keep ratios, return."""
-
-    def __init__(self, arguments: Arguments) -> None:
-        self._arguments = arguments
-        self._items: dict[tuple[bytes, float], tuple[Observation, Action, float]] = {}
-        self._tensors: tuple[Groups, Tensor, Tensor] | None = None
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def many_budgets(self) -> bool:
-        """Whether its budgets differ."""
-        return len({budget for _, budget in self._items}) > 1
-
-    def add(self, observation: Observation, keep: Action, episode_return: float) -> bool:
-        """Add a strategy, and return whether it is new; of a known one the first return stays."""
-        key = (keep.tobytes(), float(observation[0, BUDGET]))
-        new = key not in self._items
-        if new:
-            self._items[key] = (np.asarray(observation), keep, float(episode_return))
-            self._tensors = None
-        return new
-
-    def arrays(self) -> list[NDArray[Any]]:
-        """Return observations, keep ratios and returns, in their order; nothing if it is empty."""
-        return [np.stack(part) for part in zip(*self._items.values(), strict=True)]
-
-    def tensors(self) -> tuple[Groups, Tensor, Tensor]:
-        """Return groups, keep ratios (strategies, groups), and values (strategies,).
-
-        On a single budget one observation stands for all. Values are the ranks of returns relative
-        to what is usual on their budget, a polynomial fitted to all of them; as normal scores.
-        """
-        if self._tensors is not None:
-            return self._tensors
-        a = self._arguments
-        observations, keep, returns = self.arrays()
-        groups = Groups.of(observations if self.many_budgets else observations[:1], a)
-        value = values_of(returns)
-        budgets = logits_of(groups.budget.double(), a).expand(len(value)).numpy()
-        degree = min(a.trend_degree, len(set(budgets.tolist())) - 1)
-        value = normal_scores(value - np.polyval(np.polyfit(budgets, value, degree), budgets))
-        self._tensors = groups, torch.from_numpy(keep), torch.from_numpy(value).float()
-        return self._tensors
-
-
-def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map returns to values whose differences count alike everywhere, in the same order.
-
-    Returns in [0, 1], as similarities and accuracies are, crowd below 1 and become
-    ``-log(1 - return)``. Those on any other scale (or a tiny one) become :func:`normal_scores`.
-
-    >>> values_of(np.array([0.0, 0.5, 0.75])).round(2).tolist()
-    [-0.0, 0.69, 1.39]
-    """
-    if returns.min() >= 0 and returns.max() <= 1:
-        values: NDArray[np.float64] = -np.log(np.maximum(1.0 - returns, 1e-6))
-        if np.ptp(values) > 1e-4:
-            return values
-    return normal_scores(returns)
-
-
-def normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Map values to the normal distribution's quantiles at their ranks, equal ones to the same.
-
-    The order alone counts, so that penalties of any size are no outliers.
-
-    >>> normal_scores(np.array([-1e9, 3.0, 8.0])).round(2).tolist()
-    [-0.97, 0.0, 0.97]
-    """
-    _, rank, count = np.unique(values, return_inverse=True, return_counts=True)
-    quantiles = (np.cumsum(count) - count / 2) / len(values)
-    scores: NDArray[np.float64] = torch.special.ndtri(torch.from_numpy(quantiles[rank])).numpy()
-    return scores
-
-
-# Agent
+from ._actor_critics import Actor, Critics
+from ._groups import POSITION, Groups, logits_of
+from ._lfgcl_arguments import Arguments
+from ._replay import Action, Observation, Replay
+from ._screening import Screening
 
 
 class LFGCLAgent:
@@ -320,7 +106,8 @@ class LFGCLAgent:
         )
         self.optimizers: Sequence[torch.optim.Optimizer]
         self.optimizers = (self._actor_optimizer, self._critic_optimizer)
-        self.replay = Replay(a)
+        self.replay, self.cheap = Replay(a), Replay(a)
+        self._screening = Screening(env)
         self._repeated = 0  # strategies in a row that were known
         self._head_start = 0
         self._first: Action | None = None
@@ -353,6 +140,11 @@ class LFGCLAgent:
             episode_return += float(reward)
             keep = 1.0 - np.asarray(info["prune_ratios"], dtype=np.float32)
             new = self.replay.add(observation, keep, episode_return)
+            if new:
+                budget = _budget(observation)
+                cheap = self._screening.learn(1.0 - keep, budget, episode_return)
+                if cheap is not None:
+                    self.cheap.add(observation, keep, cheap)
             self._repeated = 0 if new else self._repeated + 1
             if new and len(self.replay) > self.arguments.warm_up:
                 self.update()
@@ -386,12 +178,17 @@ class LFGCLAgent:
     def update(self) -> None:
         """Train critics and actor on the replay for ``updates`` steps each."""
         a = self.arguments
-        groups, keep, value = self.replay.tensors()
-        strategy = groups.describe(keep)
-        shape = (a.critics, min(a.batch_size, len(value)))
-        for batch in torch.randint(len(value), (a.updates, *shape), generator=self.generator):
-            found = self.critics.value(groups[batch], strategy[batch])
-            critic_loss = F.smooth_l1_loss(found, value[batch])
+        groups, _, value = self.replay.tensors()
+        cheap_batches = self._batches(self.cheap) if len(self.cheap) else repeat(None)
+        for (seen, strategy, wanted), cheap in zip(
+            self._batches(self.replay), cheap_batches, strict=False
+        ):
+            critic_loss = F.smooth_l1_loss(self.critics.heads(seen, strategy)[0], wanted)
+            if cheap is not None:
+                seen, strategy, wanted = cheap
+                critic_loss = critic_loss + F.smooth_l1_loss(
+                    self.critics.heads(seen, strategy)[1], wanted
+                )
             _descend(critic_loss, self._critic_optimizer)
         self.losses["critic"] = float(critic_loss.detach())
         if not a.actor or len(self.replay) % a.actor_interval:
@@ -403,9 +200,18 @@ class LFGCLAgent:
             _descend(actor_loss, self._actor_optimizer, a.gradient_clip)
         self.losses["actor"] = float(actor_loss.detach())
 
+    def _batches(self, replay: Replay) -> Iterator[tuple[Groups, Tensor, Tensor]]:
+        """Yield a batch for every critic and update: groups, strategies, values."""
+        a = self.arguments
+        groups, keep, value = replay.tensors()
+        strategy = groups.describe(keep)
+        shape = (a.updates, a.critics, min(a.batch_size, len(value)))
+        for batch in torch.randint(len(value), shape, generator=self.generator):
+            yield groups[batch], strategy[batch], value[batch]
+
     @torch.no_grad()
     def _explore(self, observation: Observation) -> Action:
-        """Return the action to execute next: the best-valued of many proposals."""
+        """Return the action to execute next: the most promising of many proposals."""
         a, count = self.arguments, len(self.replay)
         groups = Groups.of(observation, a)
         centres = self._actors(groups)
@@ -417,10 +223,41 @@ class LFGCLAgent:
             centres = torch.cat([centres, elites]) if a.actor else elites
         keep = groups.on_budget(self._proposals(centres, observation, count))
         if count <= a.warm_up or not a.choice:
+            return self._promote(observation, keep[: a.screened])
+        value, cheap = self.critics.heads(groups, groups.describe(keep))
+        upper = value.mean(0) + a.optimism * value.std(0)
+        first = upper.argsort(descending=True)[: a.screened]
+        return self._promote(observation, keep[first], upper[first], cheap.mean(0)[first])
+
+    def _promote(
+        self,
+        observation: Observation,
+        keep: Tensor,
+        value: Tensor | None = None,
+        expected: Tensor | None = None,
+    ) -> Action:
+        """Return the most promising of some proposals: the first, where nothing is screened.
+
+        Args:
+            observation: of this episode.
+            keep: keep ratios (proposals, groups), the most valued first.
+            value: of the proposals, by the critics; None before they have learned.
+            expected: the cheap scores that the critics expect. What is measured beyond that
+                corrects the value, as far as cheap scores rank returns.
+        """
+        trust = self._screening.trust(_budget(observation))
+        if not trust:
             return _action(keep[0])
-        value = self.critics(groups, keep)
-        best = (value.mean(0) + a.optimism * value.std(0)).argmax()
-        return _action(keep[best])
+        actions = np.stack([_action(one) for one in keep])
+        scores, executed = self._screening.scores(actions), self._screening.keep_ratios(actions)
+        for one, score in zip(executed, scores.tolist(), strict=True):
+            self.cheap.add(observation, one, score)
+        if value is None or expected is None:
+            return actions[int(scores.argmax())]  # type: ignore[no-any-return]
+        places = [self.cheap.place(observation, one) for one in executed]
+        measured = self.cheap.tensors()[2][places]
+        best = (value + trust * (measured - expected)).argmax()
+        return actions[int(best)]  # type: ignore[no-any-return]
 
     def _actors(self, groups: Groups) -> Tensor:
         """Return the actor's logits, or those of uniform ratios if there is no actor."""
@@ -462,7 +299,9 @@ class LFGCLAgent:
         """Write all that :meth:`learn` goes on with to a file, at exactly this path."""
         replay = [torch.from_numpy(part) for part in self.replay.arrays()]
         counts = [self._repeated, self._head_start]
-        agent_file.write(path, self, replay=replay, counts=counts)
+        cheap = [torch.from_numpy(part) for part in self.cheap.arrays()]
+        executed = torch.from_numpy(self._screening.state())
+        agent_file.write(path, self, replay=replay, cheap=cheap, executed=executed, counts=counts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gym.Env[Any, Any]) -> "LFGCLAgent":
@@ -477,10 +316,14 @@ class LFGCLAgent:
             agent = cls(env, saved["seed"], agent_file.saved_arguments(Arguments, saved))
             agent_file.restore(agent, saved)
             agent._repeated, agent._head_start = (int(count) for count in saved["counts"])
-            for step in zip(*(part.numpy() for part in saved["replay"]), strict=True):
-                if step[0].shape != env.observation_space.shape:
-                    raise ValueError(f"its observations are {step[0].shape}, of another network")
-                agent.replay.add(*step)
+            for replay, name in ((agent.replay, "replay"), (agent.cheap, "cheap")):
+                for step in zip(*(part.numpy() for part in saved[name]), strict=True):
+                    if step[0].shape != env.observation_space.shape:
+                        raise ValueError(
+                            f"its observations are {step[0].shape}, of another network"
+                        )
+                    replay.add(*step)
+            agent._screening.restore(saved["executed"].numpy())
         return agent
 
     def set_parameters(self, path: str | os.PathLike[str]) -> None:
@@ -508,6 +351,11 @@ def _waves(observation: Observation) -> NDArray[np.float64]:
     """Return functions of depth that smooth noise is made of; (3, groups)."""
     depth = np.asarray(observation, dtype=np.float64)[:, POSITION]
     return np.stack([depth, np.sin(np.pi * depth), np.cos(np.pi * depth)])
+
+
+def _budget(observation: Observation) -> float:
+    """Return the budget of an episode, the same for observations that were rounded."""
+    return round(observed_budget(observation), 6)
 
 
 def _action(keep: Tensor) -> Action:

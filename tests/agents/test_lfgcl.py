@@ -6,18 +6,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from lfgcl_env.agents._actor_critics import Critics, EnsembleLinear, linear
 from lfgcl_env.agents._groups import Groups, View
-from lfgcl_env.agents.lfgcl import (
-    Arguments,
-    Critics,
-    EnsembleLinear,
-    LFGCLAgent,
-    Replay,
-    _waves,
-    linear,
-    make,
-    values_of,
-)
+from lfgcl_env.agents._lfgcl_arguments import Arguments
+from lfgcl_env.agents._replay import Replay, values_of
+from lfgcl_env.agents.lfgcl import LFGCLAgent, _waves, make
 from networks_for_tests import Head, images
 from torch import nn
 

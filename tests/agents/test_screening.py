@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TransformReward
 from lfgcl_env.agents._ask_tell import logits_of, prune_ratios
+from lfgcl_env.agents._lfgcl_arguments import Arguments
 from lfgcl_env.agents._screening import PROPOSALS, Screening
+from lfgcl_env.agents.lfgcl import LFGCLAgent
 from networks_for_tests import images
 from test_agents import NEEDS, varied
 
@@ -14,7 +16,7 @@ from lfgcl_env.pruning import allocate
 from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.run_search import run_search
 
-SCREENED = ("allocation", "cma_es", "cross_entropy", "one_plus_one", "tpe")
+SCREENED = ("allocation", "cma_es", "cross_entropy", "lfgcl", "one_plus_one", "tpe")
 EVALUATIONS = 12
 
 
@@ -114,3 +116,27 @@ def test_logits_of_executed_ratios_lead_to_the_same_strategy():
     allocated = allocate(problem)
     ratios = prune_ratios(logits_of(problem.prune_ratios(allocated)))
     assert (problem.project(ratios) == allocated).all()
+
+
+def test_the_critics_of_lfgcl_learn_cheap_scores_beside_returns():
+    env = make_env()
+    agent = LFGCLAgent(env, 0, Arguments(hidden=16, critics=2, updates=20, warm_up=4))
+    agent.learn(24)
+    assert len(agent.cheap) == env.unwrapped.problem.screened > len(agent.replay)
+    for replay, head in ((agent.replay, 0), (agent.cheap, 1)):
+        groups, keep, value = replay.tensors()
+        found = agent.critics.heads(groups, groups.describe(keep))[head].mean(0)
+        assert np.corrcoef(found.detach(), value)[0, 1] > 0.6
+
+
+def test_an_lfgcl_agent_that_screens_goes_on_from_its_file(tmp_path):
+    arguments = Arguments(hidden=16, critics=2, updates=2, warm_up=3)
+    whole = LFGCLAgent(make_env(), 0, arguments).learn(12)
+    half = LFGCLAgent(make_env(), 0, arguments).learn(7)
+    half.save(tmp_path / "agent")
+    again = LFGCLAgent.load(tmp_path / "agent", make_env())
+    assert again._screening.trust(0.4) == half._screening.trust(0.4)
+    assert len(again.cheap) == len(half.cheap)
+    again.learn(5)
+    returns = [agent.replay.arrays()[2].tolist() for agent in (whole, again)]
+    assert returns[0] == returns[1]

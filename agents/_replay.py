@@ -1,0 +1,97 @@
+"""What the LFGCL agent remembers of strategies, and the values that its critics learn."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._groups import BUDGET, Groups, logits_of
+from ._lfgcl_arguments import Arguments
+
+Action = NDArray[np.float32]
+Observation = NDArray[np.float32]
+
+
+class Replay:
+    """All distinct strategies so far: observation, executed keep ratios, return."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self._arguments = arguments
+        self._items: dict[tuple[bytes, float], tuple[Observation, Action, float]] = {}
+        self._tensors: tuple[Groups, Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def many_budgets(self) -> bool:
+        """Whether its budgets differ."""
+        return len({budget for _, budget in self._items}) > 1
+
+    def add(self, observation: Observation, keep: Action, episode_return: float) -> bool:
+        """Add a strategy, and return whether it is new; of a known one the first return stays."""
+        key = (keep.tobytes(), float(observation[0, BUDGET]))
+        new = key not in self._items
+        if new:
+            self._items[key] = (np.asarray(observation), keep, float(episode_return))
+            self._tensors = None
+        return new
+
+    def place(self, observation: Observation, keep: Action) -> int:
+        """Return where a strategy stands among all."""
+        key = (keep.tobytes(), float(observation[0, BUDGET]))
+        return list(self._items).index(key)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Return observations, keep ratios and returns, in their order; nothing if it is empty."""
+        return [np.stack(part) for part in zip(*self._items.values(), strict=True)]
+
+    def tensors(self) -> tuple[Groups, Tensor, Tensor]:
+        """Return groups, keep ratios (strategies, groups), and values (strategies,).
+
+        On a single budget one observation stands for all. Values are the ranks of returns relative
+        to what is usual on their budget, a polynomial fitted to all of them; as normal scores.
+        """
+        if self._tensors is not None:
+            return self._tensors
+        a = self._arguments
+        observations, keep, returns = self.arrays()
+        groups = Groups.of(observations if self.many_budgets else observations[:1], a)
+        value = values_of(returns)
+        budgets = logits_of(groups.budget.double(), a).expand(len(value)).numpy()
+        degree = min(a.trend_degree, len(set(budgets.tolist())) - 1)
+        value = normal_scores(value - np.polyval(np.polyfit(budgets, value, degree), budgets))
+        self._tensors = groups, torch.from_numpy(keep), torch.from_numpy(value).float()
+        return self._tensors
+
+
+def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map returns to values whose differences count alike everywhere, in the same order.
+
+    Returns in [0, 1], as similarities and accuracies are, crowd below 1 and become
+    ``-log(1 - return)``. Those on any other scale (or a tiny one) become :func:`normal_scores`.
+
+    >>> values_of(np.array([0.0, 0.5, 0.75])).round(2).tolist()
+    [-0.0, 0.69, 1.39]
+    """
+    if returns.min() >= 0 and returns.max() <= 1:
+        values: NDArray[np.float64] = -np.log(np.maximum(1.0 - returns, 1e-6))
+        if np.ptp(values) > 1e-4:
+            return values
+    return normal_scores(returns)
+
+
+def normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map values to the normal distribution's quantiles at their ranks, equal ones to the same.
+
+    The order alone counts, so that penalties of any size are no outliers.
+
+    >>> normal_scores(np.array([-1e9, 3.0, 8.0])).round(2).tolist()
+    [-0.97, 0.0, 0.97]
+    """
+    _, rank, count = np.unique(values, return_inverse=True, return_counts=True)
+    quantiles = (np.cumsum(count) - count / 2) / len(values)
+    scores: NDArray[np.float64] = torch.special.ndtri(torch.from_numpy(quantiles[rank])).numpy()
+    return scores
