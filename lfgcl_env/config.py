@@ -84,7 +84,15 @@ class ProblemConfig(TypedDict, total=False):
         str,
         Option("least_squares", "how a pruned network is repaired before it is scored", "a name"),
     ]
-    similarity: Annotated[str, Option("discounted_mse", "how features are compared", "a name")]
+    similarity: Annotated[
+        str | None,
+        Option(
+            None,
+            "how networks are compared; None: what ranks best after the repair, kl after "
+            "sequential and discounted_mse after any other",
+            "a name, or None",
+        ),
+    ]
     features: Annotated[
         str | Sequence[str] | None,
         Option(
@@ -196,12 +204,13 @@ class EnvConfig(ProblemConfig, total=False):
         ),
     ]
     num_score_images: Annotated[
-        Natural,
+        Natural | None,
         Option(
-            0,
+            None,
             "number of other images that pruned networks are scored on, views of the calibration "
-            "images where there are not so many; 0: the calibration images",
-            NATURAL,
+            "images where there are not so many; 0: the calibration images; None: four for each "
+            "of these after sequential repair, else 0",
+            f"{NATURAL}, or None",
             unit="images",
         ),
     ]

@@ -27,6 +27,7 @@ from lfgcl_env.networks.baseline import Baseline, build_baseline
 from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
+from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.score.judge import Judge
 
 Observation = NDArray[np.float32]
@@ -97,7 +98,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         calibration = self._load(config["num_images"])
         self._made = calibration if self.images in MADE else None
         self._used = len(calibration)
-        scored = self._score_images(config["num_score_images"], calibration)
+        scored = self._score_images(_score_count(config, len(calibration)), calibration)
         self.problem = PruningProblem(
             baseline,
             calibration,
@@ -379,6 +380,15 @@ class PruningEnv(gym.Env[Observation, Action]):
             "prune_ratios": self.problem.prune_ratios(self._keep),
             "keep": self._keep.copy(),
         }
+
+
+def _score_count(config: RewardedConfig, calibration: int) -> int:
+    """Return how many images scores take: as asked, or what suits the repair."""
+    count = config["num_score_images"]
+    if count is not None:
+        return count
+    kind = REPAIRS.get(config["repair"])  # the problem refuses unknown ones
+    return 0 if kind is None or config["num_images"] is None else kind.score_images * calibration
 
 
 def _baseline(config: RewardedConfig) -> Baseline:

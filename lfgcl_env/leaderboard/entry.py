@@ -245,7 +245,7 @@ def _check_names(problem: Mapping[str, Any]) -> None:
 def _check_sizes(problem: Mapping[str, Any], sequential: Mapping[str, Any] | None) -> None:
     """Refuse what would take more than ``LARGEST_IMAGES``."""
     shape = problem.get("input_shape") or ((3, 32, 32) if problem["network"] in BUILDERS else None)
-    count = problem.get("num_images", 50_000) + problem.get("num_score_images", 0)
+    count = problem.get("num_images", 50_000) + (problem.get("num_score_images") or 0)
     if sequential is not None:
         images = sequential.get("images")
         check_value(images, Count, "sequential repair's images", "a whole number of at least 1")

@@ -105,10 +105,14 @@ class PruningProblem:
         **config: Unpack[ProblemConfig],
     ) -> None:
         chosen = complete(ProblemConfig, config, "the problem")
+        self.repair = check_choice(chosen["repair"], REPAIRS, "repair")
+        if chosen["similarity"] is None:
+            chosen["similarity"] = REPAIRS[self.repair].similarity
         for name, choices in CHOICES.items():
             check_choice(chosen[name], choices, name)  # type: ignore[literal-required]
-        self.criterion, self.repair = chosen["criterion"], chosen["repair"]
-        self.similarity, self.budget_metric = chosen["similarity"], chosen["budget_metric"]
+        self.criterion = chosen["criterion"]
+        self.similarity = str(chosen["similarity"])
+        self.budget_metric = chosen["budget_metric"]
         self.device = torch.device(chosen["device"])
         self._config = chosen
         self._repair = REPAIRS[self.repair]()

@@ -87,3 +87,22 @@ def test_an_environment_screens_actions_on_the_budget_of_the_episode(costly):
         own.screen(actions, 1e-9)
     with pytest.raises(ValueError, match=str(groups)):
         own.screen(actions[:, :1])
+
+
+def test_the_similarity_and_score_images_are_those_that_suit_the_repair():
+    assert problem().similarity == "discounted_mse"
+    made = problem(repair="sequential")
+    assert made.similarity == made.settings()["similarity"] == "kl"
+    assert problem(repair="sequential", similarity="mse").similarity == "mse"
+    arguments = {"network": awaken(plain()), "images": images(64), "num_images": 6}
+    for given, found in (
+        ({}, 6),
+        ({"repair": "sequential"}, 24),
+        ({"repair": "sequential", "num_score_images": 0}, 6),
+        ({"repair": "sequential", "num_images": None}, 64),
+        ({"num_score_images": 9}, 9),
+    ):
+        env = gym.make("LFGCL-v0", **arguments | given).unwrapped
+        assert env.problem.score_images == found
+    with pytest.raises(ValueError, match="unknown similarity 'kll'"):
+        problem(similarity="kll")

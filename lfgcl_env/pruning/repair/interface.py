@@ -34,10 +34,14 @@ class Repair:
         large_batches: whether statistics are taken of batches, which are better the larger they
             are; otherwise batches are of the size that runs fastest.
         costly: whether a score after it takes far longer than a forward pass.
+        similarity: that ranks networks best after it, by docs/fidelity.md.
+        score_images: images that scores take after it, for every calibration image; 0: these.
     """
 
     large_batches = False
     costly = False
+    similarity = "discounted_mse"
+    score_images = 0
 
     def check(self, network: nn.Module) -> None:
         """Refuse a network that cannot be repaired so.

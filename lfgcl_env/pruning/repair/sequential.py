@@ -105,6 +105,8 @@ class SequentialRepair(LeastSquaresRepair):
 
     options = SCORING
     costly = True
+    similarity = "kl"
+    score_images = 4
 
     def check(self, network: nn.Module) -> None:
         """Refuse a network that ``torch.fx`` cannot trace.
