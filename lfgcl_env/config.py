@@ -82,7 +82,12 @@ class ProblemConfig(TypedDict, total=False):
     criterion: Annotated[str, Option("obs", "the order in which channels are removed", "a name")]
     repair: Annotated[
         str,
-        Option("least_squares", "how a pruned network is repaired before it is scored", "a name"),
+        Option(
+            "least_squares",
+            "how a pruned network is repaired before it is scored; LFGCL ids of a network have "
+            "'sequential'",
+            "a name",
+        ),
     ]
     similarity: Annotated[
         str | None,

@@ -68,6 +68,11 @@ class LFGCLEnv(PruningEnv):
     The reward is all that agents and searches learn from: a wrapper that changes it
     (`gymnasium.wrappers.TransformReward`) changes what is found.
 
+    After `repair="sequential"` a step takes about ten times as long, and says more about the
+    network that is delivered. `env.unwrapped.screen(actions)` then gives cheap scores of actions
+    (strategies, groups), by which an agent may choose what to execute; `env.unwrapped.screens` says
+    whether they are much cheaper than a step.
+
     ## Starting state
 
     The unpruned network. `reset(options={"budget": b})` sets this episode's budget; otherwise it is
@@ -97,7 +102,8 @@ class LFGCLEnv(PruningEnv):
 
     ```
 
-    Ids set `network`, and those of ResNet-20 and ResNet-56 `weights="embedded"`.
+    Ids of a network set `network` and `repair="sequential"`, and those of ResNet-20 and ResNet-56
+    `weights="embedded"`.
 
     {arguments}
 

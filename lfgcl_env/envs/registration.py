@@ -26,6 +26,9 @@ ANY_IDS = ("LFGCL-v0", "AMC-v0")
 EMBEDDED = ("resnet20", "resnet56")
 """Networks whose ids use the package's embedded weights by default."""
 
+REPAIR = "sequential"
+"""The repair that the global ids of a network score after by default (docs/fidelity.md)."""
+
 _ENTRY_POINTS = (
     ("lfgcl_env.envs.global_env:LFGCLEnv", GLOBAL_IDS),
     ("lfgcl_env.envs.layerwise_env:AMCEnv", LAYERWISE_IDS),
@@ -40,4 +43,6 @@ def register_all() -> None:
                 kwargs = {"network": network}
                 if network in EMBEDDED and env_id not in ANY_IDS:
                     kwargs["weights"] = "embedded"
+                if env_id in GLOBAL_IDS and env_id not in ANY_IDS:
+                    kwargs["repair"] = REPAIR
                 gym.register(env_id, entry_point=entry_point, kwargs=kwargs)
