@@ -98,6 +98,28 @@ def test_channels_of_consumers_that_hardly_matter_go_first():
     assert sorted(unweighted.order[:4]) != [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_orders_are_the_same_where_gradients_are_off(mode):
+    def problem():
+        return PruningProblem(
+            lopsided(), images(8), scope="all", budget=1.0, criterion="l1", repair="none"
+        )
+
+    without = problem()
+    with mode():
+        quiet = without.eliminations
+    for name, elimination in problem().eliminations.items():
+        assert elimination.order.tolist() == quiet[name].order.tolist()
+
+
+def test_consumers_that_do_not_matter_at_all_order_by_their_own_errors():
+    problem = PruningProblem(lopsided(), images(8), scope="all", budget=1.0)
+    stem = next(group for group in problem.groups if group.name == "stem")
+    none = {name: torch.zeros(8) for name in ("loud", "quiet")}
+    dead, alone = (eliminate(stem, problem.moments, weights) for weights in (none, None))
+    assert dead.order.tolist() == alone.order.tolist()
+
+
 def test_groups_with_one_consumer_are_ordered_as_ever():
     problem = PruningProblem(
         load_baseline("resnet20", "random", shortcut="B"), images(8), scope="all"

@@ -51,7 +51,7 @@ def eliminate(
     names = consumers_of(group, moments)
     mine = [moments[name] for name in names]
     energies = [found.energy for found in mine]
-    if weights is not None:
+    if weights is not None and any(bool(weights[name].any()) for name in names):
         mine = [_weigh(moments[name], weights[name]) for name in names]
         # As many as consumers in all, so that error curves have the same scale either way.
         energies = [sum(found.energy for found in mine) / len(mine)] * len(mine)

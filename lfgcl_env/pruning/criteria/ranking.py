@@ -72,6 +72,7 @@ class Ranking:
         """Score every group's channels under any criterion, see :func:`score_channels`."""
         return score_channels(criterion, self._context(relative), self._network.groups)
 
+    @torch.inference_mode(False)
     def _output_weights(self, layers: list[str]) -> dict[str, Tensor]:
         whole = self._network.candidate(self._batches[0].device).network
         return output_weights(whole, layers, torch.cat(list(self._batches)), seed=self._seed)

@@ -6,8 +6,8 @@ a detail of a detail. The expected divergence of predictions that a small change
 is half its square times the Fisher information there: the mean squared gradient of the
 log-likelihood of labels that are drawn from the predictions themselves. No real labels are needed.
 
-Source: the diagonal of the Fisher matrix at outputs, as Theis et al. (2018, section 2.2) score
-channels by it; here it weighs the exact errors of refitted layers instead of replacing them.
+Source: the diagonal of the Fisher matrix, by which Theis et al. (Fisher pruning, 2018) score
+channels; here it weighs the exact errors of refitted layers instead of replacing them.
 Predictions are softened by a temperature of 4, as where finished networks are compared.
 """
 
@@ -50,6 +50,7 @@ def output_weights(
     return {name: total / len(images[:_IMAGES]) for name, total in totals.items()}
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def _squared_gradients(
     network: nn.Module, layers: Sequence[str], images: Tensor, generator: torch.Generator
