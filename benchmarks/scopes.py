@@ -41,6 +41,11 @@ PROBLEMS: dict[str, Fields] = {
 }
 """What may be pruned, by a name for the table."""
 
+SETTINGS = (
+    "score_images", "repair", "similarity", "images", "rows", "gauss_newton", "positions",
+)  # fmt: skip
+"""Options that say how strategies are scored and delivered."""
+
 CALIBRATION, JUDGED = 256, 2048
 """Images that orders and repairs of scored networks go by, and that finished ones are compared on.
 
@@ -74,12 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def grid(options: argparse.Namespace) -> Iterator[Fields]:
     """Yield the allocations of all problems, budgets and seeds first, then the searches."""
-    fields = (
-        "network", "score_images", "repair", "similarity", "images", "rows", "gauss_newton",
-        "positions",
-    )  # fmt: skip
-    shared = {field: getattr(options, field) for field in fields}
-    methods: list[Fields] = [{"agent": None, "evaluations": 0, "agent_version": None}]
+    shared = {"network": options.network} | {name: getattr(options, name) for name in SETTINGS}
+    version = agent_version(allocate.__module__)
+    methods: list[Fields] = [{"agent": None, "evaluations": 0, "agent_version": version}]
     if options.evaluations:
         version = agent_version(options.agent)
         searched = {"agent": options.agent, "evaluations": options.evaluations}
@@ -180,10 +182,12 @@ def measured(run: Fields) -> Fields:
 
 def report(study: Study) -> None:
     """Write means over seeds as JSON, and print them as a table."""
-    fields = ("budget", "problem", "agent", "evaluations")
+    fields = ("budget", "problem", "agent", "evaluations", "agent_version", *SETTINGS)
     groups: dict[tuple[Any, ...], list[Fields]] = {}
     for record in study.records():
-        key = (record["budget"], list(PROBLEMS).index(record["problem"]), method(record))
+        order = list(PROBLEMS).index(record["problem"])
+        settings = [str(record[field]) for field in ("agent_version", *SETTINGS)]
+        key = (record["budget"], order, method(record), *settings)
         groups.setdefault(key, []).append(record)
     table, cells = [], []
     for _, mine in sorted(groups.items()):
@@ -202,6 +206,7 @@ def report(study: Study) -> None:
                 f"{line['budget']:.0%}",
                 line["problem"],
                 method(mine[0]),
+                f"{line['images']:,}",
                 f"{line['mean']:.2f}",
                 ", ".join(f"{top1:.2f}" for top1 in found),
                 f"{line['judged']:.4f}",
@@ -210,15 +215,9 @@ def report(study: Study) -> None:
             ]
         )
     if table:
-        heads = [
-            "MACs kept",
-            "pruned",
-            "strategy",
-            "top-1 (mean)",
-            "seeds",
-            "similarity of outputs",
-        ]
-        print(markdown_table([*heads, "parameters kept", "CPU seconds"], cells))
+        heads = ["MACs kept", "pruned", "strategy", "images", "top-1 (mean)", "seeds"]
+        heads += ["similarity of outputs", "parameters kept", "CPU seconds"]
+        print(markdown_table(heads, cells))
         print(study.write_report({"table": table}))
 
 
