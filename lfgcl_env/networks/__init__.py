@@ -7,6 +7,7 @@ from lfgcl_env.networks.embedded_weights import embedded_names, load_embedded
 from lfgcl_env.networks.mobilenet_v2 import CifarMobileNetV2
 from lfgcl_env.networks.normalization import IMAGENET, Normalization
 from lfgcl_env.networks.published import PUBLISHED, PublishedWeights
+from lfgcl_env.networks.shortcut_conversion import with_projections
 from lfgcl_env.networks.vgg import CifarVGG16
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "load_baseline",
     "load_embedded",
     "network_names",
+    "with_projections",
 ]

@@ -32,6 +32,7 @@ from lfgcl_env.networks.published import (
     is_published_file,
     load_published,
 )
+from lfgcl_env.networks.shortcut_conversion import with_projections
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict
 
 Shape = tuple[int, int, int]
@@ -86,7 +87,9 @@ def load_baseline(
         normalization: of the inputs, a :class:`Normalization` or a pair ``(mean, std)``; by
             default that of the published or embedded weights, and None for functions and modules.
         seed: of random weights; the global random state is left alone.
-        **arguments: passed to the builder, such as ``num_classes=100`` or ``shortcut="B"``.
+        **arguments: passed to the builder, such as ``num_classes=100``. With ``shortcut="B"`` the
+            CIFAR ResNets' weights are converted, see :func:`with_projections`, so that their
+            residual streams can be pruned too.
 
     Raises:
         ValueError: if a name or argument is unknown, weights are damaged or do not fit, or the
@@ -199,14 +202,14 @@ def _from_name(
     if weights == "published":
         check_published(name)
         assert published is not None
-        trained = {"num_classes": published.num_classes, "shortcut": "A"}
-        _check_arguments(name, arguments, trained, "published")
+        _check_arguments(name, arguments, {"num_classes": published.num_classes}, "published")
     network = call_builder(find_builder(name), name, arguments)
     normalization = None if published is None else published.normalization
     if published is not None and weights == "published":
-        fit_state_dict(network, load_published(name), str(published.path))
+        state = with_projections(load_published(name), network)
+        fit_state_dict(network, state, str(published.path))
     elif weights != "random":
-        fit_state_dict(network, _read(weights), weights)
+        fit_state_dict(network, with_projections(_read(weights), network), weights)
         if (
             given is None
             and published is not None
@@ -218,10 +221,11 @@ def _from_name(
 
 def _from_package(name: str, arguments: dict[str, Any]) -> _Source:
     embedded = load_embedded(name)
-    _check_arguments(name, arguments, embedded.arguments, "embedded")
+    fixed = {key: value for key, value in embedded.arguments.items() if key != "shortcut"}
+    _check_arguments(name, arguments, fixed, "embedded")
     arguments = embedded.arguments | arguments
     network = call_builder(find_builder(name), name, arguments)
-    fit_state_dict(network, embedded.state, str(embedded.path))
+    fit_state_dict(network, with_projections(embedded.state, network), str(embedded.path))
     return _Source(network, name, arguments, "embedded", embedded.normalization)
 
 

@@ -24,7 +24,8 @@ def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     """Measure the similarity lost per unit of error in every group, by halving each alone.
 
     Takes one evaluation per group, which :meth:`PruningProblem.count` counts; where evaluations are
-    costly, a score of :meth:`PruningProblem.screen` instead.
+    costly, a score of :meth:`PruningProblem.screen` instead, unless additions couple some groups: a
+    closed-form score misjudges residual streams against inner groups.
 
     Returns:
         At least a small positive number per group; float64, (groups,).
@@ -40,7 +41,7 @@ def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
 
 
 def _similarity(problem: PruningProblem, strategy: NDArray[np.int64]) -> float:
-    if problem.screens:
+    if problem.screens and not any(group.coupled for group in problem.groups):
         return float(problem.screen([strategy])[0])
     return problem.evaluate(strategy).similarity
 

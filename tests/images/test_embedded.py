@@ -74,8 +74,8 @@ def test_embedded_weights_are_rebuilt_from_name_and_arguments(resnet20):
 
 
 def test_arguments_that_the_weights_do_not_have_are_refused(resnet20):
-    with pytest.raises(ValueError, match=r"embedded weights of resnet20 have shortcut='A', not"):
-        load_baseline("resnet20", "embedded", shortcut="B")
+    with pytest.raises(ValueError, match=r"unknown shortcut 'C'"):
+        load_baseline("resnet20", "embedded", shortcut="C")
     with pytest.raises(ValueError, match=r"have num_classes=10, not 100: leave it out"):
         load_baseline("resnet20", "embedded", num_classes=100)
 

@@ -1,10 +1,13 @@
 """Criteria: which channels go first."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from networks_for_tests import (
     Concatenating,
+    Head,
     Residual,
     SqueezeExcite,
     awake_baseline,
@@ -16,7 +19,7 @@ from networks_for_tests import (
 from torch import nn
 
 from lfgcl_env.pruning import CRITERIA, PruningProblem
-from lfgcl_env.pruning.criteria.criterion import Context, order_channels
+from lfgcl_env.pruning.criteria.criterion import Context, order_channels, score_channels
 from lfgcl_env.pruning.structure.groups import find_groups
 
 
@@ -182,6 +185,37 @@ def test_hrank_prefers_maps_of_full_rank_and_needs_maps():
     ]
     with pytest.raises(ValueError, match=r"'hrank' needs feature maps.*no convolution consumes 0"):
         PruningProblem(awaken(flattening()), images(), criterion="hrank", repair="none")
+
+
+class Twofold(nn.Module):
+    """A residual stream that two convolutions read, before and after an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.branch = nn.Conv2d(6, 6, 3, padding=1)
+        self.last = nn.Conv2d(6, 3, 1)
+        self.head = Head(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        return self.head(self.last(torch.relu(x + self.branch(x))))
+
+
+def test_hrank_looks_at_a_residual_stream_wherever_it_is_read():
+    network = awaken(Twofold())
+    context = Context(network, images(), dict, dict, 0)
+    stream = find_groups(network, images(2)).groups[0]
+    readers = stream.layers("in")
+    assert readers == ("branch", "last")
+    alone = [
+        replace(stream, members=tuple(m for m in stream.members if m.layer == reader))
+        for reader in readers
+    ]
+    first, second = score_channels("hrank", context, alone)
+    assert (first != second).any()
+    (both,) = score_channels("hrank", context, [stream])
+    assert both == pytest.approx((first + second) / 2)
 
 
 def test_orders_decide_what_stays():

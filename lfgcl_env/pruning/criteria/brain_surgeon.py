@@ -2,11 +2,13 @@
 
 Source: Hassibi and Stork (1993) for weights; Kurtić et al., ZipLM (NeurIPS 2023) for structures,
 both with H the second moments of a layer's inputs. Here a channel is removed from all layers that
-consume it at once, and the cost is the exact increase of their outputs' squared error, each
-relative to the energy of that layer's output.
+consume it at once, and the cost is the exact increase of their outputs' squared error. One layer's
+error is relative to the energy of its output; several layers' errors are summed by what they matter
+to the network's predictions.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,22 +32,35 @@ def obs(context: Context, group: Group) -> Scores:
     return scores
 
 
-def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
+def consumers_of(group: Group, moments: Mapping[str, Moments]) -> list[str]:
+    """Return the layers whose errors order a group's channels."""
+    return [name for name in group.layers("in") if name in moments]
+
+
+def eliminate(
+    group: Group, moments: Mapping[str, Moments], weights: Mapping[str, Tensor] | None = None
+) -> Elimination:
     """Order a group's channels by backward elimination over all its consumers together.
 
     Args:
         group: the group.
         moments: of every layer whose inputs follow groups.
+        weights: of squared errors at the output channels of its consumers, (out,) each; None
+            counts every consumer's error relative to its own energy.
     """
+    names = consumers_of(group, moments)
+    mine = [moments[name] for name in names]
+    energies = [found.energy for found in mine]
+    if weights is not None and any(bool(weights[name].any()) for name in names):
+        mine = [_weigh(moments[name], weights[name]) for name in names]
+        # As many as consumers in all, so that error curves have the same scale either way.
+        energies = [sum(found.energy for found in mine) / len(mine)] * len(mine)
     consumers: list[_Consumer | _Independent] = []
-    for member in group.members:
-        if member.side == "in" and member.layer in moments:
-            found = moments[member.layer]
-            blocks = _blocks(member.positions, member.channels, group.channels)
-            independent = found.gram is None
-            consumers.append(
-                _Independent(found, blocks) if independent else _Consumer(found, blocks)
-            )
+    for name, found, energy in zip(names, mine, energies, strict=True):
+        member = next(m for m in group.members if m.side == "in" and m.layer == name)
+        blocks = _blocks(member.positions, member.channels, group.channels)
+        kind = _Independent if found.gram is None else _Consumer
+        consumers.append(kind(found, blocks, max(energy, 1e-300)))
     left = list(range(group.channels))
     removed: list[int] = []
     errors = [0.0]
@@ -70,6 +85,11 @@ def eliminate(group: Group, moments: Mapping[str, Moments]) -> Elimination:
     return Elimination(np.array(removed[::-1], dtype=np.int64), np.array(errors[::-1]))
 
 
+def _weigh(moments: Moments, weights: Tensor) -> Moments:
+    """Scale a layer's outputs so that their squared errors have weights."""
+    return replace(moments, weights=moments.weights * weights.to(moments.weights).sqrt()[:, None])
+
+
 def _blocks(
     positions: NDArray[np.int64], channels: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
@@ -83,12 +103,17 @@ class _Consumer:
     Only the group's columns can be removed, so only these rows and columns of the inverse are kept;
     the other inputs of a layer (in concatenations) act through them. What is removed is cut away.
 
+    Args:
+        moments: of the layer.
+        blocks: the positions of each channel in its inputs; (channels, positions per channel).
+        energy: that its error is relative to.
+
     Attributes:
         constant: relative error as a constant; infinite for a layer that keeps other inputs, or
             has an intercept anyway.
     """
 
-    def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
+    def __init__(self, moments: Moments, blocks: NDArray[np.int64], energy: float) -> None:
         reader = moments.reader
         device = moments.weights.device
         columns = reader.columns(torch.from_numpy(blocks.reshape(-1)).to(device))
@@ -96,9 +121,9 @@ class _Consumer:
         columns = columns.reshape(reader.taps, len(blocks), -1).movedim(0, 1).flatten(1)
         self._width = columns.shape[1]
         alone = columns.numel() == reader.features - 1
-        self.constant = 1.0 if alone and not moments.intercept else np.inf
+        self.constant = moments.energy / energy if alone and not moments.intercept else np.inf
         own = columns.flatten()
-        self._energy = max(moments.energy, 1e-300)
+        self._energy = energy
         self._weights = moments.weights[:, own].clone()
         self._inverse = _inverse(moments, own)
 
@@ -134,11 +159,11 @@ class _Consumer:
 class _Independent:
     """One layer with per-channel moments alone: every channel costs its own variance."""
 
-    def __init__(self, moments: Moments, blocks: NDArray[np.int64]) -> None:
+    def __init__(self, moments: Moments, blocks: NDArray[np.int64], energy: float) -> None:
         costs = moments.weights.square().sum(dim=0) * moments.variance
         positions = torch.from_numpy(blocks).to(costs.device)
         columns = moments.reader.columns(positions.flatten()).reshape(-1, *blocks.shape)
-        self._costs = costs[columns].sum(dim=(0, 2)) / max(moments.energy, 1e-300)
+        self._costs = costs[columns].sum(dim=(0, 2)) / energy
         self.constant = np.inf  # its costs are variances
 
     def costs(self) -> Tensor:

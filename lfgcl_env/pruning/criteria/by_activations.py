@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lfgcl_env.pruning.criteria.criterion import Context, Scores, criterion
 from lfgcl_env.pruning.moments.second_moments import Moments
@@ -61,10 +61,11 @@ def _contributions(member: Member, group: Group, moments: Moments) -> NDArray[np
 
 @criterion("hrank")
 def hrank(context: Context, group: Group) -> Scores:
-    """Average the rank of a channel's feature maps where they are consumed.
+    """Average the rank of a channel's feature maps over the convolutions that consume them.
 
     Source: HRank (Lin et al., CVPR 2020). Of the images the first 64 are used, as the rank hardly
-    depends on their number (ibid., figure 2).
+    depends on their number (ibid., figure 2). A residual stream has other feature maps in every
+    block.
 
     Returns:
         Ranks; (channels,).
@@ -73,35 +74,36 @@ def hrank(context: Context, group: Group) -> Scores:
         ValueError: if no convolution consumes the group, so that there are no feature maps.
     """
     network, images = context.network, context.images
-    member = next(
-        (
-            member
-            for member in group.members
-            if member.side == "in" and isinstance(network.get_submodule(member.layer), CONVOLUTIONS)
-        ),
-        None,
-    )
-    if member is None:
+    consumers = [
+        member
+        for member in group.members
+        if member.side == "in" and isinstance(network.get_submodule(member.layer), CONVOLUTIONS)
+    ]
+    if not consumers:
         raise ValueError(
             f"criterion 'hrank' needs feature maps, and no convolution consumes {group.name}: "
             "choose another criterion, such as 'obs'"
         )
-    ranks: list[Tensor] = []
+    scores = np.zeros(group.channels)
 
-    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(member: Member, inputs: tuple[Tensor, ...]) -> None:
         maps = inputs[0][:, torch.from_numpy(member.positions).to(inputs[0].device)]
         maps = maps.flatten(3) if maps.dim() > 4 else maps
         maps = maps if maps.dim() == 4 else maps[..., None]
-        ranks.append(torch.linalg.matrix_rank(maps.float()).double().sum(dim=0))
+        ranks = torch.linalg.matrix_rank(maps.float()).double().sum(dim=0)
+        np.add.at(scores, member.channels, ranks.cpu().numpy())
 
-    handle = network.get_submodule(member.layer).register_forward_pre_hook(record)
+    handles = [
+        network.get_submodule(member.layer).register_forward_pre_hook(
+            lambda _, inputs, member=member: record(member, inputs)
+        )
+        for member in consumers
+    ]
     try:
         with torch.inference_mode():
             for batch in torch.split(images[:_RANK_IMAGES], 16):
                 network(batch)
     finally:
-        handle.remove()
-    by_position = torch.stack(ranks).sum(dim=0).cpu().numpy() / len(images[:_RANK_IMAGES])
-    scores = np.zeros(group.channels)
-    np.add.at(scores, member.channels, by_position)
-    return scores
+        for handle in handles:
+            handle.remove()
+    return scores / (len(images[:_RANK_IMAGES]) * len(consumers))

@@ -29,7 +29,8 @@ class Elimination:
         errors: entry k is the consumers' summed squared output error with the first k channels of
             ``order`` kept and all weights refitted, relative to the outputs' energy; float64,
             (channels + 1,), down to 0. At k = 0 consumers without other inputs are constants, with
-            an error of 1 each.
+            an error of 1; where several layers read a group, 1 is their mean, and their shares are
+            what they matter to predictions (:mod:`lfgcl_env.pruning.moments.output_weights`).
     """
 
     order: NDArray[np.int64]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lfgcl_env.pruning.criteria.brain_surgeon import eliminate
+from lfgcl_env.pruning.criteria.brain_surgeon import consumers_of, eliminate
 from lfgcl_env.pruning.criteria.criterion import (
     Context,
     Elimination,
@@ -16,6 +16,7 @@ from lfgcl_env.pruning.criteria.criterion import (
     order_channels,
     score_channels,
 )
+from lfgcl_env.pruning.moments.output_weights import output_weights
 from lfgcl_env.pruning.moments.second_moments import Moments, collect_moments
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
@@ -54,7 +55,14 @@ class Ranking:
     @cached_property
     def eliminations(self) -> dict[str, Elimination]:
         """Backward elimination of every group's channels, by group name: order and error curve."""
-        return {group.name: eliminate(group, self.moments) for group in self._network.groups}
+        moments, groups = self.moments, self._network.groups
+        fed = {group.name: consumers_of(group, moments) for group in groups}
+        several = sorted({name for names in fed.values() if len(names) > 1 for name in names})
+        weights = self._output_weights(several) if several else None
+        return {
+            group.name: eliminate(group, moments, weights if len(fed[group.name]) > 1 else None)
+            for group in groups
+        }
 
     def kept(self, keep: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return the indices of the channels that stay in every group, ascending."""
@@ -63,6 +71,11 @@ class Ranking:
     def scores(self, criterion: str, *, relative: bool = True) -> tuple[Scores, ...]:
         """Score every group's channels under any criterion, see :func:`score_channels`."""
         return score_channels(criterion, self._context(relative), self._network.groups)
+
+    @torch.inference_mode(False)
+    def _output_weights(self, layers: list[str]) -> dict[str, Tensor]:
+        whole = self._network.candidate(self._batches[0].device).network
+        return output_weights(whole, layers, torch.cat(list(self._batches)), seed=self._seed)
 
     def _context(self, relative: bool = True) -> Context:
         return Context(
