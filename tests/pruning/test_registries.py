@@ -38,7 +38,10 @@ def test_choices_are_the_registries_of_all_arguments_that_are_names():
         "scope": SCOPES,
         "budget_metric": METRICS,
     }
-    assert all(defaults(ProblemConfig)[name] in choices for name, choices in CHOICES.items())
+    known = {name: defaults(ProblemConfig)[name] for name in CHOICES}
+    assert known.pop("similarity") is None  # it follows from the repair
+    assert {kind.similarity for kind in REPAIRS.values()} <= set(SIMILARITIES)
+    assert all(default in CHOICES[name] for name, default in known.items())
     assert set(REPAIRS) == {"none", "batchnorm", "least_squares", "sequential"}
     assert set(METRICS) == {"macs", "params"}
 
