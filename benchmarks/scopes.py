@@ -31,7 +31,7 @@ from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.run_search import run_search
 
-SHORTCUTS = {"shortcut": "B"}
+SHORTCUTS: Fields = {"shortcut": "B"}
 
 PROBLEMS: dict[str, Fields] = {
     "inner": {"scope": "inner", "min_channels": 1},
