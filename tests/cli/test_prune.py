@@ -171,7 +171,7 @@ def test_runs_from_python_and_from_the_command_record_the_same(tmp_path):
     torch.set_num_threads(1)
     kwargs = {"weights": "random", "images": "random", "num_images": 4, "seed": 7}
     env = gym.make("LFGCL-ResNet20-v0", **kwargs)
-    run_search(env, "random", 3, agent_seed=1, out=tmp_path / "python")
+    run_search(env, "random", 3, agent_seed=1, out=tmp_path / "python", start="allocation")
     assert prune(tmp_path / "command", "--seed", "7", "--agent-seed", "1") == 0
     recorded = RunFolder(tmp_path / "command").asked()
     assert recorded == RunFolder(tmp_path / "python").asked()
