@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.repair.fused_forward import fused
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import network_file, write_accuracy
@@ -133,8 +135,7 @@ def print_accuracy(
         test_set: images and labels.
         device: where to compute.
     """
-    before = top1(baseline.network, test_set, device=device)
-    after = [top1(network, test_set, device=device) for network in networks]
+    before, *after = (_top1(network, test_set, device) for network in (baseline.network, *networks))
     print(f"{test_set.name}: {len(test_set.images):,} images")
     structures: list[dict[str, Any]] = [network.pruned_structure for network in networks]  # type: ignore[misc]
     costs = [structure["evaluation"] for structure in structures]
@@ -145,6 +146,12 @@ def print_accuracy(
     _print_sweep(rows)
     for written in write_accuracy(path, rows, test_set.name):
         print(written)
+
+
+def _top1(network: nn.Module, test_set: LabelledImages, device: str) -> float:
+    """Measure top-1 [%], in the fastest way that the device has."""
+    with fused(network) if device == "cpu" else nullcontext():
+        return top1(network, test_set, device=device)
 
 
 def _budgets(run: RunFolder) -> list[float]:

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
 
+_BLOCK = 128
+"""Features in a block of a symmetric product."""
+
 
 class PatchReader:
     """Cuts the patches that a layer multiplies with its weights out of its input.
@@ -149,17 +152,25 @@ def gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
     """Sum up outer products of rows with themselves, or with other rows; float64.
 
     Products of short pieces are taken in the rows' own type and added up in float64: the error is
-    that of a few thousand float32 additions, at the speed of float32.
+    that of a few thousand float32 additions, at the speed of float32. Of the products of rows with
+    themselves only one half is computed, block by block.
 
     Args:
         rows: (n, features).
         other: (n, outputs), or None.
     """
-    right = rows if other is None else other
-    total = rows.new_zeros(rows.shape[1], right.shape[1], dtype=torch.float64)
-    for piece, partner in zip(torch.split(rows, 4096), torch.split(right, 4096), strict=True):
-        total += piece.T @ partner
-    return total
+    features, pieces = rows.shape[1], torch.split(rows, 4096)
+    if other is not None:
+        total = rows.new_zeros(features, other.shape[1], dtype=torch.float64)
+        for piece, partner in zip(pieces, torch.split(other, 4096), strict=True):
+            total += piece.T @ partner
+        return total
+    total = rows.new_zeros(features, features, dtype=torch.float64)
+    for piece in pieces:
+        for start in range(0, features, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            total[block, start:] += piece[:, block].T @ piece[:, start:]
+    return total.triu() + total.triu(1).T
 
 
 def gram_with_one(patches: Tensor, other: Tensor | None = None) -> Tensor:

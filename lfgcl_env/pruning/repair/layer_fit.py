@@ -64,6 +64,8 @@ class Fit:
         factor = factorise(self.moments[:size, :size], ridge)
         fixed = 0.0 if layer.intercept else prior[:, -1].to(patches.dtype)
         matrix = prior
+        if self.relu and relu_aware:
+            below, above = wanted.le(0).to(wanted.dtype), wanted.relu()
         for attempt in range(1 + (relu_aware if self.relu else 0)):
             goal = wanted
             if self.relu and attempt:
@@ -71,7 +73,8 @@ class Fit:
                 output = torch.addmm(narrow[:, -1], patches, narrow[:, :-1].T)
                 if there is not None:
                     output += there
-                goal = torch.where(wanted > 0, wanted, output.clamp_(max=0))
+                # Where the target is positive, it stays; a where() takes three times as long.
+                goal = output.clamp_(max=0).mul_(below).add_(above)
             if there is not None:
                 goal = goal - there
             cross = gram_with_one(patches, goal - fixed).T[:, :size] / count

@@ -89,6 +89,33 @@ class Fused:
 Step = fx.Node | Fused | Refit
 
 
+def fuse(network: nn.Module, graph: fx.Graph, steps: Iterable[Step]) -> list[Step]:
+    """Make one step of convolutions, their BatchNorms and ReLUs, at the place of the last.
+
+    Args:
+        network: in evaluation mode.
+        graph: of its operations.
+        steps: what is done in which order, among it all operations that are to be fused.
+    """
+    last: dict[fx.Node, Fused] = {}
+    inside: set[fx.Node] = set()
+    for node in graph.nodes:
+        norm = batchnorm_after(network, node)
+        if norm is None or not is_plain_convolution(network, node):
+            continue
+        relu = relu_after(network, norm)
+        if relu is not None and is_capped(network, relu):
+            relu = None
+        fused = Fused(node, norm, relu)
+        last[fused.node] = fused
+        inside |= {node, norm}
+    return [
+        last.get(step, step) if isinstance(step, fx.Node) else step
+        for step in steps
+        if not isinstance(step, fx.Node) or step in last or step not in inside
+    ]
+
+
 class Schedule:
     """What to do in which order, for the baseline and for every network cut from it.
 
@@ -119,7 +146,7 @@ class Schedule:
         for node in self.graph.nodes:
             self._visit(node)
         self._end_at_the_last_refit()
-        self._fuse()
+        self.steps = fuse(network, self.graph, self.steps)
         self.refits = [step for step in self.steps if isinstance(step, Refit)]
         self.unused = self._last_uses(self._uses())
         self.ahead, uses = self._run_ahead()
@@ -193,26 +220,6 @@ class Schedule:
     def _end_at_the_last_refit(self) -> None:
         while self.steps and not isinstance(self.steps[-1], Refit):
             self.steps.pop()
-
-    def _fuse(self) -> None:
-        """Make one step of convolutions, their BatchNorms and ReLUs, at the place of the last."""
-        last: dict[fx.Node, Fused] = {}
-        inside: set[fx.Node] = set()
-        for node in self.graph.nodes:
-            norm = batchnorm_after(self._network, node)
-            if norm is None or not is_plain_convolution(self._network, node):
-                continue
-            relu = relu_after(self._network, norm)
-            if relu is not None and is_capped(self._network, relu):
-                relu = None
-            fused = Fused(node, norm, relu)
-            last[fused.node] = fused
-            inside |= {node, norm}
-        self.steps = [
-            last.get(step, step) if isinstance(step, fx.Node) else step
-            for step in self.steps
-            if not isinstance(step, fx.Node) or step in last or step not in inside
-        ]
 
     def _uses(self) -> dict[fx.Node, int]:
         """Map every node that a pruned network runs to the last step that uses its value."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.baseline_values import KeptTargets, LiveTargets
+from lfgcl_env.pruning.repair.fused_forward import FusedForward
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.pruning.repair.interface import Features, Reader, repair, run_plain
 from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
@@ -137,6 +138,7 @@ class SequentialRepair(LeastSquaresRepair):
             self._samples,
             gauss_newton=self.options.gauss_newton > 0,
         )
+        self._forward = FusedForward(candidate.network)
 
     @torch.inference_mode()
     def run(
@@ -149,7 +151,8 @@ class SequentialRepair(LeastSquaresRepair):
         """Refit a candidate, return its features, and put it back."""
         walk = self._refit(candidate, kept)
         try:
-            return run_plain(candidate.network, reader, batches)
+            with self._forward.running():
+                return run_plain(candidate.network, reader, batches)
         finally:
             walk.restore()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.pruning.repair.fused_forward import fused
 from lfgcl_env.pruning.score.similarities import kl
 
 
@@ -36,4 +37,5 @@ class Judge:
 
     @torch.inference_mode()
     def _run(self, network: nn.Module) -> Tensor:
-        return torch.cat([network(batch).flatten(1) for batch in self._batches])
+        with fused(network):
+            return torch.cat([network(batch).flatten(1) for batch in self._batches])
