@@ -77,7 +77,11 @@ def grid(options: argparse.Namespace) -> Iterator[Fields]:
     """Yield the deliveries of every budget: allocation, near and random strategies, or searched."""
     for budget in options.budgets:
         chosen = searched if options.searched else drawn
-        for kind, keep, seed in dict.fromkeys(chosen(options, budget)):
+        known: set[tuple[tuple[int, ...], int]] = set()
+        for kind, keep, seed in chosen(options, budget):
+            if (keep, seed) in known:
+                continue
+            known.add((keep, seed))
             yield {
                 "network": options.network,
                 "budget": budget,
@@ -105,15 +109,14 @@ def searched(
 ) -> Iterator[tuple[str, tuple[int, ...], int]]:
     """Yield the same of what searches found.
 
-    Of each seed's search the best is delivered on images of that seed, beside the allocation. Those
-    of the first seed are also delivered at lower places, to study signals.
+    Of each seed's search the best is delivered on images of that seed, and so is what it started
+    from: the allocation by its own images. Those of the first seed are also delivered at lower
+    places, to study signals.
     """
-    allocated = allocate(shared(options.network).problem(budget, options.min_channels))
-    for seed in options.seeds:
-        yield "allocation", tuple(allocated.tolist()), seed
     for record in newest(options.out / f"gains_{options.network}.jsonl"):
         asked = (record["budget"], record["min_channels"]) == (budget, options.min_channels)
         if asked and record["seed"] in options.seeds:
+            yield "start", tuple(record["course"][0]["keep"]), record["seed"]
             kinds = ("searched", "searched lower")
             places = RANKS if record["seed"] == DELIVERED["seed"] else RANKS[:1]
             for place in places:

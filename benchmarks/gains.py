@@ -180,13 +180,11 @@ def measured(run: Fields) -> Fields:
 def report(study: Study, options: argparse.Namespace) -> None:
     """Write delivered top-1 of allocation and searches, and print the table."""
     path = options.out / f"deliveries_{options.network}.jsonl"
-    delivered, allocated = {}, {}
+    delivered = {}
     for r in newest(path):
         if all(r[key] == value for key, value in DELIVERED.items() if key != "seed"):
             problem = r["budget"], r.get("min_channels", 1), r["seed"]
             delivered[problem, tuple(r["keep"])] = r["top1"]
-            if r["kind"] == "allocation":
-                allocated[problem] = r["top1"]
     groups: dict[tuple[Any, ...], list[Fields]] = {}
     for record in study.records():
         key = tuple(record[k] for k in ("budget", "min_channels", "reward", "agent", "evaluations"))
@@ -196,9 +194,9 @@ def report(study: Study, options: argparse.Namespace) -> None:
         pairs = []
         for r in mine:
             problem = r["budget"], r["min_channels"], r["seed"]
-            place = problem, tuple(r["best"][0]["keep"])
-            if place in delivered and problem in allocated:
-                pairs.append((delivered[place], allocated[problem]))
+            places = [(problem, tuple(r[k][0]["keep"])) for k in ("best", "course")]
+            if all(place in delivered for place in places):
+                pairs.append([delivered[place] for place in places])
         line = dict(zip(("budget", "fewest", "reward", "agent", "evaluations"), key, strict=True))
         line |= {
             "searches": len(mine),
@@ -211,7 +209,7 @@ def report(study: Study, options: argparse.Namespace) -> None:
             line |= {
                 "delivered": len(pairs),
                 "top-1": round(float(found.mean()), 2),
-                "allocation": round(float(start.mean()), 2),
+                "of the start": round(float(start.mean()), 2),
                 "gain": round(float((found - start).mean()), 2),
             }
         table.append(line)

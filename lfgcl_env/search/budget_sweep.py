@@ -141,7 +141,7 @@ def sweep(
     images: Tensor | None = None,
     *,
     counted: Sized,
-    size: int = 8,
+    size: int = 4,
 ) -> Iterator[Point]:
     """Make the best network for every budget, one after the other.
 

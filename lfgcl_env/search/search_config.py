@@ -56,7 +56,7 @@ class SearchConfig(TypedDict, total=False):
     shortlist: Annotated[
         ShortlistSize,
         Option(
-            8,
+            4,
             "best strategies to repair sequentially and compare; 0: none",
             "a whole number from 0 to 10,000",
         ),

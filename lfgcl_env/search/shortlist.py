@@ -59,7 +59,7 @@ def choose(
     records: Sequence[Record | Rewarded],
     images: Tensor,
     *,
-    size: int = 8,
+    size: int = 4,
     budget: float | None = None,
     predicted: Evaluation | None = None,
 ) -> tuple[nn.Module, list[Shortlisted]]:
