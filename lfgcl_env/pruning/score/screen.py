@@ -1,6 +1,7 @@
 """Cheap scores of strategies, by which searches choose what to score in full."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.pruning.moments.second_moments import Moments
+from lfgcl_env.pruning.repair.fused_forward import FusedForward
 from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
@@ -39,6 +41,9 @@ class Screen:
         self._scorer = Scorer(network, self._candidate, batches, "discounted_mse")
         self._repair = LeastSquaresRepair()
         self._repair.prepare(network, self._candidate, batches, moments)
+        self._forward: FusedForward | None = None
+        with suppress(ValueError):  # torch.fx cannot trace it
+            self._forward = FusedForward(self._candidate.network)
         self._known: dict[tuple[int, ...], float] = {}
 
     def __len__(self) -> int:
@@ -58,6 +63,9 @@ class Screen:
         if key not in self._known:
             indices = kept()
             self._candidate.install(indices)
-            found = self._repair.run(self._candidate, indices, self._scorer.reader, self._batches)
+            with self._forward.running() if self._forward else nullcontext():
+                found = self._repair.run(
+                    self._candidate, indices, self._scorer.reader, self._batches
+                )
             self._known[key] = self._scorer.compare(self._scorer.join(found, indices))
         return self._known[key]
