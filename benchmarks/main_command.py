@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--env", default="LFGCL-ResNet56-v0")
     parser.add_argument("--budget", type=float, default=0.5)
     parser.add_argument("--agent", default="lfgcl")
-    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--evaluations", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--state", default="", help="names the state of the code, e.g. a commit")
     options = parser.parse_args(arguments)
