@@ -111,6 +111,7 @@ class AskTellAgent:
         seed: decides all that the agent does.
         kind: makes a search from its start and a generator.
         start: returns logits of the strategy to try first on a budget; (groups,).
+        screened: whether the search screens what it draws.
 
     Raises:
         ValueError: if one action is not a whole strategy.
@@ -122,6 +123,8 @@ class AskTellAgent:
         seed: int,
         kind: Callable[[Logits, np.random.Generator], AskTell],
         start: Callable[[float], Logits],
+        *,
+        screened: bool = True,
     ) -> None:
         if getattr(env.unwrapped, "steps_per_strategy", 1) > 1:
             raise ValueError(
@@ -132,7 +135,7 @@ class AskTellAgent:
         self.seed = seed
         self._kind, self._start = kind, start
         self._draws = np.random.default_rng(seed)
-        self._screening = Screening(env)
+        self._screening = Screening(env, wanted=screened)
         self._searches: dict[float, AskTell] = {}
         self._found: dict[float, Found] = {}
         self._visited: set[tuple[float, bytes]] = set()
@@ -162,10 +165,11 @@ class AskTellAgent:
             logits = search.ask()
             if logits is None:
                 break
-            _, reward, terminated, truncated, info = self.env.step(prune_ratios(logits))
+            action = prune_ratios(logits)
+            _, reward, terminated, truncated, info = self.env.step(action)
             visit = (budget, info["keep"].tobytes())
             if visit not in self._visited:
-                self._screening.learn(info["prune_ratios"], budget, float(reward))
+                self._screening.learn(action, info, float(reward))
             search.tell(logits, float(reward), visit in self._visited)
             self._visited.add(visit)
             if budget not in self._found or reward > self._found[budget].reward:
@@ -239,7 +243,7 @@ class AskTellAgent:
         search = self._kind(self._start(budget), self._draws)
 
         def screen(proposals: Logits) -> NDArray[np.float64] | None:
-            if not self._screening.trust(budget):
+            if not self._screening.trust():  # 0 as well where a wrapper changes actions
                 return None
             return self._screening.scores(prune_ratios(proposals))
 
@@ -249,17 +253,22 @@ class AskTellAgent:
 
 
 def from_uniform(
-    kind: Callable[[Logits, np.random.Generator], AskTell], env: gym.Env[Any, Action], seed: int
+    kind: Callable[[Logits, np.random.Generator], AskTell],
+    env: gym.Env[Any, Action],
+    seed: int,
+    *,
+    screened: bool = True,
 ) -> AskTellAgent:
     """Make an agent whose searches start from uniform ratios.
 
     Args:
         kind: makes a search from its start and a generator.
+        screened: see :class:`AskTellAgent`.
         env: see :class:`AskTellAgent`.
         seed: see :class:`AskTellAgent`.
     """
     start = np.zeros(groups_of(env))
-    return AskTellAgent(env, seed, kind, lambda _budget: start)
+    return AskTellAgent(env, seed, kind, lambda _budget: start, screened=screened)
 
 
 def groups_of(env: gym.Env[Any, Action]) -> int:

@@ -29,8 +29,6 @@ class OptunaSearch(AskTell):
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         sampler: name of a class in ``optuna.samplers``.
-        screened: whether several trials are screened for every evaluation; those of a sampler that
-            optimises its proposals are much the same.
         **options: of the sampler, besides its seed.
     """
 
@@ -39,12 +37,9 @@ class OptunaSearch(AskTell):
         start: Logits,
         draws: np.random.Generator,
         sampler: str,
-        *,
-        screened: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(start, draws)
-        self._screened = screened
         self._begun = False
         self._space: dict[str, optuna.distributions.BaseDistribution]
         self._space = {
@@ -59,7 +54,7 @@ class OptunaSearch(AskTell):
 
     def ask(self) -> Logits:
         """Return the study's next trial, of several the best by cheap scores; first the start."""
-        several = self._begun and self._screened and self.screen is not None
+        several = self._begun and self.screen is not None
         self._begun = True
         with _quiet():
             trials = [self._study.ask(self._space) for _ in range(PROPOSALS if several else 1)]

@@ -70,6 +70,8 @@ class Replay:
 def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Map returns to values whose differences count alike everywhere, in the same order.
 
+    The trend over budgets is fitted to them; critics learn ranks of what is left.
+
     Returns in [0, 1], as similarities and accuracies are, crowd below 1 and become
     ``-log(1 - return)``. Those on any other scale (or a tiny one) become :func:`normal_scores`.
 

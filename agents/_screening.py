@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 PROPOSALS = 4
 """Proposals that are screened for every evaluation."""
 
+_DEGREE = 3
+"""Of the polynomial of budgets."""
+
+_LEAST = 1e-9
+"""Span of scores below which they are equal."""
+
 _FEWEST = 8
 """Executed strategies before which cheap scores are trusted as they are."""
 
@@ -27,33 +33,41 @@ _LATEST = 64
 class Screening:
     """Cheap scores of an environment, and whether they have ranked its rewards so far.
 
+    A wrapper may change actions: once what is executed is not what was screened, nothing is
+    screened any more.
+
     Args:
         env: any environment; one that offers no cheap scores is never screened.
+        wanted: whether the search screens at all.
     """
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        self._own: Any = env.unwrapped if getattr(env.unwrapped, "screens", False) else None
-        self._executed: dict[float, list[tuple[float, float]]] = {}
+    def __init__(self, env: gym.Env[Any, Any], *, wanted: bool = True) -> None:
+        offered = wanted and getattr(env.unwrapped, "screens", False)
+        self._own: Any = env.unwrapped if offered else None
+        self._executed: list[tuple[float, float, float]] = []
 
     @property
     def offered(self) -> bool:
         """Whether the environment has cheap scores."""
         return self._own is not None
 
-    def trust(self, budget: float) -> float:
-        """Return how far cheap scores rank rewards: Spearman's correlation, at least 0.
+    def trust(self) -> float:
+        """Return how far cheap scores have ranked rewards: Spearman's correlation, at least 0.
 
-        Args:
-            budget: on which strategies are compared.
+        Where budgets differ, both are relative to what is usual on their budget, a polynomial.
 
         Returns:
-            0 where nothing is offered, 1 before there are strategies enough to say.
+            0 where nothing is screened, 1 before there are strategies enough to say.
         """
-        pairs = self._executed.get(budget, [])[-_LATEST:]
-        if self._own is None or len(pairs) < _FEWEST:
+        if self._own is None or len(self._executed) < _FEWEST:
             return float(self.offered)
-        cheap, rewards = np.array(pairs).T
-        if np.ptp(cheap) == 0 or np.ptp(rewards) == 0:
+        budgets, cheap, rewards = np.array(self._executed[-_LATEST:]).T
+        degree = min(_DEGREE, len(set(budgets.tolist())) - 1)
+        cheap, rewards = (
+            values - np.polyval(np.polyfit(budgets, values, degree), budgets)
+            for values in (cheap, rewards)
+        )
+        if min(np.ptp(cheap), np.ptp(rewards)) < _LEAST:
             return 0.0
         return max(0.0, float(np.corrcoef(_ranks(cheap), _ranks(rewards))[0, 1]))
 
@@ -72,36 +86,39 @@ class Screening:
         Args:
             actions: prune ratios; (proposals, groups).
         """
-        problem, budget = self._own.problem, self._own.budget
-        kept = [1.0 - problem.prune_ratios(problem.project(one, budget)) for one in actions]
-        return np.array(kept, np.float32)
+        ratios = [self._own.problem.prune_ratios(keep) for keep in self._project(actions)]
+        return np.asarray(1.0 - np.array(ratios), np.float32)
 
-    def learn(self, action: NDArray[Any], budget: float, reward: float) -> float | None:
+    def learn(self, action: NDArray[Any], info: dict[str, Any], reward: float) -> float | None:
         """Note what a strategy was rewarded that was not executed before.
 
         Args:
-            action: prune ratios; (groups,).
-            budget: on which it was executed, in this episode.
-            reward: its return.
+            action: that was given to the environment; (groups,).
+            info: of the step.
+            reward: the strategy's return.
 
         Returns:
-            Its cheap score, or None where nothing is offered.
+            Its cheap score, or None where nothing is screened.
         """
         if self._own is None:
             return None
+        if not np.array_equal(self._project(action[None])[0], info["keep"]):
+            self._own = None  # a wrapper changes actions
+            return None
         cheap = float(self.scores(action[None])[0])
-        self._executed.setdefault(budget, []).append((cheap, reward))
+        self._executed.append((float(info["budget"]), cheap, reward))
         return cheap
+
+    def _project(self, actions: NDArray[Any]) -> list[NDArray[np.int64]]:
+        return [self._own.problem.project(one, self._own.budget) for one in actions]
 
     def state(self) -> NDArray[np.float64]:
         """Return what was executed: budgets, cheap scores and rewards; (strategies, 3)."""
-        rows = [(budget, *pair) for budget, pairs in self._executed.items() for pair in pairs]
-        return np.array(rows, np.float64).reshape(-1, 3)
+        return np.array(self._executed, np.float64).reshape(-1, 3)
 
     def restore(self, state: NDArray[np.float64]) -> None:
         """Go on from what :meth:`state` returned."""
-        for budget, cheap, reward in state.tolist():
-            self._executed.setdefault(budget, []).append((cheap, reward))
+        self._executed = [(budget, cheap, reward) for budget, cheap, reward in state.tolist()]
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

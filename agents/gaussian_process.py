@@ -16,9 +16,9 @@ from ._optuna import OptunaSearch
 
 def begin(start: Logits, draws: np.random.Generator) -> OptunaSearch:
     """Make the search, see :class:`~lfgcl_env.agents._ask_tell.AskTell`."""
-    return OptunaSearch(start, draws, "GPSampler", screened=False)
+    return OptunaSearch(start, draws, "GPSampler")
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
     """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
-    return from_uniform(begin, env, seed)
+    return from_uniform(begin, env, seed, screened=False)  # its proposals are much the same

@@ -26,7 +26,7 @@ Differences from DDPG:
 * Noise is Gaussian in logits of keep ratios and anneals. A part of it varies smoothly over depth,
   since independent noise in many groups averages out and leaves the budget where it was among the
   stages. The critics' mean plus a part of their spread decides between proposals. The first action
-  is the actor's own, without noise.
+  is the actor's own, without noise, or what the search begins at.
 * Where steps are costly and the environment offers cheap scores (:mod:`._screening`), the few
   best-valued proposals are screened, and the critics learn both scores, with a head for each. A
   proposal's value is corrected by what its cheap score is beyond the expected one, as far as cheap
@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lfgcl_env.envs.embedding import FEATURES, observed_budget
+from lfgcl_env.envs.embedding import FEATURES
 
 from . import _agent_file as agent_file
 from ._actor_critics import Actor, Critics
@@ -138,11 +138,10 @@ class LFGCLAgent:
             action = self._explore(observation)
             following, reward, terminated, truncated, info = self.env.step(action)
             episode_return += float(reward)
-            keep = 1.0 - np.asarray(info["prune_ratios"], dtype=np.float32)
+            keep = np.asarray(1.0 - np.asarray(info["prune_ratios"]), np.float32)
             new = self.replay.add(observation, keep, episode_return)
             if new:
-                budget = _budget(observation)
-                cheap = self._screening.learn(1.0 - keep, budget, episode_return)
+                cheap = self._screening.learn(action, info, episode_return)
                 if cheap is not None:
                     self.cheap.add(observation, keep, cheap)
             self._repeated = 0 if new else self._repeated + 1
@@ -161,11 +160,14 @@ class LFGCLAgent:
         """Return the best action for the observation's budget, and no state.
 
         It is the best strategy so far, moved to this budget, or the actor's, whichever the critics
-        value more; before the first evaluation, of a loaded agent too, the actor's.
+        value more; before the first evaluation, of a loaded agent too, what it begins at, or else
+        the actor's.
         Observations (n, groups, features) have actions (n, groups).
         """
         if np.ndim(observation) == 3:
             return np.stack([self.predict(one)[0] for one in observation]), None
+        if self._first is not None and not len(self.replay):
+            return self._first, None
         groups = Groups.of(observation, self.arguments)
         logits = self._actors(groups)
         if len(self.replay):
@@ -222,7 +224,9 @@ class LFGCLAgent:
             elites = self._best(groups)[1][: a.elites]
             centres = torch.cat([centres, elites]) if a.actor else elites
         keep = groups.on_budget(self._proposals(centres, observation, count))
-        if count <= a.warm_up or not a.choice:
+        if not a.choice:
+            return _action(keep[0])
+        if count <= a.warm_up:
             return self._promote(observation, keep[: a.screened])
         value, cheap = self.critics.heads(groups, groups.describe(keep))
         upper = value.mean(0) + a.optimism * value.std(0)
@@ -245,7 +249,7 @@ class LFGCLAgent:
             expected: the cheap scores that the critics expect. What is measured beyond that
                 corrects the value, as far as cheap scores rank returns.
         """
-        trust = self._screening.trust(_budget(observation))
+        trust = self._screening.trust()
         if not trust:
             return _action(keep[0])
         actions = np.stack([_action(one) for one in keep])
@@ -301,7 +305,10 @@ class LFGCLAgent:
         counts = [self._repeated, self._head_start]
         cheap = [torch.from_numpy(part) for part in self.cheap.arrays()]
         executed = torch.from_numpy(self._screening.state())
-        agent_file.write(path, self, replay=replay, cheap=cheap, executed=executed, counts=counts)
+        first = [] if self._first is None else [torch.from_numpy(self._first)]
+        agent_file.write(
+            path, self, replay=replay, cheap=cheap, executed=executed, first=first, counts=counts
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], env: gym.Env[Any, Any]) -> "LFGCLAgent":
@@ -324,6 +331,8 @@ class LFGCLAgent:
                         )
                     replay.add(*step)
             agent._screening.restore(saved["executed"].numpy())
+            for first in saved["first"]:
+                agent._first = first.numpy()
         return agent
 
     def set_parameters(self, path: str | os.PathLike[str]) -> None:
@@ -351,11 +360,6 @@ def _waves(observation: Observation) -> NDArray[np.float64]:
     """Return functions of depth that smooth noise is made of; (3, groups)."""
     depth = np.asarray(observation, dtype=np.float64)[:, POSITION]
     return np.stack([depth, np.sin(np.pi * depth), np.cos(np.pi * depth)])
-
-
-def _budget(observation: Observation) -> float:
-    """Return the budget of an episode, the same for observations that were rounded."""
-    return round(observed_budget(observation), 6)
 
 
 def _action(keep: Tensor) -> Action:

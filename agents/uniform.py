@@ -26,4 +26,4 @@ class Uniform(AskTell):
 
 def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
     """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
-    return from_uniform(Uniform, env, seed)
+    return from_uniform(Uniform, env, seed, screened=False)

@@ -99,7 +99,6 @@ def problem_of(network: str, kind: str, images: int) -> PruningProblem:
         here.judges[: max(SCORED)],
         repair=kind,
         similarity="kl",
-        features=["output"],
     )
 
 

@@ -61,8 +61,8 @@ Reward = str | Callable[[nn.Module, Tensor], float]
 NATURAL = "a whole number from 0 to 4,294,967,295"
 POSITIVE = "a whole number from 1 to 1,000,000"
 REWARD = (
-    "'similarity' of features, 'accuracy' on labelled images, 'module:function' or a function of "
-    "your own: (network, images) -> float, higher is better"
+    "'similarity' to the baseline, 'accuracy' on labelled images, 'module:function' or a function "
+    "of your own: (network, images) -> float, higher is better"
 )
 
 
@@ -94,7 +94,7 @@ class ProblemConfig(TypedDict, total=False):
         Option(
             None,
             "how networks are compared; None: what ranks best after the repair, kl after "
-            "sequential and discounted_mse after any other",
+            "sequential and discounted_mse after any other, or of features that are given",
             "a name, or None",
         ),
     ]

@@ -179,7 +179,7 @@ def _test(
 def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
     """Return a line on what was found, and what it costs."""
     best, whole = result.best, problem.baseline_cost
-    screened = f", {problem.screened} screened" if problem.screened else ""
+    screened = f", {result.screened} screened" if result.screened else ""
     return [
         f"{result.ended}{screened}; the best has {reward} {result.reward:.4f}"
         f"{_of_shortlist(result)}",
@@ -193,17 +193,12 @@ def _of_shortlist(result: SearchResult) -> str:
     if not result.shortlist:
         return ""
     winner = result.shortlist[0]
-    text = "" if winner.score is None else f", {winner.score:.4f} after sequential repair"
-    if winner.origin == "search":
+    text = "" if winner.score is None else f", outputs {winner.score:.4f} as delivered"
+    if winner.origin != "allocation":
         return text
     text += "; it is the allocation by sensitivities"
-    found = [one.reward for one in result.shortlist if one.origin == "search"]
-    if not found:
-        return text
-    return (
-        f"{text}, which repaired better than what the agent found (at most {max(found):.4f} "
-        "before repair)"
-    )
+    others = [one.reward for one in result.shortlist if one.origin != "allocation"]
+    return text + (f" (the best reward of others: {max(others):.4f})" if others else "")
 
 
 def _score(score: float | None) -> str:

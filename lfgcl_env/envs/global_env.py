@@ -19,8 +19,8 @@ class LFGCLEnv(PruningEnv):
 
     The environment holds a trained network (the *baseline*) and unlabelled images. An action asks
     for a prune ratio in every group of channels; it is projected onto the budget, the network is
-    pruned accordingly, and the reward is the similarity of the pruned network's features to the
-    baseline's. By default no label is used, and nothing is trained.
+    pruned accordingly, and the reward is how similar the pruned network stays to the baseline. By
+    default no label is used, and nothing is trained.
 
     It follows LFGCL (Liu, Du, Yu, Song: *Label-Free Network Pruning via Reinforcement Learning*,
     Pattern Recognition and Artificial Intelligence 34(3), 2021), whose abstract fixes the global
@@ -56,7 +56,8 @@ class LFGCLEnv(PruningEnv):
 
     | `reward` | score |
     |---|---|
-    | `"similarity"` | similarity of the features on the calibration images, at most 1 |
+    | `"similarity"` | similarity to the baseline on the score images, at most 1: of outputs after |
+    | | sequential repair, else of the classifier's input (`similarity`) |
     | `"accuracy"` | top-1 in [0, 1] on `num_labelled` training images that are no calibration |
     | | images (the baseline was trained on them), or on `labelled` |
     | `"module:function"` | of a function `(network, images) -> float`, higher is better, which |

@@ -37,6 +37,7 @@ from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.score.screen import Screen
+from lfgcl_env.pruning.score.similarities import SIMILARITIES
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
@@ -53,6 +54,10 @@ _POSITIONAL.append(
         annotation=Tensor | None,
     )
 )
+
+
+OF_FEATURES = "discounted_mse"
+"""How features are compared that were asked for."""
 
 
 class PruningProblem:
@@ -107,9 +112,15 @@ class PruningProblem:
         chosen = complete(ProblemConfig, config, "the problem")
         self.repair = check_choice(chosen["repair"], REPAIRS, "repair")
         if chosen["similarity"] is None:
-            chosen["similarity"] = REPAIRS[self.repair].similarity
+            suited = REPAIRS[self.repair].similarity if chosen["features"] is None else OF_FEATURES
+            chosen["similarity"] = suited
         for name, choices in CHOICES.items():
             check_choice(chosen[name], choices, name)  # type: ignore[literal-required]
+        if chosen["features"] is not None and SIMILARITIES[str(chosen["similarity"])].of_outputs:
+            raise ValueError(
+                f"similarity {chosen['similarity']!r} compares outputs, and no other features: "
+                "leave features out, or choose another similarity"
+            )
         self.criterion = chosen["criterion"]
         self.similarity = str(chosen["similarity"])
         self.budget_metric = chosen["budget_metric"]

@@ -33,6 +33,8 @@ class SearchResult:
         reward: of ``best``, as in the search.
         records: of all distinct strategies, in the order in which they were scored.
         steps: of the environment, repeated strategies included.
+        screened: distinct strategies that were scored cheaply during the search, those for its
+            start included.
         ended: why the search ended.
         agent: as it was at the end.
         folder: the run folder, if there is one.
@@ -46,6 +48,7 @@ class SearchResult:
     reward: float
     records: tuple[Record, ...]
     steps: int
+    screened: int
     ended: str
     agent: Agent
     folder: Path | None
@@ -175,5 +178,5 @@ def _facts(result: SearchResult, env: gym.Env[Any, Any]) -> dict[str, Any]:
         "steps": result.steps,
         "ended": result.ended,
         "reward_name": own.reward_name,
-        "screened": own.problem.screened,
+        "screened": result.screened,
     }

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.config import complete
@@ -166,6 +167,7 @@ def run_search(
             logs.add(record)
 
         visits = RecordEvaluations(env, recorded, on_record)
+        before = problem.screened
         made = _learn(factory, visits, agent_seed, evaluations, run, saved or start, logs)
         records = visits.finish()
         logs.close()
@@ -179,6 +181,7 @@ def run_search(
             best.reward,
             tuple(records),
             visits.steps,
+            problem.screened - before,
             _ended(len(records), visits, evaluations),
             made,
             run.path if run else None,
@@ -258,30 +261,29 @@ def _learn(
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for agents that use the global state
     torch.manual_seed(seed)
+    action = _allocation(env) if start == "allocation" else None
     with agent_errors(lambda: _after(len(env.records), run)):
         agent = factory(env, seed)
         if isinstance(start, SavedAgent):
             load_into(start, agent, env.problem)
             answer(env, agent, sum(budgets_of(env)) / 2)
-        elif start == "allocation":
-            _begin_at_allocation(env, agent)
+        elif action is not None:
+            env.reset()
+            env.step(action)
+            begin_at: Any = getattr(agent, "begin_at", None)
+            if callable(begin_at):
+                begin_at(action)
         if unfinished():
             agent.learn(total_timesteps=limit, callback=go_on)
     return agent
 
 
-def _begin_at_allocation(env: RecordEvaluations, agent: Agent) -> None:
-    """Score the allocation by sensitivities, and let the agent go on from it."""
+def _allocation(env: RecordEvaluations) -> NDArray[np.float32] | None:
+    """Return the action of the allocation by sensitivities, where one action is a strategy."""
     low, high = budgets_of(env)
     if low < high or env.steps_per_strategy > 1:
-        return
-    allocated = allocate(env.problem, high)
-    action = env.problem.prune_ratios(allocated).astype(np.float32)
-    env.reset()
-    env.step(action)
-    begin_at: Any = getattr(agent, "begin_at", None)
-    if callable(begin_at):
-        begin_at(action)
+        return None
+    return env.problem.prune_ratios(allocate(env.problem, high)).astype(np.float32)
 
 
 def _most_steps(visits: RecordEvaluations, evaluations: int) -> int:

@@ -38,8 +38,8 @@ class Shortlisted:
     Attributes:
         origin: ``"search"``, ``"prediction"`` for the agent's own prediction for a budget, or
             ``"allocation"`` for the allocation by sensitivities, whoever came upon it.
-        reward: as in the search, with the problem's cheap repair.
-        searched: its evaluation with the problem's cheap repair.
+        reward: as in the search, after the problem's own repair.
+        searched: its evaluation after the problem's own repair.
         repaired: its evaluation after sequential repair, under
             :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING` for the winner, unless that made
             it worse, and ``SCORING`` for the others.
@@ -66,8 +66,8 @@ def choose(
     """Repair the best strategies sequentially, compare them, and repair the winner thoroughly.
 
     The allocation by sensitivities (:func:`~lfgcl_env.pruning.allocate`) takes the last place, if
-    the environment's actions lead to it: a search on the cheap repair can miss it although it is as
-    good or better after repair. It takes one evaluation per group and one more. The agent's
+    the environment's actions lead to it: a search can miss it although it is as good or better once
+    delivered. It takes one score per group and one evaluation more. The agent's
     prediction for this budget has a place too, if there are more than two.
 
     Args:
@@ -119,7 +119,7 @@ def _deliver(
     contenders = [
         (thorough, "", final),
         (quick, "the thorough repair", winner.repaired),
-        (rough, "sequential repair", winner.searched),
+        (rough, "a repair on other images", winner.searched),
     ]
     scores = [_judge(env, thorough, final), _judged(winner), _judge(env, rough, winner.searched)]
     best = int(np.argmax(scores))

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import TransformReward
+from gymnasium.wrappers import TransformAction, TransformReward
 from lfgcl_env.agents._ask_tell import logits_of, prune_ratios
 from lfgcl_env.agents._lfgcl_arguments import Arguments
 from lfgcl_env.agents._screening import PROPOSALS, Screening
@@ -29,30 +29,37 @@ def make_env(**options):
 
 
 class Spy(Screening):
-    """Promises what it is told to."""
+    """Has seen what it is told."""
 
-    def __init__(self, cheap, rewards, budget=0.5):
+    def __init__(self, cheap, rewards, budgets=None):
         super().__init__(make_env())
-        self._executed[budget] = list(zip(cheap, rewards, strict=True))
+        budgets = [0.5] * len(cheap) if budgets is None else budgets
+        self._executed = list(zip(budgets, cheap, rewards, strict=True))
 
 
 def test_trust_is_a_rank_correlation_of_what_was_executed():
     rising = list(range(10))
-    assert Spy(rising, np.exp(rising)).trust(0.5) == pytest.approx(1)
-    assert Spy(rising, rising[::-1]).trust(0.5) == 0
-    assert Spy(rising, [1.0] * 10).trust(0.5) == 0
-    assert Spy(rising[:7], rising[:7][::-1]).trust(0.5) == 1  # too few to tell
-    assert Spy(rising, rising[::-1]).trust(0.7) == 1  # nothing is known of this budget
+    assert Spy(rising, np.exp(rising)).trust() == pytest.approx(1)
+    assert Spy(rising, rising[::-1]).trust() == 0
+    assert Spy(rising, [1.0] * 10).trust() == 0
+    assert Spy(rising[:7], rising[:7][::-1]).trust() == 1  # too few to tell
     swapped = [1, 0, 3, 2, 5, 4, 7, 6, 9, 8]
-    assert 0.8 < Spy(rising, swapped).trust(0.5) < 1
+    assert 0.8 < Spy(rising, swapped).trust() < 1
+
+
+def test_a_larger_budget_is_no_merit_of_cheap_scores():
+    budgets = np.linspace(0.3, 0.8, 24)
+    noise = np.random.default_rng(0).normal(scale=0.01, size=24)
+    assert Spy(budgets + noise, budgets - noise, budgets).trust() == 0
+    assert Spy(budgets + noise, budgets + 2 * noise, budgets).trust() > 0.8
 
 
 def test_where_a_step_is_cheap_nothing_is_screened():
     env = make_env(repair="least_squares")
     screening = Screening(env)
     assert not screening.offered
-    assert screening.trust(0.4) == 0
-    screening.learn(np.zeros(4), 0.4, 1.0)
+    assert screening.trust() == 0
+    assert screening.learn(np.zeros(4), {}, 1.0) is None
     run_search(env, "one_plus_one", EVALUATIONS)
     assert env.unwrapped.problem.screened == 0
 
@@ -75,16 +82,42 @@ def test_of_several_proposals_the_most_promising_is_executed(name):
     assert [r.evaluation.keep for r in again.records] == executed
 
 
-def test_cheap_scores_that_mislead_are_dropped():
-    env = make_env()
-    agent = find_agent("one_plus_one")(TransformReward(env, lambda reward: -reward), 0)
-    agent.learn(60)
+@pytest.mark.parametrize("budget", [0.4, (0.3, 0.8)])
+@pytest.mark.parametrize("name", ["lfgcl", "one_plus_one"])
+def test_cheap_scores_that_mislead_are_dropped(name, budget):
+    env = make_env(budget=budget)
+    negated = TransformReward(env, lambda reward: -reward)
+    arguments = Arguments(hidden=16, critics=2, updates=2, warm_up=3)
+    made = LFGCLAgent(negated, 0, arguments) if name == "lfgcl" else find_agent(name)(negated, 0)
+    made.learn(40)
     problem = env.unwrapped.problem
+    assert made._screening.trust() == 0
     screened = problem.screened
-    assert agent._screening.trust(0.4) == 0
-    agent.learn(10)
+    made.learn(10)
     assert problem.screened - screened <= 11  # what was executed, not what was proposed
-    assert PROPOSALS > 2
+    trusted = make_env(budget=budget)
+    again = LFGCLAgent(trusted, 0, arguments) if name == "lfgcl" else find_agent(name)(trusted, 0)
+    again.learn(10)
+    assert trusted.unwrapped.problem.screened > 11
+
+
+@pytest.mark.parametrize("name", ["lfgcl", "one_plus_one"])
+def test_nothing_is_screened_where_a_wrapper_changes_actions(name):
+    env = make_env()
+    turned = TransformAction(env, lambda action: 1 - action, env.action_space)
+    agent = find_agent(name)(turned, 0)
+    agent.learn(6)
+    assert not agent._screening.offered
+    assert env.unwrapped.problem.screened <= PROPOSALS + 1
+
+
+@pytest.mark.parametrize("name", ["gaussian_process", "random", "uniform"])
+def test_searches_that_do_not_screen_ask_for_no_cheap_scores(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    env = make_env()
+    run_search(env, find_agent(name), 4)
+    assert env.unwrapped.problem.screened == 0
 
 
 @pytest.mark.parametrize("name", ["cma_es", "lfgcl", "one_plus_one", "random", "tpe"])
@@ -129,14 +162,22 @@ def test_the_critics_of_lfgcl_learn_cheap_scores_beside_returns():
         assert np.corrcoef(found.detach(), value)[0, 1] > 0.6
 
 
-def test_an_lfgcl_agent_that_screens_goes_on_from_its_file(tmp_path):
-    arguments = Arguments(hidden=16, critics=2, updates=2, warm_up=3)
-    whole = LFGCLAgent(make_env(), 0, arguments).learn(12)
-    half = LFGCLAgent(make_env(), 0, arguments).learn(7)
+@pytest.mark.parametrize("steps", [0, 2, 7])
+def test_an_lfgcl_agent_that_screens_goes_on_from_its_file(tmp_path, steps):
+    arguments = Arguments(hidden=16, critics=2, updates=2, warm_up=4)
+    envs = [make_env() for _ in range(3)]
+    action = np.float32(envs[0].unwrapped.problem.prune_ratios(allocate(envs[0].unwrapped.problem)))
+    whole, half = (LFGCLAgent(env, 0, arguments) for env in envs[:2])
+    for agent in (whole, half):
+        agent.begin_at(action)
+    assert (half.predict(envs[0].reset()[0])[0] == action).all()
+    whole.learn(10)
+    if steps:
+        half.learn(steps)
     half.save(tmp_path / "agent")
-    again = LFGCLAgent.load(tmp_path / "agent", make_env())
-    assert again._screening.trust(0.4) == half._screening.trust(0.4)
+    again = LFGCLAgent.load(tmp_path / "agent", envs[2])
+    assert again._screening.trust() == half._screening.trust()
     assert len(again.cheap) == len(half.cheap)
-    again.learn(5)
+    again.learn(10 - steps)
     returns = [agent.replay.arrays()[2].tolist() for agent in (whole, again)]
     assert returns[0] == returns[1]

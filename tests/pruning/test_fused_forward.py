@@ -132,3 +132,55 @@ def test_a_gram_matrix_is_symmetric_and_that_of_all_products(features):
     found = gram(rows)
     assert torch.equal(found, found.T)
     torch.testing.assert_close(found, rows.double().T @ rows.double(), atol=0.02, rtol=1e-4)
+
+
+class ChangedInPlace(nn.Module):
+    """Adds a value to what was made of it after it was changed in place."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.way == "module":
+            y = self.relu(x)
+        elif self.way == "function":
+            y = nn.functional.relu(x, inplace=True)
+        elif self.way == "method":
+            y = x.relu_()
+        elif self.way == "discarded":
+            nn.functional.relu_(x)
+            y = x
+        else:
+            y = torch.relu(x)
+        return self.head((self.second(y) + x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("way", ["module", "function", "method", "discarded"])
+@torch.no_grad()
+def test_values_used_after_they_were_changed_in_place_are_left_to_the_network(way):
+    network = ChangedInPlace(way).eval()
+    expected = network(images())
+    with fused(network):
+        assert torch.equal(network(images()), expected)
+    with pytest.raises(ValueError, match=r"changed in place.*least_squares"):
+        PruningProblem(network, images(), repair="sequential")
+    problem = PruningProblem(network, images())
+    keep = problem.project([0.5] * len(problem.groups))
+    cheap = problem.screen([keep])[0]
+    assert cheap == pytest.approx(problem.evaluate(keep).similarity, abs=1e-6)
+    PruningProblem(ChangedInPlace("copy").eval(), images(), repair="sequential")
+
+
+@torch.no_grad()
+def test_a_module_in_training_is_run_as_it_is():
+    network = plain().eval()
+    network[1].train()
+    expected = copy.deepcopy(network)(images())
+    with fused(network):
+        torch.testing.assert_close(network(images()), expected)

@@ -106,3 +106,13 @@ def test_the_similarity_and_score_images_are_those_that_suit_the_repair():
         assert env.problem.score_images == found
     with pytest.raises(ValueError, match="unknown similarity 'kll'"):
         problem(similarity="kll")
+
+
+def test_features_that_are_asked_for_are_compared_or_refused():
+    made = problem(repair="sequential", features="0")
+    assert made.similarity == "discounted_mse"
+    assert made.evaluate(made.channels).similarity == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"'kl' compares outputs.*leave features out"):
+        problem(repair="sequential", features="0", similarity="kl")
+    with pytest.raises(ValueError, match="nothing"):
+        problem(repair="sequential", features="nothing")

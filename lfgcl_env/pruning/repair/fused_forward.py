@@ -137,10 +137,11 @@ class FusedForward:
 def fused(network: nn.Module) -> Iterator[None]:
     """Let a network run as :class:`FusedForward` does inside the block, if that is possible.
 
-    It is not in training, with hooks, which tracing would call, and where tracing fails.
+    It is not where a module is in training, with hooks, which tracing would call, and where tracing
+    fails.
     """
     forward = None
-    if not network.training and not any(map(_read, network.modules())):
+    if not any(module.training or _read(module) for module in network.modules()):
         with suppress(ValueError):
             forward = FusedForward(network)
     with forward.running() if forward else nullcontext():

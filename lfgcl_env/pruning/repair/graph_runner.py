@@ -37,7 +37,8 @@ def trace(network: nn.Module) -> fx.Graph:
     """Trace the graph of operations of a network that is called with images alone.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace it, as where its flow depends on values.
+        ValueError: if ``torch.fx`` cannot trace it, as where its flow depends on values, or a value
+            is used after it was changed in place, which the graph does not show.
     """
     try:
         graph = fx.symbolic_trace(_OneInput(network)).graph
@@ -49,7 +50,33 @@ def trace(network: nn.Module) -> fx.Graph:
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("network.")
+    _check_in_place(network, graph)
     return graph
+
+
+def _check_in_place(network: nn.Module, graph: fx.Graph) -> None:
+    """Refuse a graph in which a value is used after an operation has changed it in place."""
+    places = {node: place for place, node in enumerate(graph.nodes)}
+    for node, place in places.items():
+        if _is_in_place(network, node) and node.all_input_nodes:
+            changed = node.all_input_nodes[0]
+            if any(places[user] > place for user in changed.users):
+                raise ValueError(
+                    "sequential repair needs a network whose values are not used after they were "
+                    f"changed in place, as by {node.target}: {WAY_OUT}"
+                )
+
+
+def _is_in_place(network: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    if node.op != "call_function":
+        return False
+    inplace = node.target in _OUT_OF_PLACE or getattr(node.target, "__name__", "").endswith("_")
+    return inplace or bool(node.kwargs.get("inplace"))
 
 
 class GraphRunner:
