@@ -40,8 +40,8 @@ class Point:
         budget: fraction of the baseline's cost that may remain.
         predicted: the agent's prediction.
         origin: of what was kept: ``"prediction"``, ``"search"`` or ``"allocation"``.
-        reward: of what was kept, with the problem's cheap repair.
-        searched: the evaluation of what was kept, with the problem's cheap repair.
+        reward: of what was kept, after the problem's own repair.
+        searched: the evaluation of what was kept, after the problem's own repair.
         repaired: after sequential repair; None without a shortlist.
         shortlist: what was repaired and compared, from the best to the worst.
         evaluations: distinct strategies scored until this point was finished: those of the search,

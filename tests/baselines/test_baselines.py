@@ -287,7 +287,7 @@ def test_eagleeye_takes_the_nearest_where_no_network_is_on_the_budget():
 
 
 def test_eagleeye_needs_batchnorm_reestimation():
-    with pytest.raises(ValueError, match="'least_squares': make it with repair='batchnorm', or"):
+    with pytest.raises(ValueError, match="'sequential': make it with repair='batchnorm', or"):
         eagleeye.make(make_env(), 0)
 
 

@@ -89,7 +89,7 @@ def test_agents_and_rewards_of_a_record_are_code_too(option, here, capsys):
     given = {"agent": "own_code:make", "reward": "own_code:bias"}[option]
     options = [f"--{option}", given]
     assert prune("run", *options, evaluations=1) == 0
-    name = {"agent": "discounted_mse similarity", "reward": "own_code:bias"}[option]
+    name = {"agent": "kl similarity", "reward": "own_code:bias"}[option]
     assert f"the best has {name} " in capsys.readouterr().out
     del sys.modules["own_code"]
     (here / "ran").unlink()
@@ -153,11 +153,11 @@ def test_an_own_agent_that_raises_is_one_sentence_and_can_be_mended(fault, here,
     assert prune("run", agent="fragile_agent:make") == 1
     kind = "ZeroDivisionError" if fault == "1 / 0" else "SystemExit"
     assert kind in said(capsys)
-    assert len(RunFolder("run").records()) == 2
+    assert len(RunFolder("run").records()) == 3  # the allocation, and what the agent scored
     (here / "fragile_agent.py").write_text(AGENT.format("pass # mended"))
     del sys.modules["fragile_agent"]
     assert main(["prune", "--resume", "--out", "run", "--agent", "fragile_agent:make"]) == 0
-    assert len(RunFolder("run").records()) == 3
+    assert len(RunFolder("run").records()) == 4
 
 
 def test_verbose_shows_the_traceback(here, capsys):
@@ -166,4 +166,4 @@ def test_verbose_shows_the_traceback(here, capsys):
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error
     assert 'fragile_agent.py", line' in error
-    assert "after 2 evaluations, which are kept in run" in error.splitlines()[-1]
+    assert "after 3 evaluations, which are kept in run" in error.splitlines()[-1]

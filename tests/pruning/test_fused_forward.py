@@ -142,7 +142,7 @@ class ChangedInPlace(nn.Module):
         self.way = way
         self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8))
         self.relu = nn.ReLU(inplace=True)
-        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.second = nn.Sequential(nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1))
         self.head = nn.Linear(8, 5)
 
     def forward(self, x):

@@ -164,12 +164,9 @@ def test_a_network_that_is_not_finite_is_worst(name, value):
 
 
 @pytest.mark.parametrize("name", ["kl", "agreement"])
-def test_similarities_of_outputs_compare_logits_whatever_modules_are_named(name):
-    network = awaken(plain())
-    arguments = {"budget": 1.0, "repair": "none", "similarity": name}
-    default = simple_problem(network, images(), **arguments).evaluate([4, 3])
-    named = simple_problem(network, images(), features=["0"], **arguments).evaluate([4, 3])
-    assert default == named
+def test_similarities_of_outputs_refuse_other_features(name):
+    with pytest.raises(ValueError, match=f"{name!r} compares outputs, and no other features"):
+        simple_problem(awaken(plain()), images(), similarity=name, features=["0"])
 
 
 def test_an_unknown_similarity_names_the_nearest():
