@@ -344,7 +344,7 @@ class PruningProblem:
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         images = check_images(images, "repair")
         check_fit(self.baseline, images)
-        cuts = [Cut(self.compress(k).to(self.device), self.kept_channels(k)) for k in keeps]
+        cuts = [self._cut(self.kept_channels(keep)) for keep in keeps]
         repair_sequentially(self.network, cuts, images.to(self.device), options, progress)
         finished = []
         for keep, cut in zip(keeps, cuts, strict=True):
@@ -430,6 +430,13 @@ class PruningProblem:
         if not isinstance(settings["features"], str | None):
             settings["features"] = list(settings["features"])
         return settings | {"budget": self.budget}
+
+    def _cut(self, kept: list[NDArray[np.int64]]) -> Cut:
+        """Cut a network for a sequential repair."""
+        smaller = self.network.cut(kept)
+        self.candidate.install(kept)
+        self._repair.carry_prior(self.candidate, kept, smaller)
+        return Cut(smaller.to(self.device), kept)
 
     def _place(self, images: Tensor, *, large: bool) -> list[Tensor]:
         """Put images on the device, in batches of the type that candidates are run in."""

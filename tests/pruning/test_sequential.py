@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import FAMILIES, Head, awaken, images
+from networks_for_tests import FAMILIES, Head, awaken, images, plain, simple_problem
 from torch import nn
 
 from lfgcl_env.networks import load_baseline
@@ -320,3 +320,13 @@ def test_an_interrupted_score_leaves_no_trace(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         problem.evaluate(keep)
     assert problem.evaluate(keep) == expected
+
+
+def test_a_delivery_does_not_depend_on_the_repair_that_scored():
+    others, strategy = images(24, seed=5), [4, 3]
+    delivered = [
+        simple_problem(awaken(plain()), images(16), repair=name).finish(strategy, others)[0]
+        for name in ("least_squares", "sequential")
+    ]
+    for one, other in zip(*(network.state_dict().values() for network in delivered), strict=True):
+        torch.testing.assert_close(one, other)

@@ -95,6 +95,12 @@ class Repair:
         """
         smaller.load_state_dict(candidate.network.state_dict())
 
+    def carry_prior(
+        self, candidate: Candidate, kept: Sequence[NDArray[np.int64]], smaller: nn.Module
+    ) -> None:
+        """Copy what a sequential repair of ``smaller`` starts from; see :meth:`carry`."""
+        self.carry(candidate, kept, smaller)
+
 
 REPAIRS: dict[str, type[Repair]] = {}
 """Repairs that a problem can be scored with, by name; see :func:`repair`."""

@@ -167,6 +167,12 @@ class SequentialRepair(LeastSquaresRepair):
         finally:
             walk.restore()
 
+    def carry_prior(
+        self, candidate: Candidate, kept: Sequence[NDArray[np.int64]], smaller: nn.Module
+    ) -> None:
+        """Copy the closed form alone: what follows refits every layer again."""
+        super().carry(candidate, kept, smaller)
+
     def _refit(self, candidate: Candidate, kept: Sequence[NDArray[np.int64]]) -> Walk:
         walk = Walk(
             candidate.network,
