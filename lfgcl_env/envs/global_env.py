@@ -69,7 +69,7 @@ class LFGCLEnv(PruningEnv):
     The reward is all that agents and searches learn from: a wrapper that changes it
     (`gymnasium.wrappers.TransformReward`) changes what is found.
 
-    After `repair="sequential"` a step takes about ten times as long, and says more about the
+    After `repair="sequential"` a step takes about eight times as long, and says more about the
     network that is delivered. `env.unwrapped.screen(actions)` then gives cheap scores of actions
     (strategies, groups), by which an agent may choose what to execute; `env.unwrapped.screens` says
     whether they are much cheaper than a step.
