@@ -32,7 +32,7 @@ class Replay:
 
     def add(self, observation: Observation, keep: Action, episode_return: float) -> bool:
         """Add a strategy, and return whether it is new; of a known one the first return stays."""
-        key = (keep.tobytes(), float(observation[0, BUDGET]))
+        key = _key(observation, keep)
         new = key not in self._items
         if new:
             self._items[key] = (np.asarray(observation), keep, float(episode_return))
@@ -41,8 +41,7 @@ class Replay:
 
     def place(self, observation: Observation, keep: Action) -> int:
         """Return where a strategy stands among all."""
-        key = (keep.tobytes(), float(observation[0, BUDGET]))
-        return list(self._items).index(key)
+        return list(self._items).index(_key(observation, keep))
 
     def arrays(self) -> list[NDArray[Any]]:
         """Return observations, keep ratios and returns, in their order; nothing if it is empty."""
@@ -65,6 +64,11 @@ class Replay:
         value = normal_scores(value - np.polyval(np.polyfit(budgets, value, degree), budgets))
         self._tensors = groups, torch.from_numpy(keep), torch.from_numpy(value).float()
         return self._tensors
+
+
+def _key(observation: Observation, keep: Action) -> tuple[bytes, float]:
+    """Return what a strategy is known by: what it keeps, and on which budget."""
+    return keep.tobytes(), float(observation[0, BUDGET])
 
 
 def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:

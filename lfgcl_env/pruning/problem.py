@@ -31,7 +31,7 @@ from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.memory import Memory, check_evaluation
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.registries import CHOICES
-from lfgcl_env.pruning.repair.interface import REPAIRS
+from lfgcl_env.pruning.repair.interface import REPAIRS, Repair
 from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
 from lfgcl_env.pruning.score.judge import Judge
@@ -54,10 +54,6 @@ _POSITIONAL.append(
         annotation=Tensor | None,
     )
 )
-
-
-OF_FEATURES = "discounted_mse"
-"""How features are compared that were asked for."""
 
 
 class PruningProblem:
@@ -112,8 +108,8 @@ class PruningProblem:
         chosen = complete(ProblemConfig, config, "the problem")
         self.repair = check_choice(chosen["repair"], REPAIRS, "repair")
         if chosen["similarity"] is None:
-            suited = REPAIRS[self.repair].similarity if chosen["features"] is None else OF_FEATURES
-            chosen["similarity"] = suited
+            asked = chosen["features"] is not None  # as after any other repair, then
+            chosen["similarity"] = (Repair if asked else REPAIRS[self.repair]).similarity
         for name, choices in CHOICES.items():
             check_choice(chosen[name], choices, name)  # type: ignore[literal-required]
         if chosen["features"] is not None and SIMILARITIES[str(chosen["similarity"])].of_outputs:

@@ -38,8 +38,8 @@ class Screen:
     ) -> None:
         self._candidate = network.candidate(device)
         self._batches = batches
-        self._scorer = Scorer(network, self._candidate, batches, "discounted_mse")
         self._repair = LeastSquaresRepair()
+        self._scorer = Scorer(network, self._candidate, batches, self._repair.similarity)
         self._repair.prepare(network, self._candidate, batches, moments)
         self._forward: FusedForward | None = None
         with suppress(ValueError):  # torch.fx cannot trace it
