@@ -109,9 +109,9 @@ def searched(
 ) -> Iterator[tuple[str, tuple[int, ...], int]]:
     """Yield the same of what searches found.
 
-    Of each seed's search the best is delivered on images of that seed, and so is what it started
-    from: the allocation by its own images. Those of the first seed are also delivered at lower
-    places, to study signals.
+    Of each seed's search the best is delivered on images of that seed, and so are what it started
+    from, the allocation by its own images, and what benchmarks/shortlists.py chooses. Those of the
+    first seed are also delivered at lower places, to study signals.
     """
     for record in newest(options.out / f"gains_{options.network}.jsonl"):
         asked = (record["budget"], record["min_channels"]) == (budget, options.min_channels)
@@ -122,6 +122,10 @@ def searched(
             for place in places:
                 keep = tuple(record["best"][place]["keep"])
                 yield kinds[place > 0], keep, record["seed"]
+    for record in newest(options.out / f"shortlists_{options.network}.jsonl"):
+        asked = (record["budget"], record["min_channels"]) == (budget, options.min_channels)
+        if asked and record["seed"] in options.seeds:
+            yield "chosen", tuple(record["chosen"]), record["seed"]
 
 
 def name(run: Fields) -> str:

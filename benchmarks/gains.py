@@ -3,10 +3,11 @@
 Searches start from the allocation. ``strong`` ones are rewarded by outputs on 1,024 images after
 sequential repair, with cheap scores to screen by where the agent can; ``cheap`` ones by the
 closed-form score alone, with so many more evaluations that they take about as long. What they found
-is delivered by benchmarks/deliveries.py --searched, and tested there. Runs are kept in
-results/gains_NETWORK.jsonl.
+is delivered by benchmarks/deliveries.py --searched, and tested there, and so is what a shortlist
+(benchmarks/shortlists.py) chooses of it. Runs are kept in results/gains_NETWORK.jsonl.
 
     python benchmarks/gains.py --network resnet20 --budgets 0.35
+    python benchmarks/shortlists.py --network resnet20 --budgets 0.35
     python benchmarks/deliveries.py --network resnet20 --searched --seeds 0 1 2
     python benchmarks/gains.py --network resnet20 --report
 """
@@ -42,6 +43,9 @@ NOISE = 0.6
 
 KEPT = 10
 """Best strategies of a search that are recorded."""
+
+SEARCH = ("network", "budget", "min_channels", "agent", "reward", "evaluations", "seed")
+"""What a search is known by."""
 
 
 class RandomNear(AskTell):  # type: ignore[misc]
@@ -189,14 +193,19 @@ def report(study: Study, options: argparse.Namespace) -> None:
     for record in study.records():
         key = tuple(record[k] for k in ("budget", "min_channels", "reward", "agent", "evaluations"))
         groups.setdefault(key, []).append(record)
+    shortlists = newest(options.out / f"shortlists_{options.network}.jsonl")
+    chosen = {tuple(r[name] for name in SEARCH): tuple(r["chosen"]) for r in shortlists}
     table = []
     for key, mine in sorted(groups.items()):
-        pairs = []
+        pairs, choices = [], []
         for r in mine:
             problem = r["budget"], r["min_channels"], r["seed"]
             places = [(problem, tuple(r[k][0]["keep"])) for k in ("best", "course")]
             if all(place in delivered for place in places):
                 pairs.append([delivered[place] for place in places])
+            choice = problem, chosen.get(tuple(r[name] for name in SEARCH), ())
+            if choice in delivered and places[1] in delivered:
+                choices.append(delivered[choice] - delivered[places[1]])
         line = dict(zip(("budget", "fewest", "reward", "agent", "evaluations"), key, strict=True))
         line |= {
             "searches": len(mine),
@@ -212,6 +221,8 @@ def report(study: Study, options: argparse.Namespace) -> None:
                 "of the start": round(float(start.mean()), 2),
                 "gain": round(float((found - start).mean()), 2),
             }
+        if choices:
+            line |= {"shortlists": len(choices), "their gain": round(float(np.mean(choices)), 2)}
         table.append(line)
     if table:
         columns = list(dict.fromkeys(column for line in table for column in line))

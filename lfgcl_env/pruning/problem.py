@@ -338,15 +338,27 @@ class PruningProblem:
         The activations of all these networks are held at the same time.
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
+        networks = self.repair_all(keeps, images, options, progress)
+        scores = [self.score_network(*one) for one in zip(networks, keeps, strict=True)]
+        return [
+            (network, self._evaluation(keep, similarity))
+            for network, keep, similarity in zip(networks, keeps, scores, strict=True)
+        ]
+
+    def repair_all(
+        self,
+        strategies: Sequence[ArrayLike],
+        images: Tensor,
+        options: SequentialOptions = DELIVERING,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[nn.Module]:
+        """Do the same without scoring the networks, which are returned alone."""
+        keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         images = check_images(images, "repair")
         check_fit(self.baseline, images)
         cuts = [self._cut(self.kept_channels(keep)) for keep in keeps]
         repair_sequentially(self.network, cuts, images.to(self.device), options, progress)
-        finished = []
-        for keep, cut in zip(keeps, cuts, strict=True):
-            similarity = self.score_network(cut.network, keep)
-            finished.append((cut.network.cpu(), self._evaluation(keep, similarity)))
-        return finished
+        return [cut.network.cpu() for cut in cuts]
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels, however it was trained.
