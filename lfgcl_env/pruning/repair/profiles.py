@@ -11,6 +11,8 @@ from lfgcl_env.pruning.moments.patches import choose_positions
 CHUNK = 64
 """Images that are run at a time."""
 
+_POSITIONS = 64
+
 
 @dataclass(frozen=True)
 class SequentialOptions:
@@ -22,7 +24,8 @@ class SequentialOptions:
         relu_aware: how often targets below zero are replaced where a ReLU follows.
         gauss_newton: Gauss-Newton steps between a producer and its consumer; see
             :mod:`lfgcl_env.pruning.repair.gauss_newton`; 0 for none.
-        positions: output positions that such a step sees: the first images that have so many.
+        positions: output positions that such a step sees: the first images that have so many; None
+            for 64 per image.
         seed: of the sampled positions.
     """
 
@@ -30,7 +33,7 @@ class SequentialOptions:
     ridge: float = 1e-3
     relu_aware: int = 1
     gauss_newton: int = 3
-    positions: int = 262144
+    positions: int | None = None
     seed: int = 0
 
 
@@ -76,9 +79,11 @@ class Samples:
 
     def whole_chunks(self, available: int) -> int:
         """Return how many chunks Gauss-Newton steps see of a layer with so many positions."""
-        seen = 0
+        seen, wanted = 0, self._options.positions
+        if wanted is None:
+            wanted = _POSITIONS * sum(self._chunks)
         for index, count in enumerate(self._chunks, start=1):
             seen += count * available
-            if seen >= self._options.positions:
+            if seen >= wanted:
                 return index
         return len(self._chunks)

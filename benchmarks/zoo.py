@@ -1,0 +1,247 @@
+"""Which architectures can be pruned, how far, and is everything that is said of them exact?
+
+The networks of torchvision and timm in zoo_networks.py are built with random weights, stirred so
+that all layers matter, and pruned to half of their MACs, or as far as they go. Checked is whether
+the cut network gives what the whole one gives with these channels hidden, whether its MACs and
+parameters are those that PyTorch counts, whether repairs make its score better, and whether it can
+be saved and loaded, trained and exported. Runs are kept in results/zoo.jsonl.
+
+    python benchmarks/zoo.py
+    python benchmarks/zoo.py --only resnet18 timm:ghostnet_100
+"""
+
+import copy
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from study import Fields, Study, markdown_table, prepare, study_parser
+from torch import Tensor, nn
+from zoo_networks import NETWORKS, build
+
+from lfgcl_env import PruningProblem, load_pruned
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs, layer_kind
+
+IMAGES = 32
+"""Random images that everything is done on."""
+
+BUDGET = 0.5
+"""Of the MACs; where it cannot be reached, a little more than the lowest that can."""
+
+CLOSE = 1e-3
+"""Differences of outputs that count as rounding, relative to the largest output."""
+
+DELIVERY = SequentialOptions(rows=8192, gauss_newton=1, positions=32768)
+"""Of the sequential repair."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    options = parser.parse_args(arguments)
+    runs = [] if options.report else [{"network": name} for name in options.only]
+    study = Study(
+        options.out / "zoo.jsonl",
+        runs,
+        measured,
+        name=lambda run: run["network"],
+        summary=lambda r: r.get("refused", f"lowest budget {r.get('lowest')}"),
+    )
+    code = study.run(isolated=True)
+    report(study)
+    return code
+
+
+def measured(run: Fields) -> Fields:
+    """Build, prune and check one network."""
+    warnings.simplefilter("ignore")
+    started = time.process_time()
+    network, shape = build(run["network"])
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, *shape, generator=draw)
+    more = torch.randn(IMAGES, *shape, generator=draw)
+    stir(network, more)
+    try:
+        plain = PruningProblem(network, images, budget=1.0, repair="none")
+    except ValueError as error:
+        return {"refused": str(error)}
+    budget = max(BUDGET, min(1.0, 1.02 * plain.lowest_budget))
+    found: Fields = {
+        "groups": len(plain.groups),
+        "excluded": {item.name: item.reason for item in plain.excluded},
+        "lowest": round(plain.lowest_budget, 4),
+        "macs": plain.baseline_cost.macs,
+        "budget": round(budget, 4),
+    }
+    keep = plain.project(np.full(len(plain.groups), 0.5), budget)
+    evaluation = plain.evaluate(keep)
+    cut = plain.compress(keep)
+    found["hidden"] = far(cut, hidden(plain, keep), images)
+    found["counted"] = (evaluation.macs, evaluation.params) == (
+        count_macs(cut, images[:1]),
+        sum(p.numel() for p in cut.parameters()),
+    )
+    found |= {
+        "attempts": {
+            "none": evaluation.similarity,
+            **attempts(network, images, more, keep, budget),
+        },
+        "saved": attempt(lambda: reloaded(plain, keep, cut, network, images)),
+        "trains": attempt(lambda: trained(cut, images)),
+        "exports": attempt(lambda: bool(torch.export.export(cut, (images[:2],)))),
+        "seconds": round(time.process_time() - started, 1),
+    }
+    return found
+
+
+def attempts(
+    network: nn.Module, images: Tensor, more: Tensor, keep: NDArray[np.int64], budget: float
+) -> Fields:
+    """Return the score after the closed-form repair, and after the delivery."""
+    problem = PruningProblem(network, images, budget=budget, repair="least_squares")
+    scores: Fields = {"least_squares": problem.evaluate(keep).similarity}
+    scores["delivered"] = attempt(lambda: problem.finish(keep, more, DELIVERY)[1].similarity)
+    return scores
+
+
+def attempt(what: Callable[[], Any]) -> Any:
+    """Return a result, or what went wrong in one line."""
+    try:
+        return what()
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def stir(network: nn.Module, images: Tensor) -> None:
+    """Give gains, biases and running statistics values that make every layer matter, in place."""
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() == 1:
+                noise = torch.rand(parameter.shape, generator=draw)
+                bias = name.rpartition(".")[2] == "bias"
+                parameter.copy_(0.2 * noise - 0.1 if bias else 0.5 + noise)
+        norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
+        momenta = [norm.momentum for norm in norms]
+        network.eval()
+        for norm in norms:
+            norm.momentum = None
+            norm.reset_running_stats()
+            norm.train()
+        for batch in torch.split(images, 16):
+            network(batch)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.eval()
+
+
+def hidden(problem: PruningProblem, keep: NDArray[np.int64]) -> nn.Module:
+    """Return the whole network with the removed channels set to zero wherever they are read."""
+    network = copy.deepcopy(problem.baseline.network)
+    mask = problem.network.plan.mask(problem.kept_channels(keep))
+    for name, slices in problem.network.plan.layers.items():
+        if slices.into is not None:
+            module = network.get_submodule(name)
+            gone = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
+            dimension = -1 if layer_kind(module) == "linear" else 1
+            module.register_forward_pre_hook(_hide(torch.from_numpy(gone), dimension))
+    return network
+
+
+def _hide(gone: Tensor, dimension: int) -> Callable[[nn.Module, tuple[Tensor, ...]], Any]:
+    def hide(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].index_fill(dimension, gone, 0), *inputs[1:])
+
+    return hide
+
+
+def far(one: nn.Module, other: nn.Module, images: Tensor) -> float:
+    """Return the largest difference of outputs, relative to the largest output."""
+    with torch.inference_mode():
+        a, b = one(images), other(images)
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+
+
+def reloaded(
+    problem: PruningProblem,
+    keep: NDArray[np.int64],
+    cut: nn.Module,
+    network: nn.Module,
+    images: Tensor,
+) -> float:
+    """Save and load a network, and return how far outputs are then."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = problem.save(Path(folder) / "pruned.safetensors", keep, cut)
+        return far(load_pruned(path, copy.deepcopy(network)), cut, images)
+
+
+def trained(cut: nn.Module, images: Tensor) -> bool:
+    """Take one step of training; return whether outputs changed and are finite."""
+    network = copy.deepcopy(cut).train().requires_grad_(True)
+    found = network(images)
+    found = found if isinstance(found, Tensor) else found[0]
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-4)
+    found.square().mean().backward()
+    optimiser.step()
+    with torch.inference_mode():
+        before, after = cut(images), network.eval()(images)
+    return bool(torch.isfinite(after).all()) and not torch.equal(before, after)
+
+
+def report(study: Study) -> None:
+    """Print one line per network, and what they come to."""
+    order = list(NETWORKS)
+    records = sorted(study.records(), key=lambda record: order.index(record["network"]))
+    rows, built = [], []
+    for record in records:
+        if "refused" in record:
+            rows.append([record["network"], f"refused: {record['refused']}", *[""] * 9])
+            continue
+        built.append(record)
+        scores = record["attempts"]
+        repaired = [scores[name] for name in ("least_squares", "delivered")]
+        rows.append(
+            [
+                record["network"],
+                str(record["groups"]),
+                str(len(record["excluded"])),
+                f"{record['lowest']:.1%}",
+                _yes(record["hidden"] <= CLOSE, f"{record['hidden']:.0e}"),
+                _yes(record["counted"]),
+                f"{scores['none']:.3f}",
+                *(f"{one:.3f}" if isinstance(one, float) else "fails" for one in repaired),
+                _yes(isinstance(record["saved"], float) and record["saved"] <= CLOSE),
+                _yes(record["trains"] is True and record["exports"] is True),
+            ]
+        )
+    columns = ["network", "groups", "excluded", "lowest", "cut = hidden", "counted"]
+    columns += ["none", "closed form", "delivered", "saved", "trains, exports"]
+    if rows:
+        print(markdown_table(columns, rows))
+        summary = {
+            "networks": len(records),
+            "built": len(built),
+            "exact": sum(r["hidden"] <= CLOSE and r["counted"] for r in built),
+            "half": sum(r["lowest"] <= BUDGET for r in built),
+        }
+        print(summary)
+        print(study.write_report(summary))
+
+
+def _yes(good: bool, otherwise: str = "no") -> str:
+    return "yes" if good else otherwise
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    prepare()
+    sys.exit(main())
