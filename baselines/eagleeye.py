@@ -57,7 +57,7 @@ def candidates(
     while True:
         ratios = draws.uniform(middle - width, middle + width, (_DRAWN, len(problem.groups)))
         keep = np.rint((1.0 - ratios) * problem.channels).astype(np.int64)
-        keep = np.maximum(problem.network.lowest, keep)
+        keep = np.maximum(problem.lowest, keep)
         off = np.abs(problem.costs(keep) / whole - budget)
         near = np.flatnonzero(off <= TOLERANCE)
         yield from ratios[near if len(near) else [int(off.argmin())]].astype(np.float32)

@@ -112,7 +112,7 @@ def keep_highest(
     """
     budget = problem.budget if budget is None else problem.check_budget(budget)
     allowed = allowed_cost(budget, int(problem.costs(problem.channels)))
-    stay = np.maximum(problem.network.lowest, np.ceil(fewest * problem.channels - 1e-9))
+    stay = np.maximum(problem.lowest, np.ceil(fewest * problem.channels - 1e-9))
     groups, rank = _lowest_first(scores, stay)
 
     def left(gone: int) -> Strategy:

@@ -91,7 +91,7 @@ class Shrinking(gym.Wrapper[Any, NDArray[np.float32], Any, Any]):
         self._steps += 1
         channels = self._problem.channels
         keep = np.rint(self._keep_ratios * channels).astype(np.int64)
-        keep = np.maximum(self._problem.network.lowest, keep)
+        keep = np.maximum(self._problem.lowest, keep)
         whole = int(self._problem.costs(channels))
         if self._steps < STEPS and self._problem.costs(keep) > self._budget * whole:
             return self._embedding(keep, self._budget), 0.0, False, False, {}

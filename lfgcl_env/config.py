@@ -10,6 +10,7 @@ editors and type checkers read, and ``config["budget"]`` its type.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, TypedDict
 
 from annotated_types import Ge, Gt, Le
@@ -27,12 +28,14 @@ from lfgcl_env.edge.arguments import (
     table,
 )
 from lfgcl_env.edge.bounds import Seed
+from lfgcl_env.edge.patterns import check_limit, check_patterns
 from lfgcl_env.edge.value_checks import check_budget, check_device, check_optional_shape
 from lfgcl_env.images.labelled import LabelledImages
 from lfgcl_env.networks.baseline import Baseline
 from lfgcl_env.networks.normalization import Normalization
 
 __all__ = [
+    "BudgetConfig",
     "EnvConfig",
     "Fraction",
     "GlobalConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "ProblemConfig",
     "Reward",
     "RewardedConfig",
+    "StructureConfig",
     "complete",
     "defaults",
     "documented",
@@ -55,19 +59,37 @@ __all__ = [
 Natural = Seed
 Positive = Annotated[int, Ge(1), Le(10**6)]
 Fraction = Annotated[float, Gt(0), Le(1)]
+Channels = Annotated[int, Ge(0), Le(10**6)]
+Ratios = Fraction | Mapping[str, Fraction] | Sequence[Sequence[str | float]]
+Names = str | Sequence[str]
 Path = str | os.PathLike[str]
 Reward = str | Callable[[nn.Module, Tensor], float]
 
 NATURAL = "a whole number from 0 to 4,294,967,295"
 POSITIVE = "a whole number from 1 to 1,000,000"
+CHANNELS = "a whole number from 0 to 1,000,000"
+FRACTION = "a number above 0 and at most 1"
+BY_MODULE = "by patterns of layers too, the first match counts, as in {'layer1.*': %s, '*': %s}"
 REWARD = (
     "'similarity' to the baseline, 'accuracy' on labelled images, 'module:function' or a function "
     "of your own: (network, images) -> float, higher is better"
 )
 
 
-class ProblemConfig(TypedDict, total=False):
-    """Arguments of a problem besides its network and images."""
+def _ratio_option(default: float) -> Option:
+    name = "max_prune_ratio"
+    return Option(
+        default,
+        "most that is pruned of any group; AMC environments have 0.8, their `a_max`; "
+        f"{BY_MODULE % (0.3, 0.9)}",
+        f"{FRACTION}, or a mapping of patterns to such numbers",
+        check=partial(check_limit, kind=Fraction, what=name, accepts=FRACTION, rest=default),
+        several=True,
+    )
+
+
+class BudgetConfig(TypedDict, total=False):
+    """What a pruned network may cost."""
 
     budget: Annotated[
         Fraction | Sequence[Fraction],
@@ -79,6 +101,56 @@ class ProblemConfig(TypedDict, total=False):
         ),
     ]
     budget_metric: Annotated[str, Option("macs", "what the budget counts", "a name")]
+
+
+class StructureConfig(TypedDict, total=False):
+    """Which groups of channels are pruned, and how far: what needs no images."""
+
+    scope: Annotated[
+        str, Option("inner", "'all' also prunes channels that additions couple", "a name")
+    ]
+    protect: Annotated[
+        Names,
+        Option(
+            (),
+            "modules whose layers keep their shapes: names or patterns such as 'layer1.*'; a "
+            "module's name stands for all inside it",
+            "a module's name, a pattern, or several",
+            check=check_patterns,
+            several=True,
+        ),
+    ]
+    round_to: Annotated[
+        Positive | Mapping[str, Positive] | Sequence[Sequence[str | int]],
+        Option(
+            1,
+            f"kept counts are multiples of it, or the whole group; {BY_MODULE % (4, 8)}",
+            f"{POSITIVE}, or a mapping of patterns to such numbers",
+            unit="channels",
+            check=partial(check_limit, kind=Positive, what="round_to", accepts=POSITIVE, rest=1),
+            several=True,
+        ),
+    ]
+    min_channels: Annotated[
+        Channels | Mapping[str, Channels] | Sequence[Sequence[str | int]],
+        Option(
+            1,
+            "fewest channels that stay in a group; 0: a whole block may go where a shortcut leads "
+            f"around it; {BY_MODULE % (4, 1)}",
+            f"{CHANNELS}, or a mapping of patterns to such numbers",
+            unit="channels",
+            check=partial(
+                check_limit, kind=Channels, what="min_channels", accepts=CHANNELS, rest=1
+            ),
+            several=True,
+        ),
+    ]
+    max_prune_ratio: Annotated[Ratios, _ratio_option(1.0)]
+
+
+class ProblemConfig(BudgetConfig, StructureConfig, total=False):
+    """Arguments of a problem besides its network and images."""
+
     criterion: Annotated[str, Option("obs", "the order in which channels are removed", "a name")]
     repair: Annotated[
         str,
@@ -104,28 +176,6 @@ class ProblemConfig(TypedDict, total=False):
             None,
             "modules whose outputs are compared; None: the classifier's input",
             "names of modules, or None",
-        ),
-    ]
-    scope: Annotated[
-        str, Option("inner", "'all' also prunes channels that additions couple", "a name")
-    ]
-    round_to: Annotated[
-        Positive,
-        Option(
-            1,
-            "kept counts are multiples of it, or the whole group",
-            POSITIVE,
-            unit="channels",
-        ),
-    ]
-    min_channels: Annotated[
-        Annotated[int, Ge(0), Le(10**6)],
-        Option(
-            1,
-            "fewest channels that stay in a group; 0: a whole block may go where a shortcut leads "
-            "around it",
-            "a whole number from 0 to 1,000,000",
-            unit="channels",
         ),
     ]
     seed: Annotated[
@@ -277,14 +327,7 @@ class LayerwiseConfig(RewardedConfig, total=False):
     """Arguments of the layerwise environment, ``AMCEnv``."""
 
     reward: Annotated[Reward, Option("accuracy", REWARD, "a name or a function")]
-    max_prune_ratio: Annotated[
-        Fraction,
-        Option(
-            0.8,
-            "most that is pruned of any group, AMC's `a_max`",
-            "a number above 0 and at most 1",
-        ),
-    ]
+    max_prune_ratio: Annotated[Ratios, _ratio_option(0.8)]  # type: ignore[misc]  # AMC's `a_max`
     spend_budget: Annotated[
         bool,
         Option(

@@ -5,13 +5,12 @@ from typing import Any
 from lfgcl_env.cli.targets import load_network
 from lfgcl_env.cli.text import columns, described
 from lfgcl_env.pruning import PrunableNetwork
-from lfgcl_env.pruning.budget.projection import Projection
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 
 
 def show_network(arguments: dict[str, Any]) -> None:
     """Print groups, cost, lowest budget, and what is not pruned."""
-    network = PrunableNetwork(load_network(arguments), arguments["scope"])
+    network = PrunableNetwork(load_network(arguments), scope=arguments["scope"])
     baseline, cost = network.baseline, network.baseline_cost
     lines = [["group", "channels", "layers that change"]]
     for group in network.groups:
@@ -19,7 +18,7 @@ def show_network(arguments: dict[str, Any]) -> None:
         lines.append([group.name, str(group.channels), ", ".join(dict.fromkeys(layers))])
     for line in columns(lines):
         print(line)
-    lowest = Projection(network.channels.tolist(), network.cost_model).lowest
+    lowest = network.projection("macs").lowest
     print(f"\n{len(network.groups)} groups, {described(baseline)}")
     print(f"MACs {cost.macs:,} for one input of {baseline.input_shape}, params {cost.params:,}")
     print(f"lowest budget {lowest:.4f} of the MACs")

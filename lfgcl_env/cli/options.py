@@ -152,12 +152,53 @@ def add_options(
         settings["default"] = argparse.SUPPRESS if given_only else known[0].default
         if bool in members:
             settings["action"] = "store_true"
+        elif known[0].several:
+            settings |= {"action": _Several, "nargs": "+", "kind": declared[0], "forms": forms}
         else:
             optional = NoneType in members and known[0].default is not None
             settings["type"] = partial(_read, declared[0], name, forms, optional)
             words = [form.metavar for form in reversed(forms)] + [_NONE] * optional
             settings["metavar"] = " or ".join(words)
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+class _Several(argparse.Action):
+    """Reads names, or one number, or numbers by patterns."""
+
+    def __init__(self, *, kind: type[Any], forms: Sequence[Form], dest: str, **settings: Any):
+        self._kind, self._forms = kind, forms
+        word = forms[0].metavar
+        metavar = "NAME" if FORMS[str] in forms else (word, f"PATTERN={word}")
+        super().__init__(dest=dest, metavar=metavar, **settings)
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the values as they are given, which the config class of the target completes."""
+        if getattr(namespace, self.dest, self.default) is not self.default:
+            raise argparse.ArgumentError(self, "is given twice: give all its values after one")
+        try:
+            value = values if FORMS[str] in self._forms else self._numbers(values)
+            complete(self._kind, {self.dest: value}, "the command")
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, value)
+
+    def _numbers(self, texts: Sequence[str]) -> Any:
+        pairs = [text.rpartition("=") for text in texts]
+        plain = len(texts) == 1 and not pairs[0][1]
+        try:
+            numbers = [self._forms[0].read(number) for _, _, number in pairs]
+        except ValueError:
+            numbers = []
+        if not numbers or not (plain or all(pattern for pattern, _, _ in pairs)):
+            accepts = options(self._kind)[self.dest].accepts
+            raise ValueError(
+                f"must be {accepts}, as in 'layer1.*=1' '*=0.9', got {short(' '.join(texts))}"
+            )
+        if plain:
+            return numbers[0]
+        return [[pair[0], number] for pair, number in zip(pairs, numbers, strict=True)]
 
 
 def _read(kind: type[Any], name: str, forms: Sequence[Form], optional: bool, text: str) -> Any:
@@ -192,6 +233,6 @@ def _help(name: str, known: Sequence[Option]) -> str:
     if first.unit:
         text += f" [{first.unit}]"
     defaults = dict.fromkeys(str(option.default) for option in known)
-    if first.default is not None and first.default is not False:
+    if first.default not in (None, False, ()):
         text += f" ({' or '.join(defaults)})"
     return text.replace("%", "%%")

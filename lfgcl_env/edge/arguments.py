@@ -27,6 +27,7 @@ class Option:
         decides: whether it decides what a strategy scores. Such arguments are recorded with every
             score, may not differ when a run goes on, and are a leaderboard entry's problem.
         command: whether ``lfgcl`` has an option for it.
+        several: whether that option takes several values, separated by spaces.
         check: called with a value of the right type; returns the value to use, or raises
             ValueError with one sentence.
     """
@@ -37,6 +38,7 @@ class Option:
     unit: str = ""
     decides: bool = True
     command: bool = True
+    several: bool = False
     check: Callable[[Any], Any] | None = None
 
 

@@ -23,64 +23,16 @@ class ActionBound:
 
     Args:
         problem: what is pruned.
-        round_to: kept counts are multiples of it, or the whole group.
-        min_channels: fewest channels that stay in a group; one number, or (groups,).
-        max_prune_ratio: most that is pruned of any group, AMC's ``a_max``; above 0 and at most 1.
+        rounding: the counts that groups may keep, AMC's ``a_max`` among what decides them.
         spend_budget: whether to bound from both sides.
-
-    Raises:
-        ValueError: if ``max_prune_ratio`` is no such number.
     """
 
-    def __init__(
-        self,
-        problem: PruningProblem,
-        *,
-        round_to: int,
-        min_channels: int | NDArray[np.int64],
-        max_prune_ratio: float,
-        spend_budget: bool,
-    ) -> None:
-        if not isinstance(max_prune_ratio, (int, float)) or not 0 < max_prune_ratio <= 1:
-            raise ValueError(
-                "max_prune_ratio is the most that is pruned of a group: a number above 0 and at "
-                f"most 1, got {max_prune_ratio!r}"
-            )
+    def __init__(self, problem: PruningProblem, rounding: Rounding, *, spend_budget: bool) -> None:
         self._problem = problem
-        self._max_prune_ratio = max_prune_ratio
         self._spend_budget = spend_budget
-        rounding = Rounding(problem.channels.tolist(), round_to, min_channels)
-        self._counts = []
-        for group, channels in enumerate(problem.channels.tolist()):
-            # Rounding errors of the product must not cost a channel: 0.2 of 15 is 3, not 4.
-            kept = (1 - max_prune_ratio) * channels - 1e-9
-            counts = rounding.counts(group)
-            self._counts.append(counts[counts >= kept])
-        self._fewest = np.array([counts[0] for counts in self._counts], dtype=np.int64)
-
-    @property
-    def lowest_budget(self) -> float:
-        """The smallest budget that can be met, as a fraction of the baseline's cost."""
-        return float(self._problem.costs(self._fewest)) / self._whole
-
-    @property
-    def _whole(self) -> int:
-        return int(self._problem.costs(self._problem.channels))
-
-    def check_budget(self, budget: float) -> float:
-        """Return ``budget`` as a float.
-
-        Raises:
-            ValueError: if it is not in (0, 1] or cannot be reached; the message names the range.
-        """
-        value = self._problem.check_budget(budget)
-        if value < self.lowest_budget:
-            raise ValueError(
-                f"a budget of {value:g} of the {self._problem.budget_metric} cannot be reached "
-                f"while at most {self._max_prune_ratio:.0%} of a group are pruned: "
-                f"{self.lowest_budget:.4f} to 1 can, or less with a higher max_prune_ratio"
-            )
-        return value
+        self._counts = [rounding.counts(group) for group in range(len(problem.groups))]
+        self._fewest = rounding.fewest
+        self._whole = int(problem.costs(problem.channels))
 
     def __call__(
         self, keep: NDArray[np.int64], group: int, prune_ratio: float, budget: float
@@ -92,7 +44,7 @@ class ActionBound:
                 (groups,).
             group: the one to be decided.
             prune_ratio: what is asked for, in [0, 1].
-            budget: fraction of the baseline's cost, checked by :meth:`check_budget`.
+            budget: fraction of the baseline's cost, one that the fewest counts can meet.
         """
         counts = self._counts[group]
         allowed = allowed_cost(budget, self._whole)

@@ -120,13 +120,8 @@ class AMCEnv(PruningEnv):
         chosen = complete(LayerwiseConfig, config, "AMCEnv")
         super().__init__(chosen)
         self._bound = ActionBound(
-            self.problem,
-            round_to=chosen["round_to"],
-            min_channels=self.problem.lowest,
-            max_prune_ratio=chosen["max_prune_ratio"],
-            spend_budget=chosen["spend_budget"],
+            self.problem, self.problem.network.rounding, spend_budget=chosen["spend_budget"]
         )
-        self._check_budget(self._budgets[0])
         self._state = AMCState(self.problem)
         self.steps_per_strategy = len(self.problem.groups)
         self.action_space = gym.spaces.Box(0.0, 1.0, (1,), np.float32)
@@ -176,9 +171,6 @@ class AMCEnv(PruningEnv):
         if self.render_mode == "human":
             self.render()
         return self._observation(), reward, terminated, False, info
-
-    def _check_budget(self, budget: float) -> float:
-        return self._bound.check_budget(budget)
 
     def _observation(self) -> Observation:
         assert self._keep is not None

@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from lfgcl_env.config import LayerwiseConfig, defaults
 from lfgcl_env.envs.registration import GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.leaderboard.entry import Entry, checked, problem_arguments
 from lfgcl_env.runs.best import read_best
@@ -38,6 +39,10 @@ def entry_of_run(path: str | os.PathLike[str], author: str) -> Entry:
     of_id = gym.spec(environment).kwargs
     given = {name: asked[name] for name in problem_arguments() if name in asked}
     settings = {name: best.settings[name] for name in problem_arguments() if name in best.settings}
+    bound = "max_prune_ratio"
+    if environment in LAYERWISE_IDS and settings.get(bound) == defaults(LayerwiseConfig)[bound]:
+        given.pop(bound, None)  # what AMC bounds by itself is no part of the problem
+        settings.pop(bound)
     entry = Entry(
         method=asked["agent"] + _elsewhere(environment, asked),
         author=author,

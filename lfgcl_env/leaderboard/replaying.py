@@ -77,7 +77,8 @@ def replay(
 def _not_of(keep: Mapping[str, int], problem: PruningProblem) -> str | None:
     """Return why a strategy does not belong to this problem; None if it does."""
     channels = {group.name: group.channels for group in problem.groups}
-    lowest = dict(zip(channels, problem.network.lowest, strict=True))
+    rounding = problem.network.rounding
+    counts = {name: rounding.counts(group) for group, name in enumerate(channels)}
     for name in keep:
         if name not in channels:
             return f"keeps channels of {name!r}, which is no group of this network" + closest(
@@ -86,6 +87,6 @@ def _not_of(keep: Mapping[str, int], problem: PruningProblem) -> str | None:
     for name, all_of_them in channels.items():
         if name not in keep:
             return f"does not say how many channels of {name!r} are kept"
-        if not lowest[name] <= keep[name] <= all_of_them:
+        if keep[name] not in counts[name]:
             return f"keeps {keep[name]} of the {all_of_them} channels of {name!r}"
     return None

@@ -1,6 +1,7 @@
 """PruningProblem: the one object that environments, agents' runs and baselines talk to."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,10 +15,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.config import ProblemConfig, complete, options, signature
+from lfgcl_env.config import ProblemConfig, StructureConfig, complete, options, part, signature
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning.budget.projection import Projection
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.checks import (
     check_fit,
@@ -84,8 +84,8 @@ class PruningProblem:
         network: its groups, costs and surgery, which need no images.
         groups: what a strategy has one entry for.
         channels: channels of every group, read-only; int64, (groups,).
-        lowest: fewest channels that :meth:`project` leaves in every group, or the whole of a
-            smaller one; int64, (groups,).
+        lowest: fewest channels that :meth:`project` leaves in every group, by all limits and
+            rounding; int64, (groups,).
         layers: the baseline's convolutions and linear layers in order of use.
         excluded: what is not pruned, and why.
         baseline_cost: cost of the unpruned network.
@@ -130,18 +130,12 @@ class PruningProblem:
         self._repair.check(network.network)
 
         self.baseline = network
-        self.network = PrunableNetwork(network, chosen["scope"], chosen["min_channels"])
+        self.network = PrunableNetwork(network, **part(StructureConfig, chosen))
         self.groups, self.channels = self.network.groups, self.network.channels
-        self.lowest = np.maximum(self.network.lowest, chosen["min_channels"])
+        self.lowest = self.network.rounding.fewest
         self.layers, self.excluded = self.network.layers, self.network.excluded
         self.baseline_cost = self.network.baseline_cost
-        self._projection = Projection(
-            self.channels.tolist(),
-            self.network.cost_model,
-            metric=self.budget_metric,
-            round_to=chosen["round_to"],
-            min_channels=self.lowest,
-        )
+        self._projection = self.network.projection(self.budget_metric)
         self.budget = self.check_budget(chosen["budget"])  # type: ignore[arg-type]
         self.candidate = self.network.candidate(self.device)
         self.batches = self._place(images, large=self._repair.large_batches)
@@ -432,12 +426,9 @@ class PruningProblem:
     def settings(self) -> dict[str, Any]:
         """Return every argument that decides scores, JSON-able: see ``Option.decides``."""
         decisive = [name for name, known in options(ProblemConfig).items() if known.decides]
-        settings: dict[str, Any] = {
-            name: value for name, value in self._config.items() if name in decisive
-        }
-        if not isinstance(settings["features"], str | None):
-            settings["features"] = list(settings["features"])
-        return settings | {"budget": self.budget}
+        settings = {name: value for name, value in self._config.items() if name in decisive}
+        read_back: dict[str, Any] = json.loads(json.dumps(settings | {"budget": self.budget}))
+        return read_back
 
     def _cut(self, kept: list[NDArray[np.int64]]) -> Cut:
         """Cut a network for a sequential repair."""

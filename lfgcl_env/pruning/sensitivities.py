@@ -23,6 +23,8 @@ _LONGEST_STEP = 4  # channels removed at once, so that a costly one does not hid
 def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     """Measure the similarity lost per unit of error in every group, by halving each alone.
 
+    A group that may not be halved is pruned as far as it may.
+
     Takes one evaluation per group, which :meth:`PruningProblem.count` counts; where evaluations are
     costly, a score of :meth:`PruningProblem.screen` instead, unless additions couple some groups: a
     closed-form score misjudges residual streams against inner groups.
@@ -33,7 +35,7 @@ def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     weights = np.empty(len(problem.groups))
     for index, group in enumerate(problem.groups):
         halved = problem.channels.copy()
-        halved[index] = max(1, group.channels // 2)
+        halved[index] = max(1, group.channels // 2, problem.lowest[index])
         lost = 1.0 - _similarity(problem, halved)
         error = problem.eliminations[group.name].errors[halved[index]]
         weights[index] = lost / max(error, 1e-12)
@@ -71,7 +73,7 @@ def allocate(
         for weight, group in zip(weights, problem.groups, strict=True)
     ]
     allowed = allowed_cost(budget, int(problem.costs(problem.channels)))
-    keep, lowest = problem.channels.copy(), problem.network.lowest
+    keep, lowest = problem.channels.copy(), problem.lowest
     groups = np.arange(len(keep))
     while (now := problem.costs(keep)) > allowed:
         best = (np.inf, 0, 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from lfgcl_env.config import GlobalConfig, LayerwiseConfig, options
+from lfgcl_env.config import GlobalConfig, LayerwiseConfig, complete, options, part
 from lfgcl_env.envs import AMCEnv
 from lfgcl_env.search.search_config import SearchConfig
 
@@ -29,8 +29,10 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
     if env.spec is None:
         made: dict[str, Any] = {"environment": type(env.unwrapped).__name__}
     else:
-        known = {name: option.default for name, option in options(_kind(env)).items()}
-        made = {"environment": env.spec.id, **known, **env.spec.kwargs}
+        kind = _kind(env)
+        # Completed, so that one value is recorded alike however it is written, patterns in order.
+        known = complete(kind, part(kind, env.spec.kwargs), "the environment")
+        made = {"environment": env.spec.id, **env.spec.kwargs, **known}
         if made["images"] is None:
             made["images"] = env.unwrapped.images  # type: ignore[attr-defined]
     described = {name: _as_json(value) for name, value in (made | dict(search)).items()}

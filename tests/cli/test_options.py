@@ -43,12 +43,21 @@ def test_only_what_is_given_is_parsed():
         ("normalization", "0.5,0.4/0.2,0.3", [[0.5, 0.4], [0.2, 0.3]]),
         ("reward", "my_module:reward", "my_module:reward"),
         ("max_prune_ratio", "0.7", 0.7),
+        ("max_prune_ratio", "*=0.7", [["*", 0.7]]),
+        ("protect", "layer1", ["layer1"]),
         ("data_root", "somewhere", "somewhere"),
         ("init_from", "runs/other", "runs/other"),
     ],
 )
 def test_an_option_reads_what_its_argument_accepts(option, text, value):
     assert parse(f"--{option.replace('_', '-')}", text)[option] == value
+
+
+def test_limits_and_protection_take_several_values_in_the_order_given():
+    parsed = parse("--max-prune-ratio", "layer1.*=0.3", "*=0.9", "--protect", "conv1", "layer3.*")
+    assert parsed["max_prune_ratio"] == [["layer1.*", 0.3], ["*", 0.9]]
+    assert parsed["protect"] == ["conv1", "layer3.*"]
+    assert parse("--min-channels", "a=b=4", "*=2")["min_channels"] == [["a=b", 4], ["*", 2]]
 
 
 def test_flags_are_options_without_a_value():

@@ -203,3 +203,26 @@ def test_blocks_that_go_whole_are_reported_loaded_and_validated(tmp_path, capsys
     assert main(["validate", "--add", str(tmp_path / "run"), board]) == 0
     assert main(["validate", board]) == 0
     assert "all 1 entries hold" in capsys.readouterr().out
+
+
+def test_protected_layers_and_limits_hold_in_a_run_its_resumption_and_the_leaderboard(
+    tmp_path, capsys
+):
+    limits = ["--max-prune-ratio", "layer2.*=0.3", "*=0.9", "--min-channels", "layer3=7"]
+    assert prune(tmp_path / "run", "--protect", "layer1", "conv1", *limits, "--budget", "0.7") == 0
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    kept = {group["name"]: group["keep"] for group in best["groups"]}
+    assert sorted({name.partition(".")[0] for name in kept}) == ["layer2", "layer3"]
+    assert all(keep >= (23 if name < "layer3" else 7) for name, keep in kept.items())
+    assert best["settings"]["protect"] == ["layer1", "conv1"]
+    network = lfgcl_env.load_pruned(tmp_path / "run" / "pruned.safetensors")
+    assert network.layer1[0].conv1.weight.shape == (16, 16, 3, 3)
+    assert main(["prune", "--resume", "--out", str(tmp_path / "run"), "--evaluations", "4"]) == 0
+    again = ["--max-prune-ratio", "*=0.9", "--resume", "--out", str(tmp_path / "run")]
+    assert main(["prune", *again]) == 2
+    assert "max_prune_ratio=[['layer2.*', 0.3], ['*', 0.9]]" in said(capsys)
+    board = str(tmp_path / "leaderboard.jsonl")
+    assert main(["validate", "--add", str(tmp_path / "run"), board]) == 0
+    assert main(["validate", board]) == 0
+    entry = json.loads((tmp_path / "leaderboard.jsonl").read_text())
+    assert entry["problem"]["max_prune_ratio"] == [["layer2.*", 0.3], ["*", 0.9]]

@@ -21,6 +21,7 @@ from networks_for_tests import (
 
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.budget.projection import Projection
+from lfgcl_env.pruning.budget.rounding import Rounding
 
 SMALL = {"plain": plain, "flattening": flattening, "concat": Concatenating, "residual": Residual}
 LARGE = {
@@ -43,7 +44,9 @@ def problem_of(name: str) -> PruningProblem:
 @cache
 def lowest_of(name: str) -> np.ndarray:
     """Fewest channels that every group can keep, where whole groups may go."""
-    return PrunableNetwork(problem_of(name).baseline, LARGE.get(name, "all"), 0).lowest
+    return PrunableNetwork(
+        problem_of(name).baseline, scope=LARGE.get(name, "all"), min_channels=0
+    ).lowest
 
 
 class Case:
@@ -55,11 +58,9 @@ class Case:
         fewest = np.maximum(lowest_of(name), min_channels)
         self.metric = metric
         self.project = Projection(
-            self.full.tolist(),
+            Rounding(self.full.tolist(), round_to, fewest.tolist()),
             self.problem.network.cost_model,
             metric=metric,
-            round_to=round_to,
-            min_channels=fewest,
         )
         # Written down independently: multiples of round_to from the fewest on, or all.
         self.allowed = [

@@ -17,7 +17,10 @@ def small() -> PrunableNetwork:
 
 @pytest.mark.parametrize(("family", "scope"), SCOPED)
 def test_it_finds_what_a_problem_with_images_finds(family, scope):
-    network, problem = PrunableNetwork(awake_baseline(family), scope), shared_problem(family, scope)
+    network, problem = (
+        PrunableNetwork(awake_baseline(family), scope=scope),
+        shared_problem(family, scope),
+    )
     assert [group.name for group in network.groups] == [group.name for group in problem.groups]
     assert network.excluded == problem.excluded
     assert network.layers == problem.layers
@@ -57,7 +60,7 @@ def test_candidates_are_independent_copies():
 
 def test_unknown_scopes_are_refused():
     with pytest.raises(ValueError, match=r"unknown scope 'al'.*Did you mean 'all'\?"):
-        PrunableNetwork(awake_baseline("resnet20"), "al")
+        PrunableNetwork(awake_baseline("resnet20"), scope="al")
 
 
 def test_the_report_and_inspect_need_no_problem(capsys, monkeypatch):

@@ -47,11 +47,9 @@ def test_numbers_beyond_every_group_keep_all():
 
 def test_projections_and_the_layerwise_bound_allow_the_same_counts():
     problem = simple_problem(awaken(plain()), images(2), round_to=3, min_channels=2)
-    bound = ActionBound(
-        problem, round_to=3, min_channels=2, max_prune_ratio=1.0, spend_budget=False
-    )
-    assert bound.lowest_budget == problem.lowest_budget
     rounding = Rounding(problem.channels.tolist(), 3, 2)
+    bound = ActionBound(problem, rounding, spend_budget=False)
+    assert problem.lowest.tolist() == rounding.fewest.tolist()
     for share in np.linspace(0, 1, 15):
         count = bound(problem.channels, 0, 1 - share, 1.0)
         assert count in rounding.counts(0)

@@ -34,7 +34,7 @@ FAMILIES = ("resnet20", "resnet20-B", "resnet18", "mobilenet_v3_small", "mobilen
 
 @cache
 def network_of(family: str, scope: str = "inner") -> PrunableNetwork:
-    return PrunableNetwork(awake_baseline(family), scope, min_channels=0)
+    return PrunableNetwork(awake_baseline(family), scope=scope, min_channels=0)
 
 
 @cache

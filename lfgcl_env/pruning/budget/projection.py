@@ -24,27 +24,26 @@ class Projection:
     would cost nothing: between layers that lost all their channels.
 
     Args:
-        channels: channels of every group.
+        rounding: the counts that groups may keep.
         cost: the cost model.
         metric: what the budget counts, a name in
             :data:`~lfgcl_env.pruning.structure.cost.METRICS`.
-        round_to: see :class:`~lfgcl_env.pruning.budget.rounding.Rounding`.
-        min_channels: see there.
+        ways: to reach lower budgets, such as ``"a lower min_channels"``, for messages.
     """
 
     def __init__(
         self,
-        channels: Sequence[int],
+        rounding: Rounding,
         cost: CostModel,
         *,
         metric: str = "macs",
-        round_to: int = 1,
-        min_channels: int | NDArray[np.int64] = 1,
+        ways: Sequence[str] = (),
     ) -> None:
         self.metric = metric
         self._cost = cost
-        self._rounding = Rounding(channels, round_to, min_channels)
-        self._full = self._rounding.full
+        self._rounding = rounding
+        self._full = rounding.full
+        self._ways = ways
 
     @property
     def lowest(self) -> float:
@@ -74,6 +73,7 @@ class Projection:
             raise ValueError(
                 f"a budget of {value:g} of the {self.metric} cannot be reached: with these groups "
                 f"and the fewest channels allowed, {self.lowest:.4f} to 1 can"
+                + (f", or less with {' or '.join(self._ways)}" if self._ways else "")
             )
         return value
 
@@ -100,7 +100,7 @@ class Projection:
             return above
         # The shift that changes nothing is tried first, so that a strategy projects onto itself.
         middle = 0.0
-        while int((above - keep).sum()) > self._rounding.round_to and high - low > 1e-9:
+        while self._steps(keep, above) > 1 and high - low > 1e-9:
             wanted_middle, keep_middle = self._shift(logits, middle)
             if self._cost.many(keep_middle, self.metric) <= allowed:
                 low, wanted, keep = middle, wanted_middle, keep_middle
@@ -108,6 +108,10 @@ class Projection:
                 high, above = middle, keep_middle
             middle = (low + high) / 2
         return self._top_up(self._without_idle(keep), wanted, allowed)
+
+    def _steps(self, keep: NDArray[np.int64], above: NDArray[np.int64]) -> float:
+        """Return how many steps of one group lie between two strategies."""
+        return float(((above - keep) / self._rounding.round_to).sum()) - 1e-9
 
     def _shift(
         self, logits: NDArray[np.float64], shift: float

@@ -11,13 +11,14 @@ class Rounding:
 
     Args:
         channels: channels of every group.
-        round_to: kept counts are multiples of it, or the whole group.
-        min_channels: fewest channels that stay in a group, or the whole of a smaller one; one
-            number for all groups, or (groups,).
+        round_to: kept counts are multiples of it, or the whole group; one number for all groups,
+            or one for each.
+        min_channels: fewest channels that stay in a group, or the whole of a smaller one; likewise.
 
     Attributes:
         full: channels of every group; int64, (groups,).
         fewest: lowest allowed count of every group; int64, (groups,).
+        round_to: what counts are multiples of; int64, (groups,).
 
     >>> rounding = Rounding([10, 3], round_to=4, min_channels=3)
     >>> rounding.counts(0).tolist(), rounding.counts(1).tolist()
@@ -27,24 +28,22 @@ class Rounding:
     def __init__(
         self,
         channels: Sequence[int],
-        round_to: int = 1,
-        min_channels: int | NDArray[np.int64] = 1,
+        round_to: int | Sequence[int] = 1,
+        min_channels: int | Sequence[int] = 1,
     ) -> None:
-        # Larger numbers mean the same and might not fit into 64 bits.
-        round_to = min(round_to, max(channels) + 1)
-        if isinstance(min_channels, int):
-            min_channels = min(min_channels, max(channels))
-        self.round_to = round_to
         self.full = np.array(channels, dtype=np.int64)
-        self.fewest = np.minimum(self.full, -(-min_channels // round_to) * round_to)
+        # Larger numbers mean the same and might not fit into 64 bits.
+        self.round_to = _each(round_to, len(self.full), max(channels) + 1)
+        least = _each(min_channels, len(self.full), max(channels))
+        self.fewest = np.minimum(self.full, -(-least // self.round_to) * self.round_to)
         # The largest multiple below the full count; between it and the full count lies one step.
-        last = np.maximum((self.full - 1) // round_to * round_to, self.fewest)
+        last = np.maximum((self.full - 1) // self.round_to * self.round_to, self.fewest)
         self._last = np.where(self.fewest == self.full, self.full, last)
 
     def counts(self, group: int) -> NDArray[np.int64]:
         """Return every allowed count of one group, ascending; int64."""
         full = int(self.full[group])
-        multiples = range(int(self.fewest[group]), full, self.round_to)
+        multiples = range(int(self.fewest[group]), full, int(self.round_to[group]))
         return np.array([*multiples, full], dtype=np.int64)
 
     def nearest(self, wanted: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -60,3 +59,8 @@ class Rounding:
     def next_above(self, keep: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the next allowed count above each of ``keep``; the full count stays."""
         return np.where(keep < self._last, np.minimum(keep + self.round_to, self._last), self.full)
+
+
+def _each(numbers: int | Sequence[int], groups: int, most: int) -> NDArray[np.int64]:
+    every = [numbers] * groups if isinstance(numbers, int) else numbers
+    return np.array([min(int(number), most) for number in every], dtype=np.int64)

@@ -1,11 +1,19 @@
 """PrunableNetwork: everything about pruning a network that needs no images."""
 
+import inspect
+from typing import ClassVar, Unpack
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from lfgcl_env.config import StructureConfig, complete, signature
+from lfgcl_env.edge.patterns import check_patterns
 from lfgcl_env.networks import Baseline
+from lfgcl_env.pruning.budget.limits import Limits
+from lfgcl_env.pruning.budget.projection import Projection
+from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
 from lfgcl_env.pruning.structure.cost import Cost, CostModel
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
@@ -23,13 +31,13 @@ class PrunableNetwork:
 
     Args:
         baseline: the network; it is never changed.
-        scope: which groups are pruned, a name in
-            :data:`~lfgcl_env.pruning.structure.scope.SCOPES`.
-        min_channels: 0 lets a group lose all its channels where that is exact and leaves an output
-            that depends on the images; every other group keeps at least one.
+        **config: see :class:`~lfgcl_env.config.StructureConfig`. With ``min_channels=0`` a group
+            may lose all its channels where that is exact and leaves an output that depends on the
+            images; every other group keeps at least one.
 
     Raises:
-        ValueError: for an unknown scope, or a network in which nothing can be pruned.
+        ValueError: for an unknown scope, a pattern that matches nothing, or a network in which
+            nothing can be pruned.
 
     Attributes:
         baseline: the network to be pruned.
@@ -44,6 +52,9 @@ class PrunableNetwork:
         cost_model: counts MACs and parameters of any strategy.
         channels: channels of every group, read-only; int64, (groups,).
         lowest: fewest channels that every group can keep, 0 or 1, read-only; int64, (groups,).
+        protect: patterns of modules whose layers keep their shapes.
+        limits: how far groups may be pruned.
+        rounding: the counts that limits allow every group to keep.
 
     >>> from lfgcl_env.networks import load_baseline
     >>> network = PrunableNetwork(load_baseline("resnet20", "random"))
@@ -51,15 +62,22 @@ class PrunableNetwork:
     (9, [16, 16, 16, 32, 32, 32, 64, 64, 64], 40551040)
     """
 
-    def __init__(self, baseline: Baseline, scope: str = "inner", min_channels: int = 1) -> None:
+    __signature__: ClassVar[inspect.Signature] = signature(
+        StructureConfig,
+        [inspect.Parameter("baseline", inspect.Parameter.POSITIONAL_ONLY, annotation=Baseline)],
+    )
+
+    def __init__(self, baseline: Baseline, /, **config: Unpack[StructureConfig]) -> None:
+        chosen = complete(StructureConfig, config, "the network")
         self.baseline = baseline
+        self.protect = check_patterns(chosen["protect"])
         module = baseline.network
         noise = torch.Generator().manual_seed(0)
         example = torch.randn(_EXAMPLES, *baseline.input_shape, generator=noise)
         example = example.to(next(module.parameters(), example))
         self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
         self.layout = fastest_layout(module, example)
-        tracing = find_prunable(module, example, scope, self.layout)
+        tracing = find_prunable(module, example, chosen["scope"], self.layout, self.protect)
         self.groups: tuple[Group, ...] = tracing.groups
         self.excluded: tuple[Exclusion, ...] = tracing.excluded
         self.parts, self.followed_by = tracing.parts, tracing.followed_by
@@ -67,11 +85,23 @@ class PrunableNetwork:
         other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
         self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
         self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
-        self.lowest = np.ones_like(self.channels)
-        if min_channels == 0:
-            self.lowest = find_lowest(module, self.groups, example, self.layout)
+        self.limits = Limits.of(chosen)
+        producers = [group.layers("out") for group in self.groups]
+        self.limits.check_used(producers)
+        fewest = self.limits.fewest(producers, self.channels.tolist())
+        self.lowest = find_lowest(module, self.groups, example, fewest, self.layout)
+        self.rounding = Rounding(
+            self.channels.tolist(),
+            self.limits.steps(producers),
+            [max(pair) for pair in zip(fewest, self.lowest.tolist(), strict=True)],
+        )
         for counts in (self.channels, self.lowest):
             counts.flags.writeable = False
+
+    def projection(self, metric: str) -> Projection:
+        """Return the projection onto budgets of ``metric`` within all limits."""
+        ways = [*self.limits.ways, *(["less under protect"] if self.protect else [])]
+        return Projection(self.rounding, self.cost_model, metric=metric, ways=ways)
 
     @property
     def baseline_cost(self) -> Cost:

@@ -1,12 +1,14 @@
-"""Which groups of a network are pruned: those in scope that can be cut exactly."""
+"""Which groups of a network are pruned: those in scope, not protected, that can be cut exactly."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.pruning.structure.groups import Exclusion, Tracing, find_groups
+from lfgcl_env.edge.patterns import check_used, matches
+from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing, find_groups
 from lfgcl_env.pruning.structure.verification import split_exact
 
 SCOPES: dict[str, str] = {
@@ -17,7 +19,11 @@ SCOPES: dict[str, str] = {
 
 
 def find_prunable(
-    network: nn.Module, example: Tensor, scope: str, layout: torch.memory_format
+    network: nn.Module,
+    example: Tensor,
+    scope: str,
+    layout: torch.memory_format,
+    protect: Sequence[str] = (),
 ) -> Tracing:
     """Trace a network and keep the groups that are in scope and can be cut exactly.
 
@@ -26,21 +32,46 @@ def find_prunable(
         example: inputs (images, channels, height, width).
         scope: a name in :data:`SCOPES`.
         layout: that the network can be run in.
+        protect: patterns of modules whose layers keep their shapes, see
+            :func:`lfgcl_env.edge.patterns.matches`.
 
     Raises:
-        ValueError: for an unknown scope, or if nothing can be pruned; the message says why.
+        ValueError: for an unknown scope, a pattern that matches no module, or if nothing can be
+            pruned; the message says why.
     """
     check_choice(scope, SCOPES, "scope")
+    names = [name for name, _ in network.named_modules() if name]
+    for pattern in protect:
+        check_used([pattern], names, "protect", "matches no module of the network")
     tracing = find_groups(network, example)
-    in_scope = [group for group in tracing.groups if scope == "all" or not group.coupled]
+    kept_whole = {group.name: _protection(group, protect) for group in tracing.groups}
+    excluded = [*filter(None, kept_whole.values()), *tracing.excluded]
+    free = [group for group in tracing.groups if kept_whole[group.name] is None]
+    in_scope = [group for group in free if scope == "all" or not group.coupled]
+    coupled = [group for group in free if group not in in_scope]
     right, wrong = split_exact(network, in_scope, example, layout)
     if not right:
-        reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*tracing.excluded, *wrong)[:3])
+        if split_exact(network, coupled, example, layout)[0]:
+            raise ValueError(
+                f"no channels of this network can be pruned with scope={scope!r}, since additions "
+                "couple all that can: choose scope='all'"
+            )
+        reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*excluded, *wrong)[:3])
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
-    out_of_scope = [
+    excluded += [
         Exclusion(group.name, group.channels, "an addition couples it (scope='all' includes it)")
-        for group in tracing.groups
-        if group not in in_scope
+        for group in coupled
     ]
-    excluded = (*tracing.excluded, *out_of_scope, *wrong)
-    return replace(tracing, groups=tuple(right), excluded=excluded)
+    return replace(tracing, groups=tuple(right), excluded=(*excluded, *wrong))
+
+
+def _protection(group: Group, protect: Sequence[str]) -> Exclusion | None:
+    """Return why a group stays whole, if it reaches into a protected layer."""
+    for member in group.members:
+        for pattern in protect:
+            if matches(pattern, member.layer):
+                reason = f"it reaches into {member.layer}, which protect={pattern!r} keeps as it is"
+                if member.layer == group.name:
+                    reason = f"protect={pattern!r} keeps it as it is"
+                return Exclusion(group.name, group.channels, reason)
+    return None

@@ -59,6 +59,7 @@ def find_lowest(
     network: nn.Module,
     groups: Sequence[Group],
     example: Tensor,
+    fewest: Sequence[int],
     layout: torch.memory_format = torch.channels_last,
 ) -> NDArray[np.int64]:
     """Find the fewest channels that every group can keep: 0 where all of them may go, else 1.
@@ -70,16 +71,20 @@ def find_lowest(
         network: the baseline in evaluation mode; not changed.
         groups: those that can be cut.
         example: inputs (images, channels, height, width).
+        fewest: channels that every group is to keep; where it is above 0, the answer is 1.
         layout: that the network can be run in.
 
     Returns:
         int64, (groups,).
     """
+    lowest = np.ones(len(groups), dtype=np.int64)
+    tried = [index for index, least in enumerate(fewest) if least == 0]
+    if not tried:
+        return lowest
     double = copy.deepcopy(network).eval().double().cpu()
     removal = _Removal(double, groups, example.double().cpu(), layout)
-    lowest = np.ones(len(groups), dtype=np.int64)
     # The first trial is the cheap one, and the one that fails more often.
-    live = _find_removable(removal.leaves_output, list(range(len(groups))))
+    live = _find_removable(removal.leaves_output, tried)
     lowest[_find_removable(removal.is_exact, live)] = 0
     return lowest
 
