@@ -11,7 +11,7 @@ from lfgcl_env.cli.options import add_options, positive
 from lfgcl_env.cli.prune import prune
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
-from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig
+from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, StructureConfig, options
 from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
@@ -115,10 +115,13 @@ def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
 
 def _add_inspect(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
-        "inspect", help="list a network's groups of channels, its cost, and what cannot be pruned"
+        "inspect",
+        help="list a network's groups of channels, what each can save, the lowest budgets, the "
+        "repairs that work, and what cannot be pruned",
     )
     _add_network(command)
-    add_options(command, EnvConfig, only=("scope",))
+    kinds = (GlobalConfig, LayerwiseConfig)
+    add_options(command, kinds, only=options(StructureConfig), given_only=True)
     command.set_defaults(command=show_network)
     return command
 

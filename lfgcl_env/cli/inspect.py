@@ -1,33 +1,108 @@
-"""``lfgcl inspect``: a network's groups and costs, and what cannot be pruned."""
+"""``lfgcl inspect``: what can be pruned of a network, how far, and how it can be repaired."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from lfgcl_env.cli.targets import load_network
-from lfgcl_env.cli.text import columns, described
-from lfgcl_env.pruning import PrunableNetwork
+import numpy as np
+
+from lfgcl_env.cli.targets import config_of, load_network, named
+from lfgcl_env.cli.text import METRIC_NAMES, columns, described
+from lfgcl_env.config import StructureConfig, complete, part
+from lfgcl_env.pruning import METRICS, REPAIRS, SCOPES, PrunableNetwork
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 
 
 def show_network(arguments: dict[str, Any]) -> None:
-    """Print groups, cost, lowest budget, and what is not pruned."""
-    network = PrunableNetwork(load_network(arguments), scope=arguments["scope"])
-    baseline, cost = network.baseline, network.baseline_cost
-    lines = [["group", "channels", "layers that change"]]
-    for group in network.groups:
-        layers = [name for side in ("out", "through", "in") for name in group.layers(side)]
-        lines.append([group.name, str(group.channels), ", ".join(dict.fromkeys(layers))])
-    for line in columns(lines):
-        print(line)
-    lowest = network.projection("macs").lowest
+    """Print groups, costs, limits, lowest budgets, repairs, and what is not pruned."""
+    environment = named(arguments["network"])["environment"]
+    kind = config_of(environment)
+    given = part(StructureConfig, arguments)
+    config = part(StructureConfig, complete(kind, given, environment))
+    baseline = load_network(arguments)
+    network = PrunableNetwork(baseline, **config)
+    cost = network.baseline_cost
+    _print(_groups(network))
     print(f"\n{len(network.groups)} groups, {described(baseline)}")
     print(f"MACs {cost.macs:,} for one input of {baseline.input_shape}, params {cost.params:,}")
-    print(f"lowest budget {lowest:.4f} of the MACs")
-    large = large_layers(baseline.network, network.plan)
-    if large:
-        print(f"\nrepaired by their means alone before scoring: over {LARGEST:,} patch features")
-        for line in columns([[name, f"{n:,}"] for name, n in large.items()]):
-            print(f"  {line}")
-    if network.excluded:
-        print("\nnot pruned")
-        for line in columns([[e.name, str(e.channels), e.reason] for e in network.excluded]):
-            print(f"  {line}")
+    limits = {"protect": network.protect, **vars(network.limits)}
+    print("limits: " + ", ".join(f"{name} {_text(limit)}" for name, limit in limits.items()))
+    _section("lowest budgets", _lowest(network, config))
+    _section("repairs before scoring", _repairs(network))
+    large = [[name, f"{n:,}"] for name, n in large_layers(baseline.network, network.plan).items()]
+    _section(
+        f"repaired by their means alone before scoring: over {LARGEST:,} patch features", large
+    )
+    left = [[e.name, str(e.channels), e.reason] for e in network.excluded]
+    _section("not pruned", left)
+
+
+def _groups(network: PrunableNetwork) -> list[list[str]]:
+    """Return a row for each group: its channels, what pruning it alone can save, its layers."""
+    fewest, full = network.rounding.fewest, network.channels
+    alone = np.where(np.eye(len(full), dtype=bool), fewest, full)
+    whole = network.baseline_cost.macs
+    rows = [["group", "channels", "keeps", "saves", "layers that change"]]
+    for index, (group, macs) in enumerate(
+        zip(network.groups, network.cost_model.many(alone, "macs"), strict=True)
+    ):
+        layers = [name for side in ("out", "through", "in") for name in group.layers(side)]
+        step = network.rounding.round_to[index]
+        keeps = f"{fewest[index]} or more" + (f", by {step}" if step > 1 else "")
+        if fewest[index] == full[index]:
+            keeps = "all"
+        saves = f"{1 - int(macs) / whole:.1%}"
+        changed = ", ".join(dict.fromkeys(layers))
+        rows.append([group.name, str(group.channels), keeps, saves, changed])
+    return rows
+
+
+def _lowest(network: PrunableNetwork, config: StructureConfig) -> list[list[str]]:
+    """Return a row for each scope: its groups, and the lowest budget of every metric."""
+    heads = [METRIC_NAMES.get(metric, metric) for metric in METRICS]
+    rows = [["scope", "groups", *heads, ""]]
+    for scope in SCOPES:
+        try:
+            same = scope == config["scope"]
+            there = (
+                network if same else PrunableNetwork(network.baseline, **config | {"scope": scope})
+            )
+        except ValueError as error:
+            rows.append([scope, "0", *["-" for _ in heads], str(error)])
+            continue
+        lowest = [f"{there.projection(metric).lowest:.4f}" for metric in METRICS]
+        more = len(there.groups) - len(network.groups)
+        note = f"--scope {scope} prunes {more} more groups" if more > 0 else ""
+        rows.append([scope, str(len(there.groups)), *lowest, note])
+    return rows
+
+
+def _repairs(network: PrunableNetwork) -> list[list[str]]:
+    """Return a row for each repair: whether it works on the network, else why not."""
+    rows = []
+    for name, kind in REPAIRS.items():
+        try:
+            kind().check(network.baseline.network)
+            rows.append([name, "works"])
+        except ValueError as error:
+            rows.append([name, f"does not work: {error}"])
+    return rows
+
+
+def _text(limit: Any) -> str:
+    """Write a limit as it is given on the command line."""
+    if not isinstance(limit, tuple):
+        return str(limit)
+    if not limit:
+        return "nothing"
+    return " ".join(one if isinstance(one, str) else f"{one[0]}={one[1]}" for one in limit)
+
+
+def _section(title: str, rows: Sequence[Sequence[str]]) -> None:
+    if rows:
+        print(f"\n{title}")
+        _print(rows, indent="  ")
+
+
+def _print(rows: Sequence[Sequence[str]], indent: str = "") -> None:
+    for line in columns(rows):
+        print(f"{indent}{line}")

@@ -1,9 +1,13 @@
 """``lfgcl list``, ``lfgcl inspect`` and ``lfgcl --version``."""
 
+import re
+
 import pytest
 
 import lfgcl_env
 from lfgcl_env.cli.main import main
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import REPAIRS, PrunableNetwork
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.search.protocol import own_agents
 
@@ -24,6 +28,73 @@ def test_inspect_takes_arguments_of_the_builder(capsys):
     options = ["--weights", "random", "--network-arguments", "num_classes=100,shortcut=B"]
     assert main(["inspect", "resnet20", *options]) == 0
     assert "MACs 40,818,944" in capsys.readouterr().out
+
+
+def inspected(capsys, *options):
+    """The lines printed for a random ResNet-20, split into cells."""
+    assert main(["inspect", "resnet20", "--weights", "random", *options]) == 0
+    return [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_inspect_says_what_each_group_can_save_and_the_lowest_budget_under_limits(capsys):
+    limits = ["--min-channels", "layer1=4", "--max-prune-ratio", "layer3.*=0.5", "*=0.9"]
+    lines = inspected(capsys, *limits, "--round-to", "2", "--protect", "layer2")
+    rows = {line[0]: line for line in lines}
+    base = load_baseline("resnet20", "random")
+    network = PrunableNetwork(
+        base, min_channels={"layer1": 4}, max_prune_ratio={"layer3.*": 0.5, "*": 0.9},
+        round_to=2, protect="layer2",
+    )  # fmt: skip
+    alone = network.channels.copy()
+    alone[0] = 4
+    saved = 1 - network.cost(alone).macs / network.baseline_cost.macs
+    assert rows["layer1.0.conv1"][1:4] == ["16", "4 or more, by 2", f"{saved:.1%}"]
+    assert rows["layer3.2.conv1"][1:3] == ["64", "32 or more, by 2"]
+    assert rows["layer2.0.conv1"][1:] == ["32", "protect='layer2' keeps it as it is"]
+    lowest = [f"{network.projection(metric).lowest:.4f}" for metric in ("macs", "params")]
+    assert rows["inner"] == ["inner", "6", *lowest]
+    told = next(line[0] for line in lines if line[0].startswith("limits: "))
+    assert "protect layer2, " in told
+    assert "max_prune_ratio layer3.*=0.5 *=0.9" in told
+
+
+def test_inspect_shows_both_scopes_and_names_the_one_with_more_groups(capsys):
+    wide = [*inspected(capsys, "--network-arguments", "shortcut=B")]
+    rows = {line[0]: line for line in wide}
+    assert rows["inner"][1] == "9"
+    assert rows["all"][1] == "12"
+    assert rows["all"][-1] == "--scope all prunes 3 more groups"
+    assert float(rows["all"][2]) < float(rows["inner"][2])
+    rows = {line[0]: line for line in inspected(capsys)}
+    assert len(rows["all"]) == len(rows["inner"])  # its streams cannot be cut: no hint
+
+
+def test_inspect_of_an_amc_id_has_amcs_bound(capsys):
+    assert main(["inspect", "AMC-ResNet20-v0", "--weights", "random"]) == 0
+    printed = capsys.readouterr().out
+    assert "max_prune_ratio 0.8" in printed
+    assert "  13 or more  " in printed
+
+
+def test_inspect_says_which_repairs_work_and_why_others_do_not(capsys, tmp_path, monkeypatch):
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Odd(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x if x.sum() > 0 else -x)\n\n\n"
+        "def build():\n"
+        "    pooled = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))\n"
+        "    return Odd(nn.Conv2d(3, 8, 3), *pooled)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--weights", "random", "--input-shape", "16"]
+    assert main(["inspect", "odd:build", *options]) == 0
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    repairs = {row[0]: row[1] for row in rows if len(row) == 2 and row[0] in REPAIRS}
+    assert set(repairs) == set(REPAIRS)
+    assert repairs["none"] == repairs["least_squares"] == "works"
+    assert repairs["batchnorm"].startswith("does not work: repair 'batchnorm' needs BatchNorm")
+    assert repairs["sequential"].startswith("does not work: sequential repair needs")
 
 
 def test_list_shows_all_names_with_a_line_each(capsys):
