@@ -1,6 +1,6 @@
 """``lfgcl inspect``: what can be pruned of a network, how far, and how it can be repaired."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import StructureConfig, complete, part
 from lfgcl_env.pruning import METRICS, REPAIRS, SCOPES, PrunableNetwork
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
+from lfgcl_env.pruning.structure.scope import COUPLED
 
 
 def show_network(arguments: dict[str, Any]) -> None:
@@ -26,14 +27,14 @@ def show_network(arguments: dict[str, Any]) -> None:
     print(f"MACs {cost.macs:,} for one input of {baseline.input_shape}, params {cost.params:,}")
     limits = {"protect": network.protect, **vars(network.limits)}
     print("limits: " + ", ".join(f"{name} {_text(limit)}" for name, limit in limits.items()))
-    _section("lowest budgets", _lowest(network, config))
+    by_scope = _by_scope(network, config)
+    _section("lowest budgets", _lowest(network, by_scope))
     _section("repairs before scoring", _repairs(network))
     large = [[name, f"{n:,}"] for name, n in large_layers(baseline.network, network.plan).items()]
     _section(
         f"repaired by their means alone before scoring: over {LARGEST:,} patch features", large
     )
-    left = [[e.name, str(e.channels), e.reason] for e in network.excluded]
-    _section("not pruned", left)
+    _section("not pruned", _left(network, by_scope))
 
 
 def _groups(network: PrunableNetwork) -> list[list[str]]:
@@ -41,7 +42,7 @@ def _groups(network: PrunableNetwork) -> list[list[str]]:
     fewest, full = network.rounding.fewest, network.channels
     alone = np.where(np.eye(len(full), dtype=bool), fewest, full)
     whole = network.baseline_cost.macs
-    rows = [["group", "channels", "keeps", "saves", "layers that change"]]
+    rows = [["group", "channels", "keeps", "saves MACs", "layers that change"]]
     for index, (group, macs) in enumerate(
         zip(network.groups, network.cost_model.many(alone, "macs"), strict=True)
     ):
@@ -56,24 +57,48 @@ def _groups(network: PrunableNetwork) -> list[list[str]]:
     return rows
 
 
-def _lowest(network: PrunableNetwork, config: StructureConfig) -> list[list[str]]:
-    """Return a row for each scope: its groups, and the lowest budget of every metric."""
-    heads = [METRIC_NAMES.get(metric, metric) for metric in METRICS]
-    rows = [["scope", "groups", *heads, ""]]
+def _by_scope(
+    network: PrunableNetwork, config: StructureConfig
+) -> dict[str, PrunableNetwork | ValueError]:
+    """Return the network under every scope, or why nothing of it can be pruned so."""
+    found: dict[str, PrunableNetwork | ValueError] = {}
     for scope in SCOPES:
         try:
             same = scope == config["scope"]
-            there = (
-                network if same else PrunableNetwork(network.baseline, **config | {"scope": scope})
-            )
+            chosen: StructureConfig = {**config, "scope": scope}
+            found[scope] = network if same else PrunableNetwork(network.baseline, **chosen)
         except ValueError as error:
-            rows.append([scope, "0", *["-" for _ in heads], str(error)])
+            found[scope] = error
+    return found
+
+
+def _lowest(
+    network: PrunableNetwork, by_scope: Mapping[str, PrunableNetwork | ValueError]
+) -> list[list[str]]:
+    """Return a row for each scope: its groups, and the lowest budget of every metric."""
+    heads = [METRIC_NAMES.get(metric, metric) for metric in METRICS]
+    rows = [["scope", "groups", *heads, ""]]
+    for scope, there in by_scope.items():
+        if isinstance(there, ValueError):
+            rows.append([scope, "0", *["-" for _ in heads], str(there)])
             continue
         lowest = [f"{there.projection(metric).lowest:.4f}" for metric in METRICS]
         more = len(there.groups) - len(network.groups)
         note = f"--scope {scope} prunes {more} more groups" if more > 0 else ""
         rows.append([scope, str(len(there.groups)), *lowest, note])
     return rows
+
+
+def _left(
+    network: PrunableNetwork, by_scope: Mapping[str, PrunableNetwork | ValueError]
+) -> list[list[str]]:
+    """Return a row for everything that is not pruned; what no scope prunes has its true reason."""
+    reasons = {e.name: e.reason for e in network.excluded}
+    for there in by_scope.values():
+        if isinstance(there, PrunableNetwork):
+            beyond = {e.name: e.reason for e in there.excluded}
+            reasons |= {n: beyond[n] for n, r in reasons.items() if r == COUPLED and n in beyond}
+    return [[e.name, str(e.channels), reasons[e.name]] for e in network.excluded]
 
 
 def _repairs(network: PrunableNetwork) -> list[list[str]]:

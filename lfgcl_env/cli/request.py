@@ -45,7 +45,8 @@ def request(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> Request:
     asked = {**recorded, **given, **target}
     if "environment" not in asked:
         raise ValueError(
-            "what is to be pruned? Give an environment such as LFGCL-ResNet56-v0, or a network"
+            "what is to be pruned? Give an environment such as LFGCL-ResNet56-v0, or a network, "
+            "before options that take several values"
         )
     environment = check_id(asked["environment"])
     kind = config_of(environment)

@@ -113,6 +113,24 @@ def trained(name, seed=0, of=shared, **arguments):
 
 
 @AGENTS
+def test_no_agent_visits_what_limits_of_single_layers_forbid(name):
+    limits = {
+        "max_prune_ratio": (("1", 0.25), ("*", 0.6)),
+        "min_channels": (("2", 9), ("*", 1)),
+        "round_to": (("5", 4), ("*", 1)),
+        "protect": ("4.0",),
+    }
+    env, _ = trained(name, of=wide, budget=0.7, **limits)
+    names = [group.name for group in env.unwrapped.problem.groups]
+    assert names == ["0.0", "1.0", "2.0", "5.0"]
+    for _, second, third, last in env.visits:
+        assert second >= 12
+        assert third >= 9
+        assert last % 4 == 0
+    assert all(min(keep) >= 7 for keep in env.visits)
+
+
+@AGENTS
 def test_the_seed_alone_decides_what_is_visited(name):
     first, _ = trained(name, seed=3)
     np.random.seed(5)  # noqa: NPY002 - what an agent must not depend on

@@ -71,6 +71,17 @@ def ratio(problem, keep):
     return problem.costs(keep) / problem.costs(problem.channels)
 
 
+def test_agents_among_the_baselines_stay_within_limits_of_single_layers():
+    limits = (("layer1", 0.25), ("layer2", 0.5), ("*", 0.9))
+    for make in AGENTS.values():
+        repair = {"repair": "batchnorm"} if make is eagleeye.make else {}
+        env = make_env(max_prune_ratio=limits, criterion="l1", budget=0.6, **repair)
+        lowest = env.unwrapped.problem.lowest
+        assert lowest.tolist() == [12] * 3 + [16] * 3 + [7] * 3
+        for evaluation in found(run_search(env, make, 3, shortlist=0)):
+            assert (np.array(evaluation.keep) >= lowest).all()
+
+
 def found(result):
     return [record.evaluation for record in result.records]
 

@@ -18,7 +18,7 @@ def test_inspect_lists_groups_cost_and_what_is_left_alone(capsys):
     assert "layer3.2.conv1  64" in printed
     assert "9 groups" in printed
     assert "MACs 40,551,040" in printed
-    assert "an addition couples it" in printed
+    assert "the network fails without its channels" in printed
     options = ["--weights", "random", "--input-shape", "64", "--scope", "all"]
     assert main(["inspect", "torchvision:resnet18", *options]) == 0
     assert "(3, 64, 64)" in capsys.readouterr().out
@@ -65,7 +65,9 @@ def test_inspect_shows_both_scopes_and_names_the_one_with_more_groups(capsys):
     assert rows["all"][1] == "12"
     assert rows["all"][-1] == "--scope all prunes 3 more groups"
     assert float(rows["all"][2]) < float(rows["inner"][2])
+    assert rows["conv1"][-1].startswith("an addition couples it (scope='all' prunes it")
     rows = {line[0]: line for line in inspected(capsys)}
+    assert rows["conv1"][-1].startswith("the network fails without its channels")
     assert len(rows["all"]) == len(rows["inner"])  # its streams cannot be cut: no hint
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from networks_for_tests import (
+    Head,
     awake_baseline,
     awaken,
     images,
@@ -55,6 +56,21 @@ def test_streams_that_reach_into_a_protected_layer_stay_whole():
         left = PrunableNetwork(base, scope="all", protect=layer)
         assert stream.name not in names(left)
         assert names(left)
+
+
+def test_a_layer_with_two_names_is_known_by_both():
+    shared = nn.Conv2d(8, 8, 3, padding=1)
+    parts = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Sequential(shared), nn.Sequential(shared)]
+    network = nn.Sequential(*parts, nn.Conv2d(8, 6, 3), nn.ReLU(), Head(6)).eval()
+    free = simple_problem(network, images(2))
+    assert any(group.layers("in") for group in free.groups if "2.0" in _touched(group))
+    for name in ("2", "3.0"):
+        kept = simple_problem(network, images(2), protect=name)
+        assert not any("2.0" in _touched(group) for group in kept.groups)
+
+
+def _touched(group) -> set[str]:
+    return {member.layer for member in group.members}
 
 
 @pytest.mark.parametrize("pattern", ["layr2", "layer2.conv1", "resnet20.layer2", ""])

@@ -41,7 +41,7 @@ class Limits:
         """Refuse patterns that decide nothing.
 
         Args:
-            producers: of every group, the layers that produce its channels.
+            producers: of every group, the layers that produce its channels, by all their names.
 
         Raises:
             ValueError: if there is one; the message names the nearest layer.

@@ -65,6 +65,19 @@ def layer_sizes(module: nn.Module) -> tuple[int, int]:
     return int(size), int(size)  # type: ignore[arg-type]
 
 
+def names_of(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return all names of every module by its first; one that is shared has several.
+
+    >>> layer = nn.ReLU()
+    >>> names_of(nn.Sequential(layer, layer))["0"]
+    ('0', '1')
+    """
+    found: dict[nn.Module, list[str]] = {}
+    for name, module in network.named_modules(remove_duplicate=False):
+        found.setdefault(module, []).append(name)
+    return {names[0]: tuple(names) for names in found.values()}
+
+
 def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     """Run ``example`` through the network and record its convolutions and linear layers.
 

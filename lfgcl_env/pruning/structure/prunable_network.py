@@ -17,7 +17,7 @@ from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
 from lfgcl_env.pruning.structure.cost import Cost, CostModel
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
-from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
+from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers, names_of
 from lfgcl_env.pruning.structure.scope import find_prunable
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.surgery import cut
@@ -86,7 +86,11 @@ class PrunableNetwork:
         self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
         self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
         self.limits = Limits.of(chosen)
-        producers = [group.layers("out") for group in self.groups]
+        names = names_of(module)
+        producers = [
+            [name for layer in group.layers("out") for name in names[layer]]
+            for group in self.groups
+        ]
         self.limits.check_used(producers)
         fewest = self.limits.fewest(producers, self.channels.tolist())
         self.lowest = find_lowest(module, self.groups, example, fewest, self.layout)

@@ -1,6 +1,6 @@
 """Which groups of a network are pruned: those in scope, not protected, that can be cut exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.patterns import check_used, matches
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing, find_groups
+from lfgcl_env.pruning.structure.layers import names_of
 from lfgcl_env.pruning.structure.verification import split_exact
 
 SCOPES: dict[str, str] = {
@@ -16,6 +17,8 @@ SCOPES: dict[str, str] = {
     "all": "prunes every group that can be cut exactly",
 }
 """Which groups are pruned, by name, and what that means."""
+
+COUPLED = "an addition couples it (scope='all' prunes it, where that is exact)"
 
 
 def find_prunable(
@@ -40,11 +43,12 @@ def find_prunable(
             pruned; the message says why.
     """
     check_choice(scope, SCOPES, "scope")
-    names = [name for name, _ in network.named_modules() if name]
+    names = names_of(network)
+    known = [name for together in names.values() for name in together if name]
     for pattern in protect:
-        check_used([pattern], names, "protect", "matches no module of the network")
+        check_used([pattern], known, "protect", "matches no module of the network")
     tracing = find_groups(network, example)
-    kept_whole = {group.name: _protection(group, protect) for group in tracing.groups}
+    kept_whole = {group.name: _protection(group, protect, names) for group in tracing.groups}
     excluded = [*filter(None, kept_whole.values()), *tracing.excluded]
     free = [group for group in tracing.groups if kept_whole[group.name] is None]
     in_scope = [group for group in free if scope == "all" or not group.coupled]
@@ -54,22 +58,21 @@ def find_prunable(
         if split_exact(network, coupled, example, layout)[0]:
             raise ValueError(
                 f"no channels of this network can be pruned with scope={scope!r}, since additions "
-                "couple all that can: choose scope='all'"
+                "couple all that can: choose scope='all' (--scope all)"
             )
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*excluded, *wrong)[:3])
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
-    excluded += [
-        Exclusion(group.name, group.channels, "an addition couples it (scope='all' includes it)")
-        for group in coupled
-    ]
+    excluded += [Exclusion(group.name, group.channels, COUPLED) for group in coupled]
     return replace(tracing, groups=tuple(right), excluded=(*excluded, *wrong))
 
 
-def _protection(group: Group, protect: Sequence[str]) -> Exclusion | None:
+def _protection(
+    group: Group, protect: Sequence[str], names: Mapping[str, Sequence[str]]
+) -> Exclusion | None:
     """Return why a group stays whole, if it reaches into a protected layer."""
     for member in group.members:
         for pattern in protect:
-            if matches(pattern, member.layer):
+            if any(matches(pattern, name) for name in names[member.layer]):
                 reason = f"it reaches into {member.layer}, which protect={pattern!r} keeps as it is"
                 if member.layer == group.name:
                     reason = f"protect={pattern!r} keeps it as it is"
