@@ -195,8 +195,8 @@ class PruningProblem:
         """Turn prune ratios in [0, 1] into the strategy on the budget that shifts all alike.
 
         Returns:
-            int64, (groups,). It never costs more than the budget (None: the problem's own), and one
-            more channel in any group would.
+            int64, (groups,), within all limits. It never costs more than the budget (None: the
+            problem's own), and the next allowed count of any group would.
 
         Raises:
             ValueError: for a wrong shape, NaN, ratios outside [0, 1], or an unreachable budget.
