@@ -192,9 +192,10 @@ class _Several(argparse.Action):
         except ValueError:
             numbers = []
         if not numbers or not (plain or all(pattern for pattern, _, _ in pairs)):
-            accepts = options(self._kind)[self.dest].accepts
+            accepts, word = options(self._kind)[self.dest].accepts, self._forms[0].metavar
             raise ValueError(
-                f"must be {accepts}, as in 'layer1.*=1' '*=0.9', got {short(' '.join(texts))}"
+                f"must be {accepts}, as in 'layer1.*={word}' '*={word}', "
+                f"got {short(' '.join(texts))}"
             )
         if plain:
             return numbers[0]

@@ -17,7 +17,6 @@ _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
 REST = "*"
 """The pattern that matches every module."""
 
-
 MOST = 1000
 """Patterns of one argument, which may come from a stranger's file."""
 
