@@ -23,6 +23,7 @@ from lfgcl_env.networks.builders import (
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
+from lfgcl_env.networks.plain_module import make_plain
 from lfgcl_env.networks.prepared import copy_module, count_classes, settle
 from lfgcl_env.networks.published import (
     PUBLISHED,
@@ -77,7 +78,8 @@ def load_baseline(
     Args:
         network: one of :func:`network_names`, ``"torchvision:NAME"``,
             ``"package.module:function"``, a function that returns a module, or a module. A
-            module is never changed: one in training mode, or on another device, is copied.
+            module is never changed: one in training mode, on another device or of another
+            precision than float32 is copied. ``torch.compile`` and DataParallel are taken off.
         weights: ``"published"``: the checked published weights, torchvision's own (``DEFAULT``),
             or whatever a function or module brings along; ``"embedded"``: from this package,
             without a download; ``"random"``: drawn with ``seed``; else the path of a state dict
@@ -137,7 +139,7 @@ def build_baseline(
             source = _from_builder(network, weights, arguments, given)
     shape = check_shape(source.input_shape if input_shape is None else input_shape)
     what = source.name or type(source.network).__name__
-    settled = settle(source.network)
+    settled = settle(make_plain(source.network))
     return Baseline(
         network=settled,
         name=source.name,
@@ -276,7 +278,8 @@ def _from_function(
     network = call_builder(function, name or repr(function), arguments)
     if state is None:  # the function alone decides what its weights are
         return _Source(network, _if_json(name, arguments), arguments, "given")
-    network = copy_module(network)  # it may be the function's own, kept for the next call
+    # It may be the function's own, kept for the next call.
+    network = copy_module(make_plain(network))
     fit_state_dict(network, state, weights)
     return _Source(network, _if_json(name, arguments), arguments, weights)
 

@@ -351,7 +351,8 @@ class PruningProblem:
         images = check_images(images, "repair")
         check_fit(self.baseline, images)
         cuts = [self._cut(self.kept_channels(keep)) for keep in keeps]
-        repair_sequentially(self.network, cuts, images.to(self.device), options, progress)
+        placed = images.to(self.device, next(self.candidate.network.parameters()).dtype)
+        repair_sequentially(self.network, cuts, placed, options, progress)
         return [cut.network.cpu() for cut in cuts]
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
