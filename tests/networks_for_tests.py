@@ -1,5 +1,6 @@
 """Small networks, and awake ones of every family, that several test files prune."""
 
+from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS
+from lfgcl_env.pruning import PrunableNetwork, PruningProblem
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs
 
 FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
     "resnet20": ("resnet20", {}),
@@ -100,6 +101,56 @@ def shared_problem(family: str, scope: str = "inner") -> PruningProblem:
 def random_strategy(problem: PruningProblem, seed: int) -> np.ndarray:
     """Any number of channels in every group, from 1 to all."""
     return np.random.default_rng(seed).integers(1, problem.channels + 1)
+
+
+def drawn(network: PrunableNetwork, keep: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """Draw which channels of every group stay."""
+    draws = np.random.default_rng(seed)
+    sizes = zip(network.channels, keep, strict=True)
+    return [np.sort(draws.permutation(channels)[:kept]) for channels, kept in sizes]
+
+
+@torch.no_grad()
+def hidden(network: PrunableNetwork, kept: list[np.ndarray], inputs: Tensor) -> Tensor:
+    """The whole network's outputs where all consumers get zeros for what is removed."""
+    module = network.baseline.network
+
+    def hide(places: Tensor):
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+            axis = -1 if isinstance(layer, nn.Linear) else 1
+            return inputs[0].index_fill(axis, places, 0.0)
+
+        return hook
+
+    with ExitStack() as stack:
+        for group, stay in zip(network.groups, kept, strict=True):
+            for member in group.members:
+                if member.side == "in":
+                    gone = torch.from_numpy(member.positions[~np.isin(member.channels, stay)])
+                    layer = module.get_submodule(member.layer)
+                    stack.callback(layer.register_forward_pre_hook(hide(gone)).remove)
+        return module(inputs)
+
+
+def check_exactness(
+    network: PrunableNetwork, strategies: list[np.ndarray], tolerance: float = 1e-5
+) -> None:
+    """Cut networks compute what hiding computes, and cost what PyTorch counts."""
+    inputs = images(5, network.baseline.input_shape[-1], seed=3)
+    candidate = network.candidate()
+    for keep in strategies:
+        kept = drawn(network, keep)
+        expected = hidden(network, kept, inputs)
+        scale = float(expected.abs().max())
+        cut = network.cut(kept)
+        candidate.install(kept)
+        for smaller in (cut, candidate.network):
+            with torch.no_grad():
+                assert float((smaller(inputs) - expected).abs().max()) <= tolerance * scale
+        assert cut.state_dict().keys() == candidate.network.state_dict().keys()
+        cost = network.cost(keep)
+        assert cost.macs == count_macs(cut, inputs)
+        assert cost.params == sum(parameter.numel() for parameter in cut.parameters())
 
 
 class Head(nn.Module):

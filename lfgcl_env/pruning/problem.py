@@ -285,7 +285,7 @@ class PruningProblem:
     def compress(self, strategy: ArrayLike) -> nn.Module:
         """Return a physically smaller network for a strategy, as it was scored.
 
-        Torch-Pruning cuts a copy; the repaired weights and statistics are then copied into it.
+        A copy is cut; the repaired weights and statistics are then copied into it.
         """
         kept = self.kept_channels(strategy)
         smaller = self.network.cut(kept)

@@ -1,5 +1,6 @@
 """Candidates: slicing gives what surgery gives, leaves no trace, and is what gets scored."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning import SIMILARITIES, PruningProblem
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
+from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
+from lfgcl_env.pruning.structure.tracing import find_groups
 
 SMALL = {"plain": plain, "flattening": flattening, "concat": Concatenating, "se": SqueezeExcite}
 INPUTS = images(6, seed=7)
@@ -43,9 +46,17 @@ def outputs(network: nn.Module, inputs: Tensor = INPUTS) -> Tensor:
 
 
 def surgically_cut(problem: PruningProblem, strategy) -> nn.Module:
-    """By Torch-Pruning alone: nothing of the candidate goes in."""
+    """By Torch-Pruning alone: nothing of the candidate goes in but which channels stay."""
     kept = problem.kept_channels(strategy)
-    return problem.network.cut(kept)
+    smaller = copy.deepcopy(problem.baseline.network)
+    parts = find_groups(smaller, images(2)).parts
+    for part, inputs in parts.items():
+        graph = dependency_graph(smaller.get_submodule(part), inputs)
+        for group, stay in zip(problem.groups, kept, strict=True):
+            removed = np.setdiff1d(np.arange(group.channels), stay).tolist()
+            if group.part == part and removed:
+                pruning_group(graph, smaller.get_submodule(group.name), removed).prune()
+    return smaller
 
 
 @pytest.mark.parametrize(("family", "scope"), SCOPED)

@@ -20,7 +20,7 @@ from torch import nn
 
 from lfgcl_env.pruning import CRITERIA, PruningProblem
 from lfgcl_env.pruning.criteria.criterion import Context, order_channels, score_channels
-from lfgcl_env.pruning.structure.groups import find_groups
+from lfgcl_env.pruning.structure.tracing import find_groups
 
 
 def context_of(network: nn.Module, seed: int = 0) -> Context:

@@ -15,8 +15,8 @@ from lfgcl_env.pruning.moments.second_moments import (
     repaired_weights,
     ridge_strength,
 )
-from lfgcl_env.pruning.structure.groups import find_groups
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+from lfgcl_env.pruning.structure.tracing import find_groups
 from lfgcl_env.runs import report
 
 

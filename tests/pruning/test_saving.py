@@ -151,7 +151,7 @@ def test_the_file_is_plain_safetensors(saved):
     raw = saved.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + length])
-    assert json.loads(header["__metadata__"]["lfgcl_env"])["format"] == 2
+    assert json.loads(header["__metadata__"]["lfgcl_env"])["format"] == 3
     assert "conv1.weight" in header
 
 

@@ -1,7 +1,6 @@
 """Whole groups may go: exactly, where a shortcut leads around them, and nowhere else."""
 
 import copy
-from contextlib import ExitStack
 from functools import cache
 
 import numpy as np
@@ -13,6 +12,7 @@ from networks_for_tests import (
     Residual,
     awake_baseline,
     awaken,
+    check_exactness,
     images,
     plain,
     simple_problem,
@@ -25,7 +25,6 @@ from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, allocate, load_pruned, read_structure
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
-from lfgcl_env.pruning.structure.layers import count_macs
 from lfgcl_env.runs import report
 
 INPUTS = images(5, seed=3)
@@ -51,51 +50,6 @@ def strategy_of(network: PrunableNetwork | PruningProblem, seed: int) -> np.ndar
     draws = np.random.default_rng(seed)
     keep = draws.integers(network.lowest, network.channels + 1)
     return np.where(draws.random(len(keep)) < 0.5, network.lowest, keep)
-
-
-def drawn(network: PrunableNetwork, keep: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    draws = np.random.default_rng(seed)
-    sizes = zip(network.channels, keep, strict=True)
-    return [np.sort(draws.permutation(channels)[:kept]) for channels, kept in sizes]
-
-
-@torch.no_grad()
-def hidden(network: PrunableNetwork, kept: list[np.ndarray]) -> Tensor:
-    """The whole network's outputs where all consumers get zeros for what is removed."""
-    module = network.baseline.network
-
-    def hide(places: Tensor):
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-            axis = -1 if isinstance(layer, nn.Linear) else 1
-            return inputs[0].index_fill(axis, places, 0.0)
-
-        return hook
-
-    with ExitStack() as stack:
-        for group, stay in zip(network.groups, kept, strict=True):
-            for member in group.members:
-                if member.side == "in":
-                    gone = torch.from_numpy(member.positions[~np.isin(member.channels, stay)])
-                    layer = module.get_submodule(member.layer)
-                    stack.callback(layer.register_forward_pre_hook(hide(gone)).remove)
-        return module(INPUTS)
-
-
-def check_exactness(network: PrunableNetwork, strategies: list[np.ndarray]) -> None:
-    candidate = network.candidate()
-    for keep in strategies:
-        kept = drawn(network, keep)
-        expected = hidden(network, kept)
-        scale = float(expected.abs().max())
-        cut = network.cut(kept)
-        candidate.install(kept)
-        for smaller in (cut, candidate.network):
-            with torch.no_grad():
-                assert float((smaller(INPUTS) - expected).abs().max()) <= 1e-5 * scale
-        assert cut.state_dict().keys() == candidate.network.state_dict().keys()
-        cost = network.cost(keep)
-        assert cost.macs == count_macs(cut, INPUTS)
-        assert cost.params == sum(parameter.numel() for parameter in cut.parameters())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

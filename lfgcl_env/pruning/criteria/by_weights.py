@@ -36,9 +36,8 @@ def bn_scale(context: Context, group: Group) -> Scores:
     scales = []
     for member in group.members:
         module = context.network.get_submodule(member.layer)
-        whole = len(member.positions) == group.channels
-        if isinstance(module, BATCH_NORMS) and module.affine and whole:
-            scales.append(_by_channel(module.weight, member, group).abs().sum(1))
+        if isinstance(module, BATCH_NORMS) and module.affine:
+            scales.append(_by_channel(module.weight, member, group).abs().mean(1))
     if not scales:
         raise ValueError(
             f"criterion 'bn_scale' needs a BatchNorm with a scale in every group, and {group.name} "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.patches import PatchReader, choose_positions, gram
-from lfgcl_env.pruning.structure.layers import layer_kind
+from lfgcl_env.pruning.structure.fixed_layers import find_refittable
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 LARGEST = 2400
@@ -103,6 +103,7 @@ def collect_moments(
             name in followed_by or network.get_submodule(name).bias is not None,
         )
         for name, collected in sums.items()
+        if collected.used
     }
 
 
@@ -121,10 +122,10 @@ def large_layers(network: nn.Module, plan: SlicePlan) -> dict[str, int]:
 
 def _readers(network: nn.Module, plan: SlicePlan) -> Iterator[tuple[str, PatchReader]]:
     """Yield the dense layers whose inputs follow groups: closed-form repair can refit them."""
+    refittable = find_refittable(network)
     for name, slices in plan.layers.items():
-        module = network.get_submodule(name)
-        if slices.into is not None and layer_kind(module) in ("conv", "linear"):
-            yield name, PatchReader(module)
+        if slices.into is not None and name in refittable:
+            yield name, PatchReader(network.get_submodule(name))
 
 
 def _is_large(reader: PatchReader) -> bool:
@@ -144,6 +145,11 @@ class _Sums:
         self._gram: Tensor | None = None
         self._first: Tensor | None = None
         self._second: Tensor | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether the network uses the layer, which it does not with one for training only."""
+        return self._count > 0
 
     def add(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]

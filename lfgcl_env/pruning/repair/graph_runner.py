@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lfgcl_env.pruning.repair.conv_bn import can_convolve
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, is_frozen_norm, layer_kind
 
 Value = list[Tensor]
 """A node's value, one tensor per chunk of images."""
@@ -33,6 +33,13 @@ class _OneInput(nn.Module):
         return self.network(images)
 
 
+class _Tracer(fx.Tracer):
+    """Sees norms made of buffers as one operation, as it does PyTorch's own modules."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_frozen_norm(m) or super().is_leaf_module(m, module_qualified_name)
+
+
 def trace(network: nn.Module) -> fx.Graph:
     """Trace the graph of operations of a network that is called with images alone.
 
@@ -41,7 +48,7 @@ def trace(network: nn.Module) -> fx.Graph:
             is used after it was changed in place, which the graph does not show.
     """
     try:
-        graph = fx.symbolic_trace(_OneInput(network)).graph
+        graph = _Tracer().trace(_OneInput(network))
     except Exception as error:
         raise ValueError(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "
@@ -50,6 +57,11 @@ def trace(network: nn.Module) -> fx.Graph:
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("network.")
+        if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
+            raise ValueError(
+                "sequential repair needs a network whose tensors come from its input and its "
+                f"parameters, and this one computes others on the way: {WAY_OUT}"
+            )
     _check_in_place(network, graph)
     return graph
 

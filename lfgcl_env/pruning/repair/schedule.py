@@ -22,6 +22,7 @@ from lfgcl_env.pruning.repair.graph_runner import (
     shapes_of,
     trace,
 )
+from lfgcl_env.pruning.structure.fixed_layers import find_refittable
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Schedule:
         self._shapes = shapes_of(network, self.graph, example)
         self._order = {node: i for i, node in enumerate(self.graph.nodes)}
         self._calls = Counter(n.target for n in self.graph.nodes if n.op == "call_module")
+        self._refittable = find_refittable(network)
         self._solving: set[fx.Node] = set()
         self._done: set[fx.Node] = set()
         self.steps: list[Step] = []
@@ -156,13 +158,19 @@ class Schedule:
         """Schedule a node, and before it whatever it needs."""
         if node in self._done:
             return
-        # What is called several times would be refitted to one call and lost for the others.
-        if self._calls[node.target] == 1 and dense_module(self._network, node) is not None:
+        if self._may_refit(node):
             self._solving.add(node)
             self.steps.append(self._refit(node))
             self._solving.discard(node)
         self.steps.append(node)
         self._done.add(node)
+
+    def _may_refit(self, node: fx.Node) -> bool:
+        if dense_module(self._network, node) is None or node.target not in self._refittable:
+            return False
+        # What is called several times would be refitted to one call and lost for the others.
+        norm = batchnorm_after(self._network, node)
+        return all(self._calls[called.target] == 1 for called in (node, norm) if called)
 
     def _refit(self, node: fx.Node) -> Refit:
         norm = batchnorm_after(self._network, node)
@@ -213,7 +221,7 @@ class Schedule:
         second = dense_module(self._network, consumer)
         if first is None or second is None or not (can_convolve(first) and can_convolve(second)):
             return ()
-        if self._calls[producer.target] > 1:
+        if not self._may_refit(producer):
             return ()
         return (producer, relu) if before is producer else (producer, before, relu)
 

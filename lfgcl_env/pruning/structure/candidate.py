@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, channel_attributes, layer_sizes
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -61,10 +61,9 @@ class Candidate:
         self.layout = layout
         self.network = copy.deepcopy(network).eval().to(device=device, dtype=dtype)
         self.network.requires_grad_(False)
-        for name, tensor in list(self.network.named_parameters()):
-            if tensor.dim() == 4:
-                parent, _, key = name.rpartition(".")
-                self._replace(self.network.get_submodule(parent), key, tensor)
+        for tensor in self.network.parameters():
+            if tensor.dim() == 4:  # not a new parameter: several modules may share it
+                tensor.data = tensor.data.contiguous(memory_format=layout)
         self._norms = {
             name: module
             for name, module in self.network.named_modules()
@@ -74,7 +73,7 @@ class Candidate:
         places = places_of(self.network)
         self._places = {name: places.get(m, []) for name, m in self._modules.items()}
         # Before any cut: a depthwise convolution cut to one channel looks like any other.
-        self._depthwise = {n for n, module in self._modules.items() if is_depthwise(module)}
+        self._sizes = {name: Sizes(module) for name, module in self._modules.items()}
         self._originals = {
             name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
             for name, module in self._modules.items()
@@ -84,7 +83,7 @@ class Candidate:
         self.solver: Solver | None = None
         self.followed_by: dict[str, str] = {}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def install(self, kept: Sequence[NDArray[np.int64]]) -> None:
         """Cut every layer to the channels in ``kept``; layers that are cut so already stay.
 
@@ -127,11 +126,8 @@ class Candidate:
             if out is not None:
                 tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
             self._replace(module, key, tensor)
-        resize(
-            module,
-            None if out is None else len(out),
-            None if into is None else len(into),
-            depthwise=name in self._depthwise,
+        self._sizes[name].set(
+            None if out is None else len(out), None if into is None else len(into)
         )
 
     def _stand_in(
@@ -249,23 +245,31 @@ def replace_tensor(module: nn.Module, key: str, tensor: Tensor) -> None:
         module._parameters[key] = nn.Parameter(tensor, requires_grad=False)
 
 
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether an uncut module is a depthwise convolution."""
-    return layer_kind(module) == "depthwise"
+class Sizes:
+    """The attributes of a layer that count its channels.
 
+    Args:
+        layer: uncut.
+    """
 
-def resize(module: nn.Module, out: int | None, into: int | None, *, depthwise: bool) -> None:
-    """Set the channel attributes of a layer whose tensors were replaced by cut ones."""
-    if depthwise:
-        sizes = {"in_channels": out, "out_channels": out, "groups": out}
-    elif isinstance(module, nn.Linear):
-        sizes = {"in_features": into, "out_features": out}
-    elif layer_kind(module) is not None:
-        sizes = {"in_channels": into, "out_channels": out}
-    elif isinstance(module, nn.PReLU):
-        sizes = {"num_parameters": out}
-    else:
-        sizes = {"num_features": out}
-    for attribute, size in sizes.items():
-        if size is not None:
-            setattr(module, attribute, size)
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self._whole = dict(zip(("out", "in"), layer_sizes(layer), strict=True))
+        self._attributes = {
+            name: (side, int(getattr(layer, name)))
+            for name, side in channel_attributes(layer).items()
+        }
+
+    def fits(self, out: int | None) -> bool:
+        """Whether so many outputs are whole groups of channels, where the layer has such."""
+        whole = self._whole["out"]
+        sides = (size for side, size in self._attributes.values() if side == "out")
+        return out is None or all(size * out % whole == 0 for size in sides)
+
+    def set(self, out: int | None, into: int | None) -> None:
+        """Adapt them to tensors with so many output and input channels; None: all of them."""
+        left = {"out": out, "in": into}
+        for name, (side, size) in self._attributes.items():
+            kept = left[side]
+            if kept is not None:
+                setattr(self._layer, name, size * kept // self._whole[side])

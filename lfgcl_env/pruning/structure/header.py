@@ -17,7 +17,7 @@ from lfgcl_env.edge.bounds import (
 from lfgcl_env.edge.schema import STRICT, Schema
 from lfgcl_env.edge.sealed import Sealed
 
-FORMAT = 2
+FORMAT = 3
 LARGEST_HEADER = 16 * 2**20
 """Bytes of the longest header that is read: 16 MiB."""
 
@@ -51,6 +51,7 @@ class Header(Sealed):
         normalization: mean and std of the inputs.
         layers: for every layer that was cut its output and input channels; None for a side that
             was not cut.
+        frozen: names of the parameters that are not to be trained.
         tensors: SHA-256 of all tensors, see :mod:`lfgcl_env.pruning.structure.saved_form`.
         evaluation: of the strategy.
         repaired: likewise, after sequential repair.
@@ -60,7 +61,7 @@ class Header(Sealed):
 
     model_config = ConfigDict(**{**STRICT, "extra": "allow"})
 
-    format: Literal[2]
+    format: Literal[3]
     network: Name | None
     arguments: dict[Name, JsonValue]
     weights: Text
@@ -68,6 +69,7 @@ class Header(Sealed):
     num_classes: Annotated[int, Ge(1), Le(10**5)]
     normalization: Annotated[list[_Channels], MinLen(2), MaxLen(2)] | None
     layers: Annotated[dict[Name, _Cut], MaxLen(LONGEST_LIST)]
+    frozen: Annotated[list[Name], MaxLen(LONGEST_LIST)]
     tensors: Annotated[str, MinLen(64), MaxLen(64)]
     evaluation: StoredEvaluation | None = None
     repaired: StoredEvaluation | None = None

@@ -1,4 +1,4 @@
-"""A network's layers: one record per convolution and linear layer, in order of use."""
+"""A network's layers: their kinds and sizes, and one record per convolution and linear layer."""
 
 from dataclasses import dataclass
 from math import prod
@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+_COUNTS = (
+    *("in_channels", "out_channels", "groups"),
+    *("num_features", "num_channels", "num_groups", "num_parameters"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,58 @@ def layer_kind(module: nn.Module) -> str | None:
     return None
 
 
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Whether a module has a BatchNorm's tensors as buffers, as torchvision's FrozenBatchNorm2d."""
+    keys = {"weight", "bias", "running_mean", "running_var"}
+    return not module._parameters and keys <= module._buffers.keys()
+
+
+def is_channelwise(module: nn.Module) -> bool:
+    """Whether every output channel follows from its own input channel, or its own group of them.
+
+    Such layers lose channels exactly, a grouped one in whole groups.
+    """
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters > 1
+    return (
+        layer_kind(module) in ("depthwise", "grouped")
+        or isinstance(module, (*BATCH_NORMS, *_INSTANCE_NORMS, nn.GroupNorm))
+        or is_frozen_norm(module)
+    )
+
+
+def channel_groups(module: nn.Module) -> int:
+    """Return the groups of channels inside of which a channelwise layer mixes them, or 0."""
+    if isinstance(module, nn.GroupNorm):
+        return module.num_groups
+    return int(module.groups) if layer_kind(module) == "grouped" else 0  # type: ignore[arg-type]
+
+
+def channel_attributes(module: nn.Module) -> dict[str, str]:
+    """Map the attributes of a module that count channels to the side that they follow.
+
+    They are proportional to the channels on this side: ``"out"``, which is all there is of a layer
+    that is channelwise, or ``"in"``.
+    """
+    if is_channelwise(module):
+        return {name: "out" for name in _COUNTS if isinstance(getattr(module, name, None), int)}
+    if isinstance(module, nn.Linear):
+        return {"in_features": "in", "out_features": "out"}
+    return {"in_channels": "in", "out_channels": "out"}
+
+
 def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """Return a layer's output and input channels, also for one parameter per channel."""
+    """Return a layer's output and input channels, also for one that is channelwise."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     if layer_kind(module):
         return int(module.out_channels), int(module.in_channels)  # type: ignore[arg-type]
-    size = getattr(module, "num_features", None) or getattr(module, "num_parameters", None)
+    if is_frozen_norm(module):
+        size = module.running_mean.numel()  # type: ignore[union-attr, operator]
+    elif isinstance(module, nn.GroupNorm):
+        size = module.num_channels
+    else:
+        size = getattr(module, "num_features", None) or getattr(module, "num_parameters", None)
     return int(size), int(size)  # type: ignore[arg-type]
 
 

@@ -45,8 +45,6 @@ class PrunableNetwork:
         excluded: what is not pruned, and why.
         layers: the baseline's convolutions and linear layers in order of use.
         layout: memory layout of images and 4-D weights in which the network runs fastest.
-        parts: for every part of the network that was traced on its own (``""``: the whole), the
-            inputs that it was traced with.
         followed_by: for layers whose output goes into a BatchNorm and nowhere else, its name.
         plan: which positions of every layer follow which group.
         cost_model: counts MACs and parameters of any strategy.
@@ -80,7 +78,7 @@ class PrunableNetwork:
         tracing = find_prunable(module, example, chosen["scope"], self.layout, self.protect)
         self.groups: tuple[Group, ...] = tracing.groups
         self.excluded: tuple[Exclusion, ...] = tracing.excluded
-        self.parts, self.followed_by = tracing.parts, tracing.followed_by
+        self.followed_by = tracing.followed_by
         self.plan = SlicePlan(module, self.groups)
         other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
         self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
@@ -148,12 +146,12 @@ class PrunableNetwork:
         return whole
 
     def cut(self, kept: list[NDArray[np.int64]]) -> nn.Module:
-        """Return a physically smaller copy, cut by Torch-Pruning and not repaired.
+        """Return a physically smaller copy that is not repaired.
 
         Args:
             kept: for each group, the indices of the channels that stay.
         """
-        return cut(self.baseline.network, self.plan, kept, self.parts)
+        return cut(self.baseline.network, self.plan, kept)
 
     def candidate(self, device: torch.device | str = "cpu") -> Candidate:
         """Return a new candidate, which is the whole network until a strategy is installed."""

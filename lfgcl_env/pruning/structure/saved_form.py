@@ -22,11 +22,12 @@ from lfgcl_env.edge.files import as_path, write_beside
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
+from lfgcl_env.networks.plain_module import unwrap
 from lfgcl_env.networks.safe_building import build_safely, is_safe
-from lfgcl_env.pruning.structure.candidate import is_depthwise, replace_tensor, resize
-from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
+from lfgcl_env.pruning.structure.candidate import Sizes
+from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of, put, stand_in
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
-from lfgcl_env.pruning.structure.layers import layer_kind, layer_sizes
+from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _KEY = "lfgcl_env"
@@ -65,11 +66,11 @@ def save_pruned(
         key: tensor.detach().cpu().contiguous().clone()
         for key, tensor in network.state_dict().items()
     }
-    shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
     layers = {}
     for name, slices in plan.layers.items():
-        shape = _shape_of_layer(name, shapes)
-        layers[name] = [shape[0] if slices.out else None, shape[1] if slices.into else None]
+        out, into = _sizes_left(network.get_submodule(name))
+        layers[name] = [out if slices.out else None, into if slices.into else None]
+    named = network.named_parameters(remove_duplicate=False)
     normalization = baseline.normalization
     structure = {
         "format": FORMAT,
@@ -81,6 +82,7 @@ def save_pruned(
         "num_classes": baseline.num_classes,
         "normalization": normalization and [list(normalization.mean), list(normalization.std)],
         "layers": layers,
+        "frozen": sorted(name for name, p in named if not p.requires_grad),
         "tensors": _sha256(tensors),
         **facts,
     }
@@ -170,7 +172,7 @@ def _architecture(
             raise ValueError(f"network cannot be called without arguments ({error})") from error
         if not isinstance(module, nn.Module):
             raise ValueError(f"network gave {short(module)}: a torch.nn.Module is needed")
-        return module
+        return unwrap(module)
     if header.network is None:
         raise ValueError(
             f"{path} holds a network that was given as a module, not by name: "
@@ -184,7 +186,7 @@ def _architecture(
             f"code: pass load_pruned network=build, a function that "
             "returns the unpruned network, or trust=True if you trust the file"
         )
-    return build_network(header.network, **header.arguments)
+    return unwrap(build_network(header.network, **header.arguments))
 
 
 def _check_shapes(
@@ -202,9 +204,9 @@ def _check_shapes(
     for name, cut in header.layers.items():
         if name not in modules or not _is_layer(modules[name]):
             raise ValueError(f"it has no layer {name!r}")
-        shape = _shape_of_layer(name, shapes)
+        shape = _shape_of_layer(name, shapes, modules[name], cut)
         sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
-        if sides != cut or (len(shape) < 2 and cut[1] is not None):
+        if sides != cut or not Sizes(modules[name]).fits(cut[0]):
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
     for key, full in whole.items():
         cut = header.layers.get(key.rpartition(".")[0], [None, None])
@@ -219,20 +221,37 @@ def _check_shapes(
 
 
 def _install(module: nn.Module, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    shared = _shared_keys(module)
     places = places_of(module)
     for name, (out, into) in header.layers.items():
         layer = module.get_submodule(name)
         if out == 0 or into == 0:
             put(_stand_in(layer, None if out != 0 else 0), places[layer])
             continue
-        resize(layer, out, into, depthwise=is_depthwise(layer))
+        Sizes(layer).set(out, into)
+    frozen = set(header.frozen)
     for key, tensor in tensors.items():
         parent, _, attribute = key.rpartition(".")
         owner = module.get_submodule(parent)
-        trainable = attribute in owner._parameters
-        replace_tensor(owner, attribute, tensor)
-        if trainable:
-            owner._parameters[attribute].requires_grad_(True)  # type: ignore[union-attr]
+        if attribute in owner._parameters:
+            trainable = tensor.is_floating_point() and key not in frozen
+            owner._parameters[attribute] = nn.Parameter(tensor, requires_grad=trainable)
+        else:
+            owner._buffers[attribute] = tensor
+    for key, first in shared.items():
+        if key in tensors and first in tensors and torch.equal(tensors[key], tensors[first]):
+            parent, _, attribute = key.rpartition(".")
+            owner = module.get_submodule(parent)
+            owner._parameters[attribute] = module.get_parameter(first)
+
+
+def _shared_keys(module: nn.Module) -> dict[str, str]:
+    """Map further names of parameters that several modules share to their first names."""
+    firsts: dict[nn.Parameter, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        firsts.setdefault(parameter, name)
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: firsts[p] for name, p in named if firsts[p] != name}
 
 
 def _emptied_state(header: Header, module: nn.Module) -> dict[str, Tensor]:
@@ -258,20 +277,32 @@ def _stand_in(layer: nn.Module, out: int | None) -> nn.Module:
     return stand_in(layer, layer_sizes(layer)[0] if out is None else out)
 
 
-def _shape_of_layer(name: str, shapes: Mapping[str, list[int]]) -> list[int]:
+def _sizes_left(layer: nn.Module) -> tuple[int, int]:
+    """Return the output and input channels of a cut layer, or of what stands in for it."""
+    if isinstance(layer, NoChannels):
+        return 0, 0
+    return (len(layer.bias), 0) if isinstance(layer, Constant) else layer_sizes(layer)
+
+
+def _shape_of_layer(
+    name: str, shapes: Mapping[str, list[int]], layer: nn.Module, cut: list[int | None]
+) -> list[int]:
     """Return the shape of a layer's weight, or of a BatchNorm's mean; padded to two dimensions.
 
-    Of a layer without inputs only the bias is left, of one without outputs nothing.
+    Of a layer without inputs only the bias is left, of one without outputs nothing. A norm without
+    tensors has whatever size it was cut to.
     """
     shape = shapes.get(f"{name}.weight", shapes.get(f"{name}.running_mean"))
-    if shape is None:
-        return [*shapes.get(f"{name}.bias", [0]), 0]
-    return [*shape, 1][: max(2, len(shape))]
+    if shape is not None:
+        return [*shape, 1][: max(2, len(shape))]
+    out = cut[0] or 0
+    if out and not layer_kind(layer) and not layer.state_dict():
+        return [min(out, layer_sizes(layer)[0]), 0]
+    return [*shapes.get(f"{name}.bias", [0]), 0]
 
 
 def _is_layer(module: nn.Module) -> bool:
-    sizes = ("num_features", "num_parameters")
-    return layer_kind(module) is not None or any(hasattr(module, size) for size in sizes)
+    return layer_kind(module) is not None or is_channelwise(module)
 
 
 def _may_be_cut_to(shape: list[int], whole: list[int], sizes: list[int | None]) -> bool:

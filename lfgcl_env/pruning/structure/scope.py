@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.patterns import check_used, matches
-from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing, find_groups
+from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing
 from lfgcl_env.pruning.structure.layers import names_of
+from lfgcl_env.pruning.structure.tracing import find_groups
 from lfgcl_env.pruning.structure.verification import split_exact
 
 SCOPES: dict[str, str] = {

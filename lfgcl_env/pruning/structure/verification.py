@@ -19,6 +19,7 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+from lfgcl_env.pruning.structure.training_mode import find_training_only, run_training
 
 WRONG = "removing its channels changes more than hiding them from their consumers would"
 
@@ -42,12 +43,17 @@ def split_exact(
     """
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    if not groups or _find_fault(double, groups, inputs, layout) is None:
+    training = Training(double, inputs)
+
+    def find_fault(tried: Sequence[Group]) -> str | None:
+        return _find_fault(double, tried, inputs, layout, training)
+
+    if not groups or find_fault(groups) is None:
         return list(groups), []
     right: list[Group] = []
     excluded: list[Exclusion] = []
     for group in groups:
-        trouble = _find_fault(double, [*right, group], inputs, layout)
+        trouble = find_fault([*right, group])
         if trouble is None:
             right.append(group)
         else:
@@ -153,7 +159,11 @@ class _Removal:
 
 @torch.inference_mode()
 def _find_fault(
-    network: nn.Module, groups: Sequence[Group], inputs: Tensor, layout: torch.memory_format
+    network: nn.Module,
+    groups: Sequence[Group],
+    inputs: Tensor,
+    layout: torch.memory_format,
+    training: "Training",
 ) -> str | None:
     """Return None if half of every group's channels can be cut as if hidden, else the reason."""
     generator = np.random.default_rng(0)
@@ -169,8 +179,41 @@ def _find_fault(
     except Exception as error:
         return f"the network fails without its channels ({with_kind(error)})"
     whole = network(inputs)
-    hidden = _hide(network, plan, kept)(inputs)
-    return None if _is_same(cut, hidden, whole) else WRONG
+    hidden = _hide(network, plan, kept)
+    if not _is_same(cut, hidden(inputs), whole):
+        return WRONG
+    return training.find_fault(candidate.network, hidden)
+
+
+class Training:
+    """Compares cut networks in training, where layers run that evaluation does not know.
+
+    Args:
+        network: in evaluation mode; not changed.
+        inputs: (images, channels, height, width).
+    """
+
+    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
+        heads, failure = find_training_only(network, inputs)
+        self._inputs, self._heads = inputs, heads if failure is None else []
+        self._whole = run_training(network, inputs) if self._heads else []
+        again = run_training(network, inputs, seed=1) if self._heads else []
+        self._random = not all(map(torch.equal, self._whole, again))
+
+    def find_fault(self, cut: nn.Module, hidden: nn.Module) -> str | None:
+        """Return None if a cut network gives in training what one with hidden channels does."""
+        if not self._heads:
+            return None
+        heads = f"{self._heads[0]}, which runs in training only,"
+        try:
+            outputs = run_training(cut, self._inputs)
+        except Exception as error:
+            return f"{heads} fails without its channels ({with_kind(error)})"
+        if self._random:  # such as dropout that is no module: a smaller network draws others
+            return None
+        triples = zip(outputs, run_training(hidden, self._inputs), self._whole, strict=True)
+        same = all(_is_same(*triple) for triple in triples)
+        return None if same else f"{heads} changes otherwise than by hiding its channels"
 
 
 def _is_same(cut: Tensor, hidden: Tensor, whole: Tensor) -> bool:

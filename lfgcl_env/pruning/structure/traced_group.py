@@ -1,0 +1,96 @@
+"""One group as the dependency graph has it: the positions in layers that follow its channels."""
+
+import numpy as np
+import torch_pruning as tp
+from torch import nn
+
+from lfgcl_env.pruning.structure.groups import Group, Member, Unprunable
+from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
+
+OUTPUT = "its channels are the network's output"
+
+
+def side_of(item: tp.dependency.Group) -> str:
+    """Return the side of its module that a traced item prunes, or "" where it is no module's."""
+    module = item.dep.target.module
+    kind = layer_kind(module) if isinstance(module, nn.Module) else None
+    if isinstance(module, nn.Module) and kind != "grouped" and is_channelwise(module):
+        return "through"
+    if kind is not None:
+        return "in" if item.dep.handler.__name__ == "prune_in_channels" else "out"
+    return ""
+
+
+def read_group(
+    name: str,
+    channels: int,
+    traced: tp.Group,
+    names: dict[nn.Module, str],
+    part: str,
+    fixed: dict[str, str],
+) -> Group:
+    """Read a group out of what Torch-Pruning traced.
+
+    Args:
+        name: of the layer that was asked for.
+        channels: of its output.
+        traced: what follows these channels.
+        names: of the network's modules.
+        part: the module that was traced.
+        fixed: layers that cannot be cut, and why.
+
+    Raises:
+        Unprunable: if something that follows the channels cannot lose any.
+    """
+    members = []
+    coupled = False
+    for item in traced.items:
+        node = item.dep.target
+        if isinstance(node.module, nn.PReLU) and node.module.num_parameters == 1:
+            continue  # one slope for all channels
+        side = side_of(item)
+        if side:
+            layer = names[node.module]
+            if layer in fixed:
+                raise Unprunable(fixed[layer])
+            size = layer_sizes(node.module)[1 if side == "in" else 0]
+            members.append(_member(layer, side, item, channels, size))
+        elif node.type == tp.ops.OPTYPE.PARAMETER:
+            raise Unprunable("a free parameter of the network follows its channels")
+        elif isinstance(node.module, tp.ops._OutputOp):
+            raise Unprunable(OUTPUT)
+        elif isinstance(node.module, nn.Module) and node.module in names:
+            raise Unprunable(_why_not(node.module, names[node.module]))
+        elif "AddBackward" in str(node.module) and len(node.inputs) > 1:
+            coupled = True
+    if not any(member.side == "in" for member in members):
+        raise Unprunable(OUTPUT)
+    return Group(name, channels, tuple(_merge(members)), coupled, part)
+
+
+def _why_not(module: nn.Module, name: str) -> str:
+    """Say why a layer that channels go through cannot lose any."""
+    kind = type(module).__name__
+    if isinstance(module, nn.LayerNorm):
+        return f"{kind} {name} computes each of its channels from all of them"
+    return f"{kind} {name} cannot lose channels exactly"
+
+
+def _member(layer: str, side: str, item: tp.Group, channels: int, size: int) -> Member:
+    positions = np.asarray(item.idxs, dtype=np.int64)
+    if len(positions) and not 0 <= positions.min() <= positions.max() < size:
+        raise Unprunable(f"its channels are rearranged on the way to {layer}")
+    owners = np.asarray(item.root_idxs, dtype=np.int64)
+    order = np.argsort(positions, kind="stable")
+    counts = np.bincount(owners, minlength=channels)
+    if len(counts) != channels or not (counts == counts[0]).all():
+        raise Unprunable(f"its channels take unequal shares of {layer}")
+    return Member(layer, side, positions[order], owners[order])
+
+
+def _merge(members: list[Member]) -> list[Member]:
+    """Drop repeated members; two sides of one depthwise layer are the same member."""
+    unique: dict[tuple[str, str], Member] = {}
+    for member in members:
+        unique.setdefault((member.layer, member.side), member)
+    return list(unique.values())

@@ -1,0 +1,72 @@
+"""What a network does in training only, such as auxiliary heads."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
+
+_RANDOM_OR_COUNTING = (*BATCH_NORMS, nn.modules.dropout._DropoutNd)
+
+
+def set_training(network: nn.Module) -> None:
+    """Put a network into training, but for dropout and the statistics of its BatchNorms."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, _RANDOM_OR_COUNTING):
+            module.eval()
+
+
+def flatten(output: Any) -> list[Tensor]:
+    """Return all tensors in a network's output, whatever it returns them in."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = output.values()
+    if isinstance(output, Iterable) and not isinstance(output, str | bytes):
+        return [tensor for part in output for tensor in flatten(part)]
+    return []
+
+
+def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> list[Tensor]:
+    """Return what a copy of a network gives in training, with random numbers from a seed."""
+    trained = copy.deepcopy(network)
+    set_training(trained)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return flatten(trained(inputs))
+
+
+def find_training_only(network: nn.Module, inputs: Tensor) -> tuple[list[str], str | None]:
+    """Find the layers that a network runs in training, and not in evaluation.
+
+    Args:
+        network: in evaluation mode; not changed.
+        inputs: (images, channels, height, width).
+
+    Returns:
+        Their names, and why the network cannot be run in training, or None. If it cannot, they are
+        those that it ran before it failed.
+    """
+    copied = copy.deepcopy(network)
+    names = {module: name for name, module in copied.named_modules()}
+    run: set[str] = set()
+    for module in copied.modules():
+        if layer_kind(module):
+            # Before the call: the layer that fails is one of them.
+            module.register_forward_pre_hook(lambda module, _: run.add(names[module]))
+    with torch.no_grad():
+        copied(inputs)
+    in_evaluation, failure = set(run), None
+    run.clear()
+    set_training(copied)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            copied(inputs)
+        except Exception as error:
+            failure = with_kind(error)
+    return [name for name in names.values() if name in run - in_evaluation], failure

@@ -1,0 +1,194 @@
+"""Layers that mix channels in groups lose whole groups, and norms of all kinds are cut exactly."""
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import (
+    Head,
+    awaken,
+    check_exactness,
+    images,
+    random_strategy,
+    simple_problem,
+)
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
+from lfgcl_env.pruning.structure.candidate import Candidate
+
+
+def stack(between: nn.Module, into: int = 8, out: int = 8) -> nn.Module:
+    """Two convolutions around a layer, and a classifier."""
+    return nn.Sequential(
+        nn.Conv2d(3, into, 3, padding=1),
+        nn.ReLU(),
+        between,
+        nn.ReLU(),
+        nn.Conv2d(out, 6, 3, padding=1),
+        nn.ReLU(),
+        Head(6),
+    )
+
+
+def lively(norm: nn.Module) -> nn.Module:
+    """A norm with uneven scales and statistics."""
+    draw = torch.Generator().manual_seed(0)
+    for key, tensor in norm.state_dict().items():
+        if tensor.is_floating_point():
+            low = 0.5 if key in ("weight", "running_var") else -0.5
+            tensor.copy_(torch.rand(tensor.shape, generator=draw) + low)
+    return norm
+
+
+class Two(nn.Module):
+    """Two producers side by side before a grouped convolution, whose groups straddle them."""
+
+    def __init__(self, groups: int, left: int) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, left, 3, padding=1)
+        self.right = nn.Conv2d(3, 12 - left, 3, padding=1)
+        self.mixed = nn.Conv2d(12, 24, 3, padding=1, groups=groups)
+        self.head = Head(24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([self.left(x).relu(), self.right(x).relu()], 1)
+        return self.head(self.mixed(joined).relu())
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm2d(8),
+    "batch, plain": lambda: nn.BatchNorm2d(8, affine=False),
+    "batch, of each batch": lambda: nn.BatchNorm2d(8, affine=False, track_running_stats=False),
+    "synchronised": lambda: nn.SyncBatchNorm(8),
+    "frozen": lambda: FrozenBatchNorm2d(8),
+    "instance": lambda: nn.InstanceNorm2d(8),
+    "instance, affine": lambda: nn.InstanceNorm2d(8, affine=True),
+    "instance, running": lambda: nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+    "group": lambda: nn.GroupNorm(4, 8),
+    "group, plain": lambda: nn.GroupNorm(4, 8, affine=False),
+}
+
+GROUPED = {
+    "two groups": lambda: nn.Conv2d(8, 8, 3, padding=1, groups=2),
+    "four groups": lambda: nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=False),
+    "narrowing": lambda: nn.Conv2d(16, 8, 1, groups=4),
+    "widening": lambda: nn.Conv2d(4, 8, 1, groups=2),
+    "multiplied depthwise": lambda: nn.Conv2d(4, 8, 3, padding=1, groups=4),
+}
+
+
+def network_of(layer: nn.Module) -> nn.Module:
+    into = layer.in_channels if isinstance(layer, nn.Conv2d) else 8
+    torch.manual_seed(0)
+    network = stack(layer, into).eval()
+    return network if not isinstance(layer, nn.Conv2d) else awaken(network)
+
+
+def problem_of(network: nn.Module, **arguments) -> PruningProblem:
+    return simple_problem(network.eval(), images(8), **arguments)
+
+
+@pytest.mark.parametrize("min_channels", [1, 0])
+@pytest.mark.parametrize("name", [*NORMS, *GROUPED])
+def test_cut_is_hidden(name, min_channels):
+    layer = (NORMS | GROUPED)[name]()
+    network = network_of(layer if name in GROUPED else lively(layer))
+    baseline = load_baseline(network, input_shape=(3, 32, 32))
+    prunable = PrunableNetwork(baseline, "all", min_channels)
+    assert [group.name for group in prunable.groups] == ["0", "4"]
+    strategies = [
+        np.random.default_rng(seed).integers(1, prunable.channels + 1) for seed in range(3)
+    ]
+    # A batch's own statistics blow rounding up where a channel hardly varies.
+    tolerance = 1e-3 if name == "batch, of each batch" else 1e-5
+    check_exactness(prunable, [*strategies, prunable.lowest], tolerance)
+
+
+@pytest.mark.parametrize("repair", ["none", "batchnorm", "least_squares", "sequential"])
+@pytest.mark.parametrize("name", [*NORMS, *GROUPED])
+def test_networks_are_repaired_saved_and_loaded(name, repair, tmp_path):
+    layer = (NORMS | GROUPED)[name]()
+    build = lambda: network_of(layer if name in GROUPED else lively(layer))  # noqa: E731
+    network = build()
+    if repair == "batchnorm" and not isinstance(layer, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+        with pytest.raises(ValueError, match="needs BatchNorm layers"):
+            problem_of(network, repair=repair)
+        return
+    problem = problem_of(network, repair=repair)
+    if repair != "batchnorm":
+        assert problem.evaluate(problem.channels).similarity == pytest.approx(1, abs=1e-5)
+    strategy = random_strategy(problem, 2)
+    smaller = problem.compress(strategy)
+    path = problem.save(tmp_path / "pruned", strategy, smaller)
+    loaded = load_pruned(path, build())
+    with torch.no_grad():
+        assert torch.equal(loaded(images(3, seed=5)), smaller(images(3, seed=5)))
+    for one, other in zip(loaded.modules(), smaller.modules(), strict=True):
+        assert one.extra_repr() == other.extra_repr()
+        assert {type(p) for p in one.parameters()} == {type(p) for p in other.parameters()}
+
+
+def test_a_least_squares_repair_is_no_worse_than_none():
+    network = network_of(GROUPED["four groups"]())
+    scores = [
+        problem_of(network, repair=repair, similarity="mse").evaluate([2, 6]).similarity
+        for repair in ("none", "least_squares")
+    ]
+    assert scores[1] >= scores[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "sizes"),
+    [
+        ("four groups", 4, {"in_channels": 6, "out_channels": 6, "groups": 3}),
+        ("narrowing", 4, {"in_channels": 12, "out_channels": 6, "groups": 3}),
+        ("multiplied depthwise", 4, {"in_channels": 3, "out_channels": 6, "groups": 3}),
+        ("group", 4, {"num_channels": 6, "num_groups": 3}),
+        ("instance", 8, {"num_features": 3}),
+        ("synchronised", 8, {"num_features": 3}),
+    ],
+)
+def test_a_strategy_counts_bundles_and_the_layers_say_what_they_have_left(name, channels, sizes):
+    problem = problem_of(network_of((NORMS | GROUPED)[name]()))
+    assert problem.channels.tolist() == [channels, 6]
+    layer = problem.compress([3, 6])[2]
+    assert {key: getattr(layer, key) for key in sizes} == sizes
+    assert problem.compress([3, 6])[4].in_channels == (6 if channels == 4 else 3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "left", "channels"),
+    [(6, 4, None), (2, 6, None), (3, 6, None), (1, 4, [4, 8, 24])],
+)
+def test_bundles_across_concatenations_are_exact_or_left_out(groups, left, channels):
+    network = awaken(nn.Sequential(Two(groups, left), nn.ReLU(), nn.Linear(5, 8), nn.ReLU()))
+    network.append(nn.Linear(8, 5))
+    prunable = PrunableNetwork(load_baseline(network, input_shape=(3, 32, 32)), "all")
+    assert (channels is None) == ("0.left" in {e.name for e in prunable.excluded})
+    check_exactness(prunable, [np.maximum(1, prunable.channels // 2)])
+
+
+@pytest.mark.parametrize("order", ["obs", "thinet", "fpgm", "l1", "l2", "random"])
+def test_bundles_can_be_ordered_by_every_criterion(order):
+    problem = problem_of(network_of(GROUPED["four groups"]()), criterion=order)
+    assert sorted(problem.kept_channels([4, 6])[0]) == [0, 1, 2, 3]
+    assert problem.evaluate([2, 3]).similarity < 1
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "regnet_y_400mf", "shufflenet_v2_x1_0"])
+def test_grouped_networks_reach_half_of_their_macs_exactly(name):
+    baseline = load_baseline(f"torchvision:{name}", "random", input_shape=(3, 32, 32))
+    awaken(baseline.network)
+    prunable = PrunableNetwork(baseline)
+    lowest = prunable.cost(np.ones_like(prunable.channels))
+    assert lowest.macs < 0.5 * prunable.baseline_cost.macs
+    check_exactness(prunable, [np.maximum(1, prunable.channels // 3)])
+
+
+def test_a_candidate_keeps_parameters_that_modules_share():
+    network = stack(nn.Conv2d(8, 8, 1))
+    network[2].bias = network[0].bias
+    copied = Candidate(network, PrunableNetwork(load_baseline(network)).plan).network
+    assert copied[2].bias is copied[0].bias
