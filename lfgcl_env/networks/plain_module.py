@@ -36,7 +36,7 @@ def make_plain(network: nn.Module) -> nn.Module:
     """
     network = unwrap(network)
     for name, module in network.named_modules():
-        _check(module, name or type(network).__name__)
+        _check(module, name or "the network")
     return _as_float32(network)
 
 

@@ -102,7 +102,7 @@ def hooked(hook) -> nn.Module:
     [
         (
             lambda: torch.jit.trace(awaken(plain()), images(2)),
-            r"TopLevelTracedModule, whose layers cannot be cut: pass the module that it was made",
+            r"the network is a TopLevelTracedModule, whose layers cannot be cut: pass the module",
         ),
         (lambda: torch.jit.script(awaken(plain())), "RecursiveScriptModule, whose layers cannot"),
         (

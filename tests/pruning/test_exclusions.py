@@ -133,7 +133,12 @@ def reasons(problem: PruningProblem) -> dict[str, str]:
             "a",
             "Conv2d between ties it to channels that stay: a free parameter",
         ),
-        (lambda: Chain(nn.ConvTranspose2d(8, 8, 2, 2)), ["b", "c"], "a", "ConvTranspose2d between"),
+        (
+            lambda: Chain(nn.ConvTranspose2d(8, 8, 2, 2)),
+            ["b", "c"],
+            "a",
+            "a transposed convolution",
+        ),
         (lambda: Chain(Scale(trained=True)), ["b", "c"], "a", "a free parameter"),
         (lambda: Chain(Scale(trained=False)), ["b", "c"], "a", "fails without its channels"),
         (lambda: Chain(nn.PixelShuffle(2), 2), ["b", "c"], "a", "rearranged on the way to b"),
@@ -241,3 +246,18 @@ def test_finding_and_checking_groups_change_nothing_in_the_network():
     assert all(torch.equal(network.state_dict()[key], before[key]) for key in before)
     assert [parameter.requires_grad for parameter in network.parameters()] == trained
     assert not any(module.training for module in network.modules())
+
+
+def test_a_network_in_which_additions_couple_everything_says_which_scope_prunes_it():
+    class Parallel(nn.Module):
+        def __init__(self, into: int, out: int) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(into, out, 3, padding=1), nn.Conv2d(into, out, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.a(x) + self.b(x))
+
+    network = nn.Sequential(Parallel(3, 8), Parallel(8, 6), Head(6)).eval()
+    with pytest.raises(ValueError, match=r"\(0.a: an addition couples it \(scope='all' includes"):
+        simple_problem(network, images())
+    assert len(simple_problem(network, images(), scope="all").groups) == 2

@@ -124,9 +124,9 @@ def test_a_cut_training_head_gives_what_hiding_its_channels_gives():
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
-        (Picky, "aux.conv, which runs in training only, changes otherwise than by hiding"),
-        (FixedSize, "aux.conv, which runs in training only, fails without its channels"),
-        (Mean, "its channels are the network's output in training, where aux.conv runs too"),
+        (Picky, "aux, which runs in training only, changes otherwise than by hiding"),
+        (FixedSize, "aux, which runs in training only, fails without its channels"),
+        (Mean, "its channels are the network's output in training, where aux runs too"),
     ],
 )
 def test_channels_that_a_training_head_needs_whole_are_excluded_and_name_it(head, reason):
@@ -136,11 +136,16 @@ def test_channels_that_a_training_head_needs_whole_are_excluded_and_name_it(head
     problem.compress([2]).train()(images(4))
 
 
-def test_a_head_that_fails_in_training_anyway_is_named():
-    problem = simple_problem(Auxiliary(Failing()).eval(), images(8))
-    assert [group.name for group in problem.groups] == ["a", "b"]
-    why = {e.name: e.reason for e in problem.excluded}["aux.conv"]
-    assert why.startswith("it runs in training only, where the network fails on its inputs (")
+@pytest.mark.parametrize("size", [32, 80])
+def test_what_a_head_reads_stays_whole_where_the_head_fails_on_small_images(size):
+    network = Auxiliary(Failing()).eval()
+    problem = simple_problem(network, images(4, size))
+    if size < 64:
+        assert [group.name for group in problem.groups] == ["b"]
+        why = {exclusion.name: exclusion.reason for exclusion in problem.excluded}["a"]
+        assert why.startswith("aux reads its channels in training, where it fails (RuntimeError: ")
+    smaller = problem.compress(np.maximum(1, problem.channels // 2))
+    assert smaller.train()(images(4, 80))["aux"].shape == (4, 4)
 
 
 @pytest.mark.slow

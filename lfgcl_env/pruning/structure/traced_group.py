@@ -73,7 +73,9 @@ def _why_not(module: nn.Module, name: str) -> str:
     kind = type(module).__name__
     if isinstance(module, nn.LayerNorm):
         return f"{kind} {name} computes each of its channels from all of them"
-    return f"{kind} {name} cannot lose channels exactly"
+    if getattr(module, "transposed", False):
+        return f"{kind} {name} is a transposed convolution, which is not cut"
+    return f"{kind} {name} is of a kind that is not cut"
 
 
 def _member(layer: str, side: str, item: tp.Group, channels: int, size: int) -> Member:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Member, Unprunable
 from lfgcl_env.pruning.structure.traced_group import read_group
-from lfgcl_env.pruning.structure.training_mode import find_training_only
+from lfgcl_env.pruning.structure.training_mode import TrainingOnly, find_training_only
 
 
 def add_training_heads(
@@ -30,17 +31,20 @@ def add_training_heads(
     Returns:
         The groups with these layers, and those that cannot be pruned because of them.
     """
-    heads, failure = find_training_only(network, example)
-    if not heads:
+    only = find_training_only(network, example)
+    if not only.heads:
         return list(groups), []
-    if failure:
-        reason = f"it runs in training only, where the network fails on its inputs ({failure})"
-        return list(groups), [Exclusion(heads[0], 0, f"{reason}, so that it is not cut along")]
     copied = copy.deepcopy(network)
+    if only.failure is not None:
+        for head in only.heads:
+            copied.get_submodule(head).forward = _pass_on  # type: ignore[method-assign]
     try:
         graph = dependency_graph(copied, example, training=True)
-    except Exception:
-        return list(groups), []
+    except Exception as error:
+        if only.failure is None:
+            return list(groups), []
+        reason = f"it runs in training only, which fails ({with_kind(error)}), and is not cut along"
+        return list(groups), [Exclusion(head, 0, reason) for head in only.heads]
     names = {module: name for name, module in copied.named_modules()}
     found: list[Group] = []
     excluded: list[Exclusion] = []
@@ -48,14 +52,26 @@ def add_training_heads(
         try:
             added = _read_heads(group, graph, copied, names, fixed)
         except Exception as error:
-            reason = (
-                str(error) if isinstance(error, Unprunable) else "its channels are not followed"
-            )
-            reason = f"{reason} in training, where {heads[0]} runs too"
+            reason = _explain(error, only)
             excluded.append(Exclusion(group.name, group.channels, reason))
             continue
         found.append(replace(group, members=(*group.members, *added)))
     return found, excluded
+
+
+def _pass_on(x: Tensor, *_: object, **__: object) -> Tensor:
+    """Stand in for a head that fails: what it reads becomes an output."""
+    return x * 1.0
+
+
+def _explain(error: Exception, only: TrainingOnly) -> str:
+    """Say why a group cannot be pruned that evaluation would let go."""
+    heads = ", ".join(only.heads)
+    if only.failure is not None:
+        return f"{heads} reads its channels in training, where it fails ({only.failure})"
+    known = isinstance(error, Unprunable)
+    reason = str(error) if known else "Torch-Pruning cannot follow its channels"
+    return f"{reason} in training, where {heads} runs too"
 
 
 def _read_heads(

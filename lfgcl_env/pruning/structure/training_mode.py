@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,23 +42,35 @@ def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> list[Tens
         return flatten(trained(inputs))
 
 
-def find_training_only(network: nn.Module, inputs: Tensor) -> tuple[list[str], str | None]:
+@dataclass(frozen=True)
+class TrainingOnly:
+    """What a network runs in training, and not in evaluation.
+
+    Attributes:
+        layers: names of convolutions and linear layers.
+        heads: names of the outermost modules that hold layers, all of them for training only.
+        failure: why the network cannot be run in training, or None. If it cannot, the others are
+            those that it ran, or tried to, before it failed.
+    """
+
+    layers: tuple[str, ...]
+    heads: tuple[str, ...]
+    failure: str | None
+
+
+def find_training_only(network: nn.Module, inputs: Tensor) -> TrainingOnly:
     """Find the layers that a network runs in training, and not in evaluation.
 
     Args:
         network: in evaluation mode; not changed.
         inputs: (images, channels, height, width).
-
-    Returns:
-        Their names, and why the network cannot be run in training, or None. If it cannot, they are
-        those that it ran before it failed.
     """
     copied = copy.deepcopy(network)
     names = {module: name for name, module in copied.named_modules()}
     run: set[str] = set()
     for module in copied.modules():
-        if layer_kind(module):
-            # Before the call: the layer that fails is one of them.
+        if any(layer_kind(inner) for inner in module.modules()):
+            # Before the call: the one that fails is among them.
             module.register_forward_pre_hook(lambda module, _: run.add(names[module]))
     with torch.no_grad():
         copied(inputs)
@@ -69,4 +82,7 @@ def find_training_only(network: nn.Module, inputs: Tensor) -> tuple[list[str], s
             copied(inputs)
         except Exception as error:
             failure = with_kind(error)
-    return [name for name in names.values() if name in run - in_evaluation], failure
+    only = [name for name in names.values() if name in run - in_evaluation]
+    layers = tuple(name for name in only if layer_kind(copied.get_submodule(name)))
+    heads = tuple(n for n in only if not any(n.startswith(f"{outer}.") for outer in only))
+    return TrainingOnly(layers, heads, failure)

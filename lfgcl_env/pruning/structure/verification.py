@@ -19,7 +19,11 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
-from lfgcl_env.pruning.structure.training_mode import find_training_only, run_training
+from lfgcl_env.pruning.structure.training_mode import (
+    TrainingOnly,
+    find_training_only,
+    run_training,
+)
 
 WRONG = "removing its channels changes more than hiding them from their consumers would"
 
@@ -43,7 +47,7 @@ def split_exact(
     """
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    training = Training(double, inputs)
+    training = _Training(double, inputs, find_training_only(network, example))
 
     def find_fault(tried: Sequence[Group]) -> str | None:
         return _find_fault(double, tried, inputs, layout, training)
@@ -163,7 +167,7 @@ def _find_fault(
     groups: Sequence[Group],
     inputs: Tensor,
     layout: torch.memory_format,
-    training: "Training",
+    training: "_Training",
 ) -> str | None:
     """Return None if half of every group's channels can be cut as if hidden, else the reason."""
     generator = np.random.default_rng(0)
@@ -185,17 +189,18 @@ def _find_fault(
     return training.find_fault(candidate.network, hidden)
 
 
-class Training:
+class _Training:
     """Compares cut networks in training, where layers run that evaluation does not know.
 
     Args:
         network: in evaluation mode; not changed.
         inputs: (images, channels, height, width).
+        only: what it runs in training only.
     """
 
-    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
-        heads, failure = find_training_only(network, inputs)
-        self._inputs, self._heads = inputs, heads if failure is None else []
+    def __init__(self, network: nn.Module, inputs: Tensor, only: TrainingOnly) -> None:
+        self._inputs = inputs
+        self._heads = () if only.failure else only.heads
         self._whole = run_training(network, inputs) if self._heads else []
         again = run_training(network, inputs, seed=1) if self._heads else []
         self._random = not all(map(torch.equal, self._whole, again))
