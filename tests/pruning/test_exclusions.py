@@ -139,6 +139,12 @@ def reasons(problem: PruningProblem) -> dict[str, str]:
             "a",
             "a transposed convolution",
         ),
+        (
+            lambda: Chain(nn.Conv2d(8, 4, 1, groups=4), 4),
+            ["b", "c"],
+            "a",
+            "between gives one channel for several, which is not followed",
+        ),
         (lambda: Chain(Scale(trained=True)), ["b", "c"], "a", "a free parameter"),
         (lambda: Chain(Scale(trained=False)), ["b", "c"], "a", "fails without its channels"),
         (lambda: Chain(nn.PixelShuffle(2), 2), ["b", "c"], "a", "rearranged on the way to b"),

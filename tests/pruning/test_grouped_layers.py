@@ -192,3 +192,26 @@ def test_a_candidate_keeps_parameters_that_modules_share():
     network[2].bias = network[0].bias
     copied = Candidate(network, PrunableNetwork(load_baseline(network)).plan).network
     assert copied[2].bias is copied[0].bias
+
+
+class SamePadded(nn.Conv2d):
+    """A convolution that pads by itself, as TensorFlow's do, and scales its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.pad(x, (0, 2, 0, 2))
+        return nn.functional.conv2d(x, 2 * self.weight, self.bias)
+
+
+@pytest.mark.parametrize("repair", ["none", "least_squares", "sequential"])
+@pytest.mark.parametrize("criterion", ["obs", "thinet"])
+def test_convolutions_that_do_more_than_convolve_are_cut_and_keep_their_weights(repair, criterion):
+    network = awaken(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), SamePadded(8, 6, 3), nn.ReLU(), Head(6)
+        )
+    )
+    problem = simple_problem(network, images(8), repair=repair, criterion=criterion)
+    (stay, _) = problem.kept_channels([4, 6])
+    finished, _ = problem.finish([4, 6], images(8))
+    for smaller in (problem.compress([4, 6]), finished):
+        assert torch.equal(smaller[2].weight, network[2].weight[:, stay])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.patches import PatchReader, choose_positions, gram
-from lfgcl_env.pruning.structure.fixed_layers import find_refittable
+from lfgcl_env.pruning.structure.layers import layer_kind
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 LARGEST = 2400
@@ -121,11 +121,11 @@ def large_layers(network: nn.Module, plan: SlicePlan) -> dict[str, int]:
 
 
 def _readers(network: nn.Module, plan: SlicePlan) -> Iterator[tuple[str, PatchReader]]:
-    """Yield the dense layers whose inputs follow groups: closed-form repair can refit them."""
-    refittable = find_refittable(network)
+    """Yield the dense layers whose inputs follow groups."""
     for name, slices in plan.layers.items():
-        if slices.into is not None and name in refittable:
-            yield name, PatchReader(network.get_submodule(name))
+        module = network.get_submodule(name)
+        if slices.into is not None and layer_kind(module) in ("conv", "linear"):
+            yield name, PatchReader(module)
 
 
 def _is_large(reader: PatchReader) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lfgcl_env.pruning.moments.second_moments import Moments, repaired_weights
 from lfgcl_env.pruning.repair.interface import Repair, repair
 from lfgcl_env.pruning.structure.candidate import Candidate
+from lfgcl_env.pruning.structure.fixed_layers import find_refittable
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
 _CACHE_BYTES = 256 * 2**20
@@ -33,7 +34,9 @@ class LeastSquaresRepair(Repair):
     ) -> None:
         """Let a candidate take its weights from a :class:`LeastSquaresSolver`."""
         dtype = next(candidate.network.parameters()).dtype
-        candidate.solver = LeastSquaresSolver(moments(), dtype)
+        refittable = find_refittable(network.baseline.network)
+        known = {name: found for name, found in moments().items() if name in refittable}
+        candidate.solver = LeastSquaresSolver(known, dtype)
 
 
 class LeastSquaresSolver:

@@ -53,6 +53,11 @@ def read_group(
             layer = names[node.module]
             if layer in fixed:
                 raise Unprunable(fixed[layer])
+            if (
+                layer_kind(node.module) == "grouped"
+                and node.module.groups == layer_sizes(node.module)[0]
+            ):
+                raise Unprunable(f"{layer} gives one channel for several, which is not followed")
             size = layer_sizes(node.module)[1 if side == "in" else 0]
             members.append(_member(layer, side, item, channels, size))
         elif node.type == tp.ops.OPTYPE.PARAMETER:
