@@ -38,7 +38,10 @@ def show_network(arguments: dict[str, Any]) -> None:
 
 
 def _groups(network: PrunableNetwork) -> list[list[str]]:
-    """Return a row for each group: its channels, what pruning it alone can save, its layers."""
+    """Return a row for each group: its channels, what pruning it alone can save, its layers.
+
+    Channels that go in bundles are written as bundles times channels in each.
+    """
     fewest, full = network.rounding.fewest, network.channels
     alone = np.where(np.eye(len(full), dtype=bool), fewest, full)
     whole = network.baseline_cost.macs
@@ -53,7 +56,8 @@ def _groups(network: PrunableNetwork) -> list[list[str]]:
             keeps = "all"
         saves = f"{1 - int(macs) / whole:.1%}"
         changed = ", ".join(dict.fromkeys(layers))
-        rows.append([group.name, str(group.channels), keeps, saves, changed])
+        channels = str(group.channels) + (f" x {group.bundle}" if group.bundle > 1 else "")
+        rows.append([group.name, channels, keeps, saves, changed])
     return rows
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from torch import nn
 
 import lfgcl_env
 from lfgcl_env.cli.main import main
@@ -122,3 +123,17 @@ def test_version_and_help_are_printed(arguments, capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert lfgcl_env.__version__ in printed or "usage: lfgcl" in printed
+
+
+def build_grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=4), nn.Conv2d(8, 6, 1), nn.Flatten(),
+        nn.Linear(6 * 32 * 32, 5),
+    )  # fmt: skip
+
+
+def test_inspect_says_which_channels_go_in_bundles(capsys):
+    assert main(["inspect", f"{__name__}:build_grouped"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["0", "4", "x", "2", "0,", "1,", "2"] in lines
+    assert ["2", "6", "2,", "4"] in lines

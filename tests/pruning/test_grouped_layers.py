@@ -153,6 +153,7 @@ def test_a_least_squares_repair_is_no_worse_than_none():
 def test_a_strategy_counts_bundles_and_the_layers_say_what_they_have_left(name, channels, sizes):
     problem = problem_of(network_of((NORMS | GROUPED)[name]()))
     assert problem.channels.tolist() == [channels, 6]
+    assert problem.groups[0].bundle == problem.baseline.network[0].out_channels // channels
     layer = problem.compress([3, 6])[2]
     assert {key: getattr(layer, key) for key in sizes} == sizes
     assert problem.compress([3, 6])[4].in_channels == (6 if channels == 4 else 3)

@@ -45,6 +45,12 @@ class Group:
     coupled: bool
     part: str = ""
 
+    @property
+    def bundle(self) -> int:
+        """How many channels of its first layer go together; 1 where no grouped layer ties any."""
+        first = next(member for member in self.members if member.layer == self.name)
+        return len(first.positions) // self.channels
+
     def layers(self, side: str) -> tuple[str, ...]:
         """Return the names of the layers on one side: ``"out"``, ``"in"`` or ``"through"``."""
         return tuple(member.layer for member in self.members if member.side == side)
