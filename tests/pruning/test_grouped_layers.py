@@ -216,3 +216,19 @@ def test_convolutions_that_do_more_than_convolve_are_cut_and_keep_their_weights(
     finished, _ = problem.finish([4, 6], images(8))
     for smaller in (problem.compress([4, 6]), finished):
         assert torch.equal(smaller[2].weight, network[2].weight[:, stay])
+
+
+def test_a_bundled_group_is_named_by_its_producer_whatever_the_order_of_modules():
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = Head(6)
+            self.mixed = nn.Conv2d(8, 6, 1, groups=2)
+            self.first = nn.Conv2d(3, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.mixed(self.first(x).relu()).relu())
+
+    problem = problem_of(Backwards())
+    assert [(group.name, group.bundle) for group in problem.groups] == [("first", 4)]
+    assert problem.scorer.read(problem.compress([1]), problem.kept_channels([1]))

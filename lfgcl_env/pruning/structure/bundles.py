@@ -93,7 +93,9 @@ def _join(
             raise Unprunable(f"its channels take unequal shares of {layer}")
         merged.append(Member(layer, "through" if layer in mixing else side, positions, numbers))
     coupled = any(group.coupled for group in cluster)
-    return Group(cluster[0].name, len(bundles), tuple(merged), coupled, cluster[0].part)
+    # Named by a layer that produces the channels rather than one that they go through.
+    first = next((group for group in cluster if group.name not in mixing), cluster[0])
+    return Group(first.name, len(bundles), tuple(merged), coupled, first.part)
 
 
 def _in_order(parts: Sequence[_Part]) -> _Part:
