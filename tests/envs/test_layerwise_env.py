@@ -94,7 +94,9 @@ def play(env: gym.Env, ratios) -> list[tuple]:
 
 def rounding_of(problem, limits: Limits) -> Rounding:
     channels, producers = problem.channels.tolist(), [g.layers("out") for g in problem.groups]
-    return Rounding(channels, limits.steps(producers), limits.fewest(producers, channels))
+    bundles = [group.bundle for group in problem.groups]
+    fewest = limits.fewest(producers, channels, bundles)
+    return Rounding(channels, limits.steps(producers, bundles), fewest)
 
 
 def bound_of(problem, limits: Limits, *, spend_budget: bool) -> ActionBound:

@@ -96,7 +96,7 @@ def test_cut_is_hidden(name, min_channels):
     layer = (NORMS | GROUPED)[name]()
     network = network_of(layer if name in GROUPED else lively(layer))
     baseline = load_baseline(network, input_shape=(3, 32, 32))
-    prunable = PrunableNetwork(baseline, "all", min_channels)
+    prunable = PrunableNetwork(baseline, scope="all", min_channels=min_channels)
     assert [group.name for group in prunable.groups] == ["0", "4"]
     strategies = [
         np.random.default_rng(seed).integers(1, prunable.channels + 1) for seed in range(3)
@@ -166,7 +166,7 @@ def test_a_strategy_counts_bundles_and_the_layers_say_what_they_have_left(name, 
 def test_bundles_across_concatenations_are_exact_or_left_out(groups, left, channels):
     network = awaken(nn.Sequential(Two(groups, left), nn.ReLU(), nn.Linear(5, 8), nn.ReLU()))
     network.append(nn.Linear(8, 5))
-    prunable = PrunableNetwork(load_baseline(network, input_shape=(3, 32, 32)), "all")
+    prunable = PrunableNetwork(load_baseline(network, input_shape=(3, 32, 32)), scope="all")
     assert (channels is None) == ("0.left" in {e.name for e in prunable.excluded})
     check_exactness(prunable, [np.maximum(1, prunable.channels // 2)])
 
@@ -232,3 +232,13 @@ def test_a_bundled_group_is_named_by_its_producer_whatever_the_order_of_modules(
     problem = problem_of(Backwards())
     assert [(group.name, group.bundle) for group in problem.groups] == [("first", 4)]
     assert problem.scorer.read(problem.compress([1]), problem.kept_channels([1]))
+
+
+def test_limits_count_channels_where_they_go_in_bundles():
+    grouped = nn.Conv2d(12, 12, 3, padding=1, groups=6)
+    limits = {"min_channels": {"0": 3}, "round_to": {"0": 4}}
+    problem = simple_problem(awaken(stack(grouped, 12, 12)), images(4), **limits)
+    (group,) = (group for group in problem.groups if group.name == "0")
+    assert (group.channels, group.bundle) == (6, 2)
+    index = problem.groups.index(group)
+    assert problem.network.rounding.counts(index).tolist() == [2, 4, 6]  # 4, 8 and 12 channels

@@ -51,23 +51,32 @@ class Limits:
             if isinstance(limit, tuple):
                 check_used([pattern for pattern, _ in limit], names, what, _NOWHERE)
 
-    def fewest(self, producers: Sequence[Sequence[str]], channels: Sequence[int]) -> list[int]:
-        """Return the fewest channels that may stay in every group, before rounding."""
+    def fewest(
+        self, producers: Sequence[Sequence[str]], channels: Sequence[int], bundles: Sequence[int]
+    ) -> list[int]:
+        """Return the fewest channels, or bundles, that may stay in every group, before rounding.
+
+        Args:
+            producers: as for :meth:`check_used`.
+            channels: of every group; where they go in bundles, how many of these.
+            bundles: channels in each.
+        """
         return [
             max(
-                *(number_for(name, self.min_channels, 1) for name in layers),
+                *(-(-number_for(name, self.min_channels, 1) // bundle) for name in layers),
                 # Rounding errors of the product must not cost a channel: 0.2 of 15 is 3, not 4.
                 *(math.ceil((1 - r) * full - 1e-9) for r in self._ratios(layers)),
             )
-            for layers, full in zip(producers, channels, strict=True)
+            for layers, full, bundle in zip(producers, channels, bundles, strict=True)
         ]
 
-    def steps(self, producers: Sequence[Sequence[str]]) -> list[int]:
-        """Return what the counts of every group are multiples of."""
-        return [
+    def steps(self, producers: Sequence[Sequence[str]], bundles: Sequence[int]) -> list[int]:
+        """Return what the counts of every group are multiples of, in bundles if channels go so."""
+        steps = (
             math.lcm(*(number_for(name, self.round_to, 1) for name in layers))
             for layers in producers
-        ]
+        )
+        return [step // math.gcd(step, bundle) for step, bundle in zip(steps, bundles, strict=True)]
 
     @property
     def ways(self) -> list[str]:

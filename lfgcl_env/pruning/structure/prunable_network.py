@@ -90,11 +90,12 @@ class PrunableNetwork:
             for group in self.groups
         ]
         self.limits.check_used(producers)
-        fewest = self.limits.fewest(producers, self.channels.tolist())
+        bundles = [group.bundle for group in self.groups]
+        fewest = self.limits.fewest(producers, self.channels.tolist(), bundles)
         self.lowest = find_lowest(module, self.groups, example, fewest, self.layout)
         self.rounding = Rounding(
             self.channels.tolist(),
-            self.limits.steps(producers),
+            self.limits.steps(producers, bundles),
             [max(pair) for pair in zip(fewest, self.lowest.tolist(), strict=True)],
         )
         for counts in (self.channels, self.lowest):
