@@ -174,7 +174,8 @@ class ProblemConfig(BudgetConfig, StructureConfig, total=False):
         str | Sequence[str] | None,
         Option(
             None,
-            "modules whose outputs are compared; None: the classifier's input",
+            "modules whose outputs are compared; 'output': the network's; None: the inputs of the "
+            "layers that feed the network's outputs, such as its classifier",
             "names of modules, or None",
         ),
     ]
@@ -226,8 +227,9 @@ class EnvConfig(ProblemConfig, total=False):
         Sequence[Positive] | None,
         Option(
             None,
-            "(channels, height, width), for networks that do not come with one",
-            "three positive whole numbers, or None",
+            "shape of one input, such as (channels, height, width), for networks that do not come "
+            "with one; None: that of a tensor or array of images, else (3, 32, 32)",
+            "1 to 4 positive whole numbers, or None",
             check=check_optional_shape,
         ),
     ]

@@ -120,13 +120,13 @@ class ComparisonProtocol:
         """Test images and labels."""
         baseline = self.problem.baseline
         if self._data == NOISE:
-            return noise(baseline.input_shape, baseline.num_classes, 100)
+            return noise(baseline.input_shape, baseline.num_classes or 1, 100)
         return load_test_set(self._data, normalization=baseline.normalization, **self._places)
 
     @cached_property
     def _noise(self) -> LabelledImages:
         baseline = self.problem.baseline
-        return noise(baseline.input_shape, baseline.num_classes, self._labelled)
+        return noise(baseline.input_shape, baseline.num_classes or 1, self._labelled)
 
     def repaired_top1(self, keep: Sequence[int], problem: PruningProblem | None = None) -> float:
         """Return the top-1 of a strategy after sequential repair [%].

@@ -65,13 +65,13 @@ def low_to_high(text: str) -> list[float]:
 
 
 def sizes(text: str) -> list[int]:
-    """Read channels, height and width, or one side of a square image with 3 channels.
+    """Read channels, height and width, or other sizes, or one side of a square image.
 
-    >>> sizes("1,28,28"), sizes("64")
-    ([1, 28, 28], [3, 64, 64])
+    >>> sizes("1,28,28"), sizes("64"), sizes("20,")
+    ([1, 28, 28], [3, 64, 64], [20])
     """
-    found = [whole(part) for part in text.split(",")]
-    return [3, *found, *found] if len(found) == 1 else found
+    found = [whole(part) for part in text.removesuffix(",").split(",")]
+    return [3, *found, *found] if len(found) == 1 and not text.endswith(",") else found
 
 
 def mean_and_std(text: str) -> list[list[float]]:

@@ -154,7 +154,8 @@ def _test(
     folder: Path, budgets: Sequence[float], baseline: Baseline, config: Mapping[str, Any]
 ) -> None:
     """Print the accuracy on labelled test images if they are at hand, or how to get it."""
-    data = {10: "CIFAR10", 100: "CIFAR100"}.get(baseline.num_classes, "NAME")
+    classes = baseline.num_classes
+    data = "NAME" if classes is None else {10: "CIFAR10", 100: "CIFAR100"}.get(classes, "NAME")
     trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
     if trained and data != "NAME":
         device = config.get("device", options(EnvConfig)["device"].default)
@@ -173,7 +174,8 @@ def _test(
         own = f" --network {shlex.quote(str(baseline.name))}"
         if baseline.arguments:
             own += f" --network-arguments {shlex.quote(json.dumps(baseline.arguments))}"
-    print(f"next: lfgcl evaluate {shlex.quote(str(folder))} --data {data}{own}")
+    asked = "" if classes is None else f" --data {data}"
+    print(f"next: lfgcl evaluate {shlex.quote(str(folder))}{asked}{own}")
 
 
 def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:

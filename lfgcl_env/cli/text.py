@@ -11,7 +11,7 @@ METRIC_NAMES = {"macs": "MACs", "params": "params"}
 
 def described(baseline: Baseline) -> str:
     """Return a network's name and where its weights are from."""
-    return f"{baseline.name or type(baseline.network).__name__} with {baseline.weights} weights"
+    return f"{baseline.title} with {baseline.weights} weights"
 
 
 def columns(rows: Sequence[Sequence[str]], align: Sequence[str] = ()) -> list[str]:

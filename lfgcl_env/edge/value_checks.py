@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, MaxLen, MinLen
 
 from lfgcl_env.edge.bounds import Seed
 from lfgcl_env.edge.schema import check_value, short
 
 Size = Annotated[int, Ge(1)]
 """One side of a shape."""
+
+_Sizes = Annotated[tuple[Size, ...], MinLen(1), MaxLen(4)]
 
 LARGEST_INPUT = 2**24
 """Most numbers in one input of a network: 3 x 2048 x 2048 and some more."""
@@ -61,28 +63,28 @@ def check_count(count: int, what: str) -> int:
     return int(check_value(count, Size, what, "a whole number of at least 1"))
 
 
-def check_shape(shape: Sequence[int], what: str = "input_shape") -> tuple[int, int, int]:
-    """Return (channels, height, width) as a tuple.
+def check_shape(shape: Sequence[int], what: str = "input_shape") -> tuple[int, ...]:
+    """Return the shape of one input, such as (channels, height, width), as a tuple.
 
     Raises:
-        ValueError: if they are no three positive whole numbers, or an input would be too large.
+        ValueError: if it is no 1 to 4 positive whole numbers, or an input would be too large.
 
-    >>> check_shape([3, 32, 32])
-    (3, 32, 32)
+    >>> check_shape([3, 32, 32]), check_shape([20])
+    ((3, 32, 32), (20,))
     """
     given = tuple(shape) if isinstance(shape, Sequence) else shape
     accepts = (
-        "(channels, height, width), three positive whole numbers with a product of at most "
-        f"{LARGEST_INPUT:,}"
+        "1 to 4 positive whole numbers, such as (channels, height, width), with a product of at "
+        f"most {LARGEST_INPUT:,}"
     )
-    sizes: tuple[int, int, int] = check_value(given, tuple[Size, Size, Size], what, accepts)
+    sizes: tuple[int, ...] = check_value(given, _Sizes, what, accepts)
     if math.prod(sizes) > LARGEST_INPUT:
         raise ValueError(f"{what} must be {accepts}, got {short(sizes)}")
     return sizes
 
 
-def check_optional_shape(shape: Sequence[int] | None) -> tuple[int, int, int] | None:
-    """Return (channels, height, width) as a tuple, or None; see :func:`check_shape`."""
+def check_optional_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return the shape of one input as a tuple, or None; see :func:`check_shape`."""
     return None if shape is None else check_shape(shape)
 
 

@@ -22,6 +22,10 @@ class LFGCLEnv(PruningEnv):
     pruned accordingly, and the reward is how similar the pruned network stays to the baseline. By
     default no label is used, and nothing is trained.
 
+    Any network that takes one tensor and returns one or several will do, such as a classifier, a
+    segmentation network or one with several heads; what is compared of them is described in
+    docs/own_network.md.
+
     It follows LFGCL (Liu, Du, Yu, Song: *Label-Free Network Pruning via Reinforcement Learning*,
     Pattern Recognition and Artificial Intelligence 34(3), 2021), whose abstract fixes the global
     decision, the label-free reward and DDPG. What it leaves open is decided here: the embedding,
@@ -57,7 +61,7 @@ class LFGCLEnv(PruningEnv):
     | `reward` | score |
     |---|---|
     | `"similarity"` | similarity to the baseline on the score images, at most 1: of outputs after |
-    | | sequential repair, else of the classifier's input (`similarity`) |
+    | | sequential repair, else of what the layers read that feed the outputs (`similarity`) |
     | `"accuracy"` | top-1 in [0, 1] on `num_labelled` training images that are no calibration |
     | | images (the baseline was trained on them), or on `labelled` |
     | `"module:function"` | of a function `(network, images) -> float`, higher is better, which |

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.value_checks import budget_range, check_count
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import check_reward, make_reward
 from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
-from lfgcl_env.images.arrays import choose
+from lfgcl_env.images.arrays import choose, shape_of
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.views import make_views
@@ -191,7 +192,8 @@ class PruningEnv(gym.Env[Observation, Action]):
 
         For reward ``"similarity"`` it is the similarity of outputs to the baseline's on
         :meth:`judge_images` (:func:`~lfgcl_env.pruning.score.similarities.kl`), whatever the
-        search compares; for other rewards it is :meth:`score`.
+        search compares; for other rewards, and for networks whose outputs cannot be compared, it
+        is :meth:`score`.
 
         Args:
             network: copied if it is in training mode or on another device.
@@ -200,7 +202,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Raises:
             ValueError: if it is no strategy of this problem, or the reward fails.
         """
-        if self.reward_name != "similarity":
+        if self.reward_name != "similarity" or not self.problem.baseline.outputs:
             return self.score(network, keep)
         if self._judge is None:
             self._judge = self.problem.judge(self.judge_images())
@@ -395,14 +397,22 @@ def _baseline(config: RewardedConfig) -> Baseline:
     network = config["network"]
     if isinstance(network, Baseline):
         return network
+    shape, images = config["input_shape"], config["images"]
+    if shape is None and isinstance(images, Tensor | np.ndarray) and _comes_without_shape(network):
+        shape = shape_of(images)
     return build_baseline(
         network,
         config["weights"],
         config["network_arguments"] or {},
-        input_shape=config["input_shape"],
+        input_shape=shape,
         normalization=config["normalization"],
         seed=config["seed"],
     )
+
+
+def _comes_without_shape(network: object) -> bool:
+    """Whether a network is a module or somebody's function, and so may take inputs of any shape."""
+    return not isinstance(network, str) or names_code(network)
 
 
 def _check_labels(images: object) -> None:
@@ -419,6 +429,11 @@ def _check_labels(images: object) -> None:
 def _check_fit(labelled: LabelledImages, baseline: Baseline) -> None:
     """Refuse labelled images that the network cannot take, and classes that it does not have."""
     shape, classes = tuple(labelled.images.shape[1:]), int(labelled.labels.max()) + 1
+    if baseline.num_classes is None:
+        raise ValueError(
+            f"reward='accuracy' needs a network that returns one score for every class, and "
+            f"{baseline.title} returns other outputs: use reward='similarity'"
+        )
     if shape != tuple(baseline.input_shape) or classes > baseline.num_classes:
         raise ValueError(
             f"{labelled.name} have shape {shape} and {classes} classes, and the network takes "

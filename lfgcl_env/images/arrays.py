@@ -15,6 +15,9 @@ LARGEST_BATCH = 2**29
 """Most numbers in images that are made: 2 GiB."""
 
 
+_CHANNELS = (1, 3, 4)  # of pixels
+
+
 class TooFewImages(ValueError):
     """Fewer images than requested."""
 
@@ -31,10 +34,10 @@ def array_inputs(
 
     Args:
         source: uint8 pixels, (images, channels, height, width) or (images, height, width,
-            channels), which are normalised here; or floating-point inputs (images, channels,
-            height, width), which must be normalised already.
+            channels), which are normalised here; or floating-point inputs (images, ...), which
+            must be normalised already.
         count: images wanted, drawn with ``seed``; None for all of them, in their order.
-        shape: (channels, height, width) that the network takes.
+        shape: of one input of the network, such as (channels, height, width).
         normalization: what the network was trained with, if known.
         seed: of the draw.
 
@@ -123,16 +126,36 @@ def _wrong_type(dtype: object) -> str:
 
 
 def _channels_first(images: Tensor, shape: Shape) -> Tensor:
-    channels, height, width = shape
-    sizes = tuple(images.shape)
+    sizes, pixels = tuple(images.shape), images.dtype == torch.uint8
+    if pixels and len(shape) != 3:
+        raise ValueError(
+            f"uint8 pixels are images (channels, height, width), and the network takes inputs of "
+            f"shape {shape}: give floating-point inputs"
+        )
     if sizes[1:] == shape:
         return images
-    if sizes[1:] == (height, width, channels) and images.dtype == torch.uint8:
+    if pixels and sizes[1:] == (*shape[1:], shape[0]):
         return images.permute(0, 3, 1, 2)
+    also = f" or, for pixels, {(*shape[1:], shape[0])}" if pixels else ""
     raise ValueError(
-        f"images of shape {sizes} do not fit the network: it takes (images, {channels}, {height}, "
-        f"{width}), for uint8 pixels also (images, {height}, {width}, {channels})"
+        f"images of shape {sizes[1:]} do not fit the network, whose input_shape is {shape}{also}: "
+        "give images of this shape, or the input_shape that they have"
     )
+
+
+def shape_of(source: Tensor | np.ndarray[Any, Any]) -> Shape | None:
+    """Return the shape of one input in a tensor or array; None if it holds no inputs.
+
+    Of uint8 pixels (images, height, width, channels) the channels are known by their number.
+
+    >>> shape_of(torch.zeros(5, 3, 64, 48)), shape_of(torch.zeros(5, 64, 48, 3).byte())
+    ((3, 64, 48), (3, 64, 48))
+    """
+    shape = tuple(source.shape[1:])
+    pixels = source.dtype in (torch.uint8, np.dtype(np.uint8))
+    if pixels and len(shape) == 3 and shape[-1] in _CHANNELS and shape[0] not in _CHANNELS:
+        return (shape[-1], *shape[:-1])
+    return shape or None
 
 
 def _check_inputs(images: Tensor, normalization: Normalization | None) -> None:

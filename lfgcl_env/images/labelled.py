@@ -17,6 +17,7 @@ from lfgcl_env.images.arrays import choose_others
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
+from lfgcl_env.networks.outputs import named_outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class LabelledImages:
     """Images with their classes.
 
     Attributes:
-        images: (images, channels, height, width), floating-point, normalised for the network.
+        images: (images, ...), floating-point, normalised for the network.
         labels: (images,), int64.
         name: of the data set and split, for reports.
 
@@ -124,7 +125,7 @@ def top1(
     """Measure how often the largest output is the right class [%].
 
     Args:
-        network: not changed; copied if it is on another device.
+        network: with classes; not changed; copied if it is on another device.
         test_set: images and labels.
         batch_size: images per forward pass; about 100 fit the cache of a CPU and are fastest there.
         device: where to compute.
@@ -148,8 +149,10 @@ def top1(
                 strict=True,
             ):
                 # Faster on CPUs: oneDNN keeps the layout from layer to layer.
-                inputs = images.to(device, memory_format=torch.channels_last)
-                right += int((network(inputs).argmax(1).cpu() == labels).sum())
+                layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
+                inputs = images.to(device, memory_format=layout)
+                (logits,) = named_outputs(network(inputs)).values()
+                right += int((logits.argmax(1).cpu() == labels).sum())
     finally:
         for module, training in modes:
             module.training = training

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lfgcl_env.networks import Normalization
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def to_inputs(

@@ -34,18 +34,17 @@ def load_images(
         source: ``"CIFAR10"`` or ``"CIFAR100"`` (training images; labels are dropped), a folder of
             image files, an image sheet (``.png``) written by ``lfgcl synthesize``, uint8 pixels
             (images, channels, height, width) or (images, height, width, channels), or
-            floating-point inputs (images, channels, height, width), which must be normalised
-            already.
+            floating-point inputs (images, ...), which must be normalised already.
         count: number of images, drawn with ``seed``; None for all.
-        shape: (channels, height, width) that the network takes. Images of data sets and folders
-            are resized and centre-cropped to it; tensors and arrays must have it.
+        shape: of one input of the network. Images of data sets and folders are resized and
+            centre-cropped to (channels, height, width); tensors and arrays must have the shape.
         normalization: of the network; None leaves pixels in [0, 1].
         seed: of the draw.
         root: the folder of the data sets, see :func:`data_root`.
         download: download the data set if it is missing.
 
     Returns:
-        (count, channels, height, width), float32, normalised; never shares memory with ``source``.
+        (count, *shape), float32, normalised; never shares memory with ``source``.
 
     Raises:
         ValueError: if the source is unknown, holds too few images or an unreadable one, does not
@@ -65,6 +64,11 @@ def load_images(
         count = check_count(count, "the number of images")
     if isinstance(source, Tensor | np.ndarray):
         return array_inputs(source, count, shape=size, normalization=normalization, seed=seed)
+    if len(size) != 3:
+        raise ValueError(
+            f"{str(source)!r} holds images, and the network takes inputs of shape {size}: give a "
+            "tensor or an array of them, or 'random'"
+        )
     if source in DATASETS:
         pixels = read_dataset(str(source), train=True, root=root, download=download).pixels
         pixels = pixels[choose(len(pixels), count, seed, str(source))]

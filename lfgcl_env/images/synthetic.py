@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lfgcl_env.networks import Baseline, Normalization
+from lfgcl_env.networks.outputs import named_outputs
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,13 @@ def synthesize_batch(
     images = images.clamp(black, white).contiguous(memory_format=torch.channels_last)
     images.requires_grad_()
     classes = torch.arange(index * recipe.batch, (index + 1) * recipe.batch, device=device)
-    classes %= baseline.num_classes
     optimizer = torch.optim.Adam([images], lr=recipe.step_size, betas=(0.5, 0.9))
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     for _ in range(recipe.steps):
         deviations.clear()
-        logits = network(_moved(images, recipe.shift, generator))
+        returned = network(_moved(images, recipe.shift, generator))
         loss = (
-            F.cross_entropy(logits, classes)
+            _classification(returned, baseline.num_classes, classes)
             + recipe.statistics * torch.stack(deviations).mean()
             + recipe.variation * _variation(images)
             + recipe.magnitude * images.square().mean()
@@ -114,15 +114,29 @@ def synthesize_batch(
     return pixels.round().clamp(0, 255).to("cpu", torch.uint8).contiguous()
 
 
+def _classification(returned: object, num_classes: int | None, classes: Tensor) -> Tensor:
+    """Return how far predictions are from classes, which are counted anew where they end."""
+    if num_classes is None:
+        return torch.zeros((), device=classes.device)
+    (logits,) = named_outputs(returned).values()
+    return F.cross_entropy(logits, classes % num_classes)
+
+
 def check_statistics(baseline: Baseline) -> None:
-    """Check that a network has the statistics that images are made from.
+    """Check that a network takes images and has the statistics that they are made from.
 
     Raises:
-        ValueError: if the network has no BatchNorm layer that keeps running statistics.
+        ValueError: if its inputs are no images (channels, height, width), or it has no BatchNorm
+            layer that keeps running statistics.
     """
+    if len(baseline.input_shape) != 3:
+        raise ValueError(
+            f"synthetic images are (channels, height, width), and {baseline.title} takes inputs of "
+            f"shape {baseline.input_shape}: give a tensor or an array of them"
+        )
     if not _statistics_of(baseline.network):
         raise ValueError(
-            f"{baseline.name or type(baseline.network).__name__} has no BatchNorm layer with "
+            f"{baseline.title} has no BatchNorm layer with "
             "running statistics, from which synthetic images are made: give images of your own, "
             "such as a folder"
         )

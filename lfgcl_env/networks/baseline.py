@@ -23,8 +23,9 @@ from lfgcl_env.networks.builders import (
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
+from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
 from lfgcl_env.networks.plain_module import make_plain
-from lfgcl_env.networks.prepared import copy_module, count_classes, settle
+from lfgcl_env.networks.prepared import copy_module, settle
 from lfgcl_env.networks.published import (
     PUBLISHED,
     check_cached,
@@ -36,8 +37,6 @@ from lfgcl_env.networks.published import (
 from lfgcl_env.networks.shortcut_conversion import with_projections
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict
 
-Shape = tuple[int, int, int]
-
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
@@ -48,8 +47,9 @@ class Baseline:
         name: what :func:`build_network` rebuilds it from, such as ``"resnet56"``; None if it
             cannot be rebuilt from a name, as a module that was passed.
         arguments: the keyword arguments to rebuild it with ``name``.
-        input_shape: (channels, height, width) of one input.
-        num_classes: outputs for one input.
+        input_shape: of one input: (channels, height, width), or 1 to 4 other sizes.
+        outputs: shape for one image of every output that can be compared, by its place in what
+            the network returns, ``""`` for a tensor alone; see :func:`find_outputs`.
         normalization: of its inputs; None if it is unknown or there is none.
         weights: ``"published"``, ``"embedded"``, ``"random"``, the path of a file, or ``"given"``
             for weights that came with the module or function.
@@ -59,9 +59,21 @@ class Baseline:
     name: str | None
     arguments: dict[str, Any]
     input_shape: Shape
-    num_classes: int
+    outputs: dict[str, Shape]
     normalization: Normalization | None
     weights: str
+
+    @property
+    def title(self) -> str:
+        """The name, or for a module that was passed its class."""
+        return self.name or type(self.network).__name__
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are; None unless the only output is (images, classes)."""
+        shapes = list(self.outputs.values())
+        known = len(shapes) == 1 and len(shapes[0]) == 1 and holds_classes(shapes[0])
+        return shapes[0][0] if known else None
 
 
 def load_baseline(
@@ -84,8 +96,9 @@ def load_baseline(
             or whatever a function or module brings along; ``"embedded"``: from this package,
             without a download; ``"random"``: drawn with ``seed``; else the path of a state dict
             (``.safetensors`` or written by ``torch.save``).
-        input_shape: (channels, height, width) of one input; by default (3, 32, 32), for
-            torchvision's networks the crop size of their weights (mostly 224).
+        input_shape: of one input: (channels, height, width), or 1 to 4 other sizes, such as
+            (channels, length); by default (3, 32, 32), for torchvision's networks the crop size of
+            their weights (mostly 224).
         normalization: of the inputs, a :class:`Normalization` or a pair ``(mean, std)``; by
             default that of the published or embedded weights, and None for functions and modules.
         seed: of random weights; the global random state is left alone.
@@ -95,7 +108,7 @@ def load_baseline(
 
     Raises:
         ValueError: if a name or argument is unknown, weights are damaged or do not fit, or the
-            network does not give logits (images, classes) for inputs of this shape.
+            network does not take inputs of this shape or returns no tensors.
         FileNotFoundError: if there is no weights file.
         OSError: if published weights cannot be downloaded.
 
@@ -138,14 +151,14 @@ def build_baseline(
             torch.default_generator.manual_seed(seed)
             source = _from_builder(network, weights, arguments, given)
     shape = check_shape(source.input_shape if input_shape is None else input_shape)
-    what = source.name or type(source.network).__name__
     settled = settle(make_plain(source.network))
+    what = source.name or type(source.network).__name__
     return Baseline(
         network=settled,
         name=source.name,
         arguments=source.arguments,
         input_shape=shape,
-        num_classes=count_classes(settled, shape, what),
+        outputs=find_outputs(settled, shape, what),
         normalization=given or source.normalization,
         weights=source.weights,
     )

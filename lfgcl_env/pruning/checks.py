@@ -1,4 +1,6 @@
-"""Checks of images, devices and prune ratios, and images split into batches."""
+"""Checks of images, outputs and prune ratios, and images split into batches."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -7,6 +9,9 @@ from torch import Tensor
 
 from lfgcl_env.edge.schema import short
 from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.outputs import holds_classes
+from lfgcl_env.pruning.score.features import OUTPUT
+from lfgcl_env.pruning.score.similarities import SIMILARITIES
 
 _PLAIN_BATCH_VALUES = 2**18  # 85 CIFAR images: what a CPU's cache holds well
 _LARGE_BATCH_VALUES = 2**22  # 1,365 CIFAR images: one pass serves statistics and features
@@ -25,8 +30,9 @@ def check_images(images: Tensor, what: str = "calibration") -> Tensor:
     """
     if not isinstance(images, Tensor) or images.dim() < 2 or not images.is_floating_point():
         raise ValueError(
-            "images must be a float tensor (images, channels, height, width), normalised as the "
-            f"network expects: see lfgcl_env.images.load_images; got {_describe(images)}"
+            "images must be a float tensor (images, ...), such as (images, channels, height, "
+            "width), normalised as the network expects: see lfgcl_env.images.load_images; got "
+            f"{_describe(images)}"
         )
     if len(images) < 2:
         raise ValueError(f"at least 2 {what} images are needed, got {len(images)}")
@@ -51,6 +57,40 @@ def check_fit(baseline: Baseline, images: Tensor) -> None:
         raise ValueError(
             f"images have shape {tuple(images.shape[1:])}, "
             f"and the network takes {tuple(baseline.input_shape)}"
+        )
+
+
+def check_outputs(
+    baseline: Baseline, similarity: str, features: str | Sequence[str] | None
+) -> None:
+    """Refuse to compare outputs that cannot be compared.
+
+    Args:
+        baseline: the network.
+        similarity: a name in :data:`~lfgcl_env.pruning.score.similarities.SIMILARITIES`.
+        features: modules whose outputs are compared; None for what feeds the network's outputs.
+
+    Raises:
+        ValueError: if every image has other numbers of them, or classes are needed and missing.
+    """
+    kind = SIMILARITIES[similarity]
+    if features is not None and kind.of_outputs:
+        raise ValueError(
+            f"similarity {similarity!r} compares outputs, and no other features: leave features "
+            "out, or choose another similarity"
+        )
+    wanted = [features] if isinstance(features, str) else features
+    if not baseline.outputs and (wanted is None or OUTPUT in wanted):
+        raise ValueError(
+            f"{baseline.title} returns nothing that has one shape for all images, as detections "
+            "have not: give features, the names of modules to compare, such as a layer of the "
+            "backbone"
+        )
+    if kind.of_classes and not all(map(holds_classes, baseline.outputs.values())):
+        shapes = ", ".join(str(shape) for shape in baseline.outputs.values())
+        raise ValueError(
+            f"similarity {similarity!r} is for classes, and {baseline.title} returns {shapes} for "
+            "an image: choose 'kl', which compares other numbers too"
         )
 
 

@@ -22,6 +22,7 @@ from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.checks import (
     check_fit,
     check_images,
+    check_outputs,
     check_ratios,
     split_images,
 )
@@ -37,7 +38,6 @@ from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.score.screen import Screen
-from lfgcl_env.pruning.score.similarities import SIMILARITIES
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
@@ -70,7 +70,7 @@ class PruningProblem:
         network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
             module. It is never changed.
         images: unlabelled inputs that orders and repairs go by, normalised as the network expects
-            them; float (images, channels, height, width).
+            them; float (images, ...), such as (images, channels, height, width).
         score_images: others that pruned networks are scored on; None: the same.
         **config: see :class:`~lfgcl_env.config.ProblemConfig`; the names of choices are in
             :data:`~lfgcl_env.pruning.registries.CHOICES`.
@@ -112,11 +112,6 @@ class PruningProblem:
             chosen["similarity"] = (Repair if asked else REPAIRS[self.repair]).similarity
         for name, choices in CHOICES.items():
             check_choice(chosen[name], choices, name)  # type: ignore[literal-required]
-        if chosen["features"] is not None and SIMILARITIES[str(chosen["similarity"])].of_outputs:
-            raise ValueError(
-                f"similarity {chosen['similarity']!r} compares outputs, and no other features: "
-                "leave features out, or choose another similarity"
-            )
         self.criterion = chosen["criterion"]
         self.similarity = str(chosen["similarity"])
         self.budget_metric = chosen["budget_metric"]
@@ -127,6 +122,7 @@ class PruningProblem:
         if not isinstance(network, Baseline):
             network = load_baseline(network, input_shape=tuple(images.shape[1:]))
         check_fit(network, images)
+        check_outputs(network, self.similarity, chosen["features"])
         self._repair.check(network.network)
 
         self.baseline = network
@@ -252,7 +248,10 @@ class PruningProblem:
             The higher, the more is promised; only the order means anything. float64, (strategies,).
         """
         if self._screen is None:
-            self._screen = Screen(self.network, self.device, self.batches, lambda: self.moments)
+            features = None if self.baseline.outputs else self._config["features"]
+            self._screen = Screen(
+                self.network, self.device, self.batches, lambda: self.moments, features
+            )
         checked = [self.network.check_strategy(strategy) for strategy in strategies]
         kept = self._ranking.kept
         return np.array([self._screen(keep, partial(kept, keep)) for keep in checked], np.float64)
@@ -371,10 +370,12 @@ class PruningProblem:
                 (images, channels, height, width).
 
         Raises:
-            ValueError: if they do not fit.
+            ValueError: if they do not fit, or the outputs cannot be compared.
         """
+        check_outputs(self.baseline, "kl", None)
         batches = self._place(check_images(images, "judge"), large=False)
-        return Judge(self.network.candidate(self.device).network, batches)
+        whole = self.network.candidate(self.device).network
+        return Judge(whole, batches, self.baseline.outputs)
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
         """Return a pruned network's features on the calibration images, in the baseline's shape.
@@ -388,7 +389,7 @@ class PruningProblem:
         """
         kept = self.kept_channels(strategy)
         features = self._read(kept) if network is None else self.scorer.read(network, kept)
-        return self.scorer.named(features)
+        return [one.flatten(1) for one in self.scorer.named(features)]
 
     def save(
         self,

@@ -129,7 +129,7 @@ def test_a_dictionary_that_is_given_is_not_changed():
         ({"network_arguments": [1]}, "network_arguments must be a dictionary, or None"),
         ({"normalization": 0.5}, r"normalization must be a pair \(mean, std\)"),
         ({"normalization": (("a",), (1,))}, r"normalization must be a pair \(mean, std\)"),
-        ({"input_shape": (3, 32)}, "input_shape must be"),
+        ({"input_shape": (3, 32)}, "does not take inputs of shape"),
         ({"input_shape": (3, 32, True)}, "input_shape must be"),
         ({"input_shape": (3, 10**6, 10**6)}, "with a product of at most 16,777,216"),
         ({"download": "yes"}, "download must be True or False, got 'yes'"),

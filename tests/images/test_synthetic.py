@@ -6,6 +6,7 @@ import pytest
 import torch
 from networks_for_tests import awaken, flattening, plain
 from torch import nn
+from unusual_networks import segmenting
 
 from lfgcl_env.cli.main import main
 from lfgcl_env.images import load_images, read_sheet, synthetic_pixels, write_sheet
@@ -325,3 +326,10 @@ def test_synthesize_refuses_a_network_without_batchnorm(tmp_path, capsys):
     torch.set_num_threads(threads)
     assert "has no BatchNorm layer" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_images_are_made_from_networks_without_classes():
+    baseline = load_baseline(awaken(segmenting()), input_shape=SHAPE)
+    pixels = synthesize_batch(baseline, 0, seed=0, recipe=QUICK)
+    assert pixels.shape[1:] == SHAPE
+    assert pixels.float().std() > 1

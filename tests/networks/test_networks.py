@@ -489,11 +489,6 @@ def test_an_input_shape_that_does_not_fit_is_refused(shape):
         load_baseline("resnet20", "random", input_shape=shape)
 
 
-def test_a_network_without_logits_is_refused():
-    with pytest.raises(ValueError, match="logits of shape"):
-        load_baseline(nn.Conv2d(3, 2, 3).eval())
-
-
 # Normalization
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lfgcl_env.networks.outputs import holds_classes, named_outputs
+
 _TEMPERATURE = 4.0
 _IMAGES = 128
 _AT_ONCE = 8  # images whose graph is held
@@ -61,19 +63,29 @@ def _squared_gradients(
         for name in layers:
             hook = _keeper(outputs[name])
             stack.callback(network.get_submodule(name).register_forward_hook(hook).remove)
-        logits = network(images.detach().clone().requires_grad_()).flatten(1)
+        returned = named_outputs(network(images.detach().clone().requires_grad_()))
     squares = {
         name: torch.zeros(_channels(network, name), dtype=torch.float64, device=images.device)
         for name in layers
     }
-    if not logits.requires_grad:
+    found = [
+        output
+        for output in returned.values()
+        if output.requires_grad and len(output) == len(images)
+    ]
+    if not found:
         return squares
     calls = [(name, output) for name in layers for output in outputs[name]]
     for _ in range(_DRAWS):
+        drawn = [_draw(output.detach(), generator) for output in found]
+        if len(found) > 1:
+            drawn = [
+                pull * _share(output.detach()) for pull, output in zip(drawn, found, strict=True)
+            ]
         pulls = torch.autograd.grad(
-            logits,
+            found,
             [output for _, output in calls],
-            _draw(logits.detach(), generator),
+            drawn,
             retain_graph=True,
             allow_unused=True,
         )
@@ -101,15 +113,32 @@ def _channels(network: nn.Module, layer: str) -> int:
     return len(weight)
 
 
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return gradients of log-likelihoods of drawn labels, at the logits; (images, classes).
+def _draw(output: Tensor, generator: torch.Generator) -> Tensor:
+    """Return gradients of log-likelihoods of drawn labels, at an output; of its shape.
 
-    A single output is taken for the mean of a Gaussian.
+    In maps every pixel has a label. Numbers that are no classes are taken for means of Gaussians.
     """
-    if logits.shape[1] < 2:
-        drawn = torch.randn(logits.shape, generator=generator)
-        return drawn.to(logits)
+    if not holds_classes(output.shape[1:]):
+        drawn = torch.randn(output.shape, generator=generator)
+        return drawn.to(output)
+    logits = output.movedim(1, -1)
+    rows = logits.reshape(-1, logits.shape[-1])
     # Activations that are not finite are refused later, in words.
-    probabilities = F.softmax(logits.nan_to_num().float() / _TEMPERATURE, dim=1)
-    labels = torch.multinomial(probabilities.cpu(), 1, generator=generator).to(logits.device)
-    return (F.one_hot(labels[:, 0], logits.shape[1]) - probabilities).to(logits)
+    probabilities = F.softmax(rows.nan_to_num().float() / _TEMPERATURE, dim=1)
+    labels = torch.multinomial(probabilities.cpu(), 1, generator=generator).to(output.device)
+    pull = F.one_hot(labels[:, 0], rows.shape[1]) - probabilities
+    return pull.view(logits.shape).movedim(-1, 1).to(output)
+
+
+def _share(output: Tensor) -> float:
+    """Return what an output's gradients are multiplied with, so that several count alike.
+
+    The divergence of a prediction at a temperature T is 1 / (2 T^2) of the squared error that its
+    Fisher information measures, averaged over pixels; of other numbers the squared error counts in
+    units of their variance.
+    """
+    if holds_classes(output.shape[1:]):
+        return float((2 * _TEMPERATURE**2 * output[0, 0].numel()) ** -0.5)
+    deviations = output.double() - output.double().mean(dim=0)
+    variance = float(deviations.square().sum()) / len(output)
+    return float(max(variance, 1e-12) ** -0.5)

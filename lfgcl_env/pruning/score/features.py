@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from lfgcl_env.edge.choices import closest
-from lfgcl_env.pruning.structure.layers import Layer
+from lfgcl_env.pruning.score.heads import find_heads
+from lfgcl_env.pruning.score.output_values import read_output
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
 OUTPUT = "output"
@@ -24,27 +27,28 @@ class _Place:
 
     Attributes:
         module: a name; ``""`` for the network.
-        what: ``"output"``, ``"input"``, or ``"pooled"``: the input, averaged over positions.
+        what: ``"output"``, ``"input"``, ``"pooled"``: the input, averaged over positions, or
+            ``"gridded"``: averaged over the cells of a grid.
         dimension: how groups cut the channels; None where they stay.
+        returned: the place of an output of the network; None for modules.
     """
 
     module: str
     what: str
     dimension: Dimension | None
+    returned: str | None = None
 
 
 class FeatureReader:
-    """Reads features at the classifier's input, at named modules' outputs, or at the output.
+    """Reads features at the heads' inputs, at named modules' outputs, or at the network's outputs.
 
     The features of a removed channel count as zero: a candidate's features are put back into the
     baseline's shape, so that any two can be compared entry by entry.
 
     Args:
-        network: the baseline.
-        plan: its slice plan.
-        layers: its measured layers; the last one in use is taken for the classifier.
-        places: module names, ``"output"``, or None for the classifier's input (the penultimate
-            features).
+        network: what is pruned.
+        places: module names, ``"output"`` for all outputs, or None for the inputs of the layers
+            that feed the outputs (of a classifier: the penultimate features).
         upstream: a layer whose input is read too, as the first of all places; None for no such.
 
     Raises:
@@ -53,27 +57,29 @@ class FeatureReader:
 
     def __init__(
         self,
-        network: nn.Module,
-        plan: SlicePlan,
-        layers: Sequence[Layer],
-        places: Sequence[str] | None,
+        network: PrunableNetwork,
+        places: str | Sequence[str] | None,
         upstream: str | None = None,
     ) -> None:
+        plan, baseline = network.plan, network.baseline
         places = [places] if isinstance(places, str) else places
-        names = [name for name, _ in network.named_modules() if name]
+        names = [name for name, _ in baseline.network.named_modules() if name]
         if places is not None and not places:
             raise ValueError("features names no module: give at least one, or None")
         self._places = []
         if upstream is not None:
             self._places.append(_into(plan, upstream, "input"))
         if places is None:
-            self._places.append(_into(plan, layers[-1].name, "pooled"))
+            for head in find_heads(baseline, network.layers):
+                self._places.append(_into(plan, head.layer, "gridded" if head.maps else "pooled"))
         for place in places or ():
             if place != OUTPUT and place not in names:
                 raise ValueError(f"no module {place!r} to take features at.{closest(place, names)}")
+            if place == OUTPUT:
+                self._places += [_Place("", "output", None, name) for name in baseline.outputs]
+                continue
             slices = plan.layers.get(place)
-            name = "" if place == OUTPUT else place
-            self._places.append(_Place(name, "output", slices.out if slices else None))
+            self._places.append(_Place(place, "output", slices.out if slices else None))
 
     @contextmanager
     def reading(self, network: nn.Module) -> Iterator[list[list[Tensor]]]:
@@ -86,11 +92,11 @@ class FeatureReader:
         with ExitStack() as stack:
             for place, into in zip(self._places, found, strict=True):
                 module = network.get_submodule(place.module)
-                stack.callback(_hook(module, place.what, into.append).remove)
+                stack.callback(_hook(module, place, into.append).remove)
             yield found
 
     def join(self, found: list[list[Tensor]], mask: NDArray[np.bool_] | None) -> list[Tensor]:
-        """Join batches to one matrix (images, features) per place, in the baseline's shape.
+        """Join batches to one tensor (images, ...) per place, in the baseline's shape.
 
         Args:
             found: what :meth:`reading` collected.
@@ -113,7 +119,7 @@ class FeatureReader:
                         f"the strategy keeps {len(kept)}"
                     )
                 features = features.new_zeros(size).index_copy_(1, kept, features)
-            result.append(features.flatten(1))
+            result.append(features)
         return result
 
 
@@ -137,18 +143,24 @@ def _into(plan: SlicePlan, layer: str, what: str) -> _Place:
     return _Place(layer, what, slices.into if slices else None)
 
 
-def _hook(module: nn.Module, what: str, keep: Callable[[Tensor], None]) -> RemovableHandle:
+def _hook(module: nn.Module, place: _Place, keep: Callable[[Tensor], None]) -> RemovableHandle:
     # Copied, because what follows may work in place, as ReLUs and additions often do.
-    if what == "output":
+    returned = place.returned
+    if returned is not None:
+        return module.register_forward_hook(
+            lambda _, __, output: keep(read_output(output, returned).clone())
+        )
+    if place.what == "output":
         return module.register_forward_hook(
             lambda module, _, output: keep(_channels_first(module, output).clone())
         )
-    if what == "input":
+    if place.what == "input":
         return module.register_forward_pre_hook(
             lambda module, inputs: keep(_channels_first(module, inputs[0]).clone())
         )
+    reduce = _average if place.what == "pooled" else _average_cells
     return module.register_forward_pre_hook(
-        lambda module, inputs: keep(_pool(_channels_first(module, inputs[0])))
+        lambda module, inputs: keep(reduce(_channels_first(module, inputs[0])))
     )
 
 
@@ -162,6 +174,21 @@ def _channels_first(module: nn.Module, features: object) -> Tensor:
     return features.movedim(-1, 1) if isinstance(module, nn.Linear) else features
 
 
-def _pool(inputs: Tensor) -> Tensor:
-    """Average a classifier's input over positions, if it has any; (images, channels)."""
+def _average(inputs: Tensor) -> Tensor:
+    """Average a layer's input over positions, if it has any; (images, channels)."""
     return inputs.flatten(2).mean(dim=2) if inputs.dim() > 2 else inputs
+
+
+def _average_cells(inputs: Tensor) -> Tensor:
+    """Average a layer's input over each of 64 cells, if it has positions; (images, channels, ...).
+
+    There are always so many, because a layer may be called on maps of several sizes.
+    """
+    match inputs.dim():
+        case 3:
+            return functional.adaptive_avg_pool1d(inputs, 64)
+        case 4:
+            return functional.adaptive_avg_pool2d(inputs, 8)
+        case 5:
+            return functional.adaptive_avg_pool3d(inputs, 4)
+    return _average(inputs)

@@ -23,14 +23,16 @@ class Scorer:
         candidate: a candidate that is still the whole network.
         batches: calibration images on its device.
         similarity: a name in :data:`~lfgcl_env.pruning.score.similarities.SIMILARITIES`.
-        features: modules at whose outputs features are compared; None for the classifier's input.
+        features: modules at whose outputs features are compared; None for the inputs of the layers
+            that feed the network's outputs.
 
     Raises:
         ValueError: for modules without features that can be compared.
 
     Attributes:
         reader: reads features out of forward passes at the places that are compared.
-        targets: the baseline's features, one matrix (images, features) per place.
+        targets: the baseline's features, one matrix (images, features) per place, or outputs in
+            their shape.
     """
 
     def __init__(
@@ -48,11 +50,9 @@ class Scorer:
         find = self._similarity.upstream if features is None else None
         upstream = find(network.plan) if find is not None else None
         self._extra = int(upstream is not None)
-        self.reader = FeatureReader(
-            network.baseline.network, network.plan, network.layers, places, upstream
-        )
+        self.reader = FeatureReader(network, places, upstream)
         found = run_plain(candidate.network, self.reader, batches)
-        self.targets = self.reader.join(found, None)
+        self.targets = self._shape(self.reader.join(found, None))
         # Constant, and as costly as the comparison itself.
         self._upstream_variance = variance(self.targets[0]) if upstream is not None else None
 
@@ -73,11 +73,13 @@ class Scorer:
     def join(self, found: Features, kept: list[NDArray[np.int64]]) -> list[Tensor]:
         """Join batches to one matrix (images, features) per place, removed channels as zeros.
 
+        Outputs keep their shape, (images, classes, ...), for similarities of them.
+
         Args:
             found: what :attr:`reader` read of a network.
             kept: for each group, the indices of the channels that it kept.
         """
-        return self.reader.join(found, self._plan.mask(kept))
+        return self._shape(self.reader.join(found, self._plan.mask(kept)))
 
     def read(self, network: nn.Module, kept: list[NDArray[np.int64]]) -> list[Tensor]:
         """Run any network with some channels, and return its features as :meth:`join` does.
@@ -107,7 +109,7 @@ class Scorer:
         """Return the similarity of a network's features to the baseline's, averaged over places.
 
         Args:
-            features: one matrix (images, features) per place, in the baseline's shape.
+            features: what :meth:`join` returned.
         """
         with torch.inference_mode():
             pairs = list(zip(self.targets, features, strict=True))
@@ -118,6 +120,9 @@ class Scorer:
             values = [self._similarity(target, mine, **upstream) for target, mine in pairs]
         similarity = float(np.mean(values))
         return similarity if np.isfinite(similarity) else self._similarity.worst
+
+    def _shape(self, features: list[Tensor]) -> list[Tensor]:
+        return features if self._similarity.of_outputs else [f.flatten(1) for f in features]
 
     def _check_shapes(self, features: list[Tensor]) -> None:
         for target, mine in zip(self.targets, features, strict=True):

@@ -18,7 +18,7 @@ from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 class Screen:
     """Scores strategies by a closed-form repair and the calibration images, one forward pass each.
 
-    The network is repaired by least squares, and its penultimate features are compared by
+    The network is repaired by least squares, and the features that feed its outputs are compared by
     :func:`~lfgcl_env.pruning.score.similarities.discounted_mse`, whatever the problem's own score
     is: of the signals that cost one forward pass it is the one that ranks (docs/fidelity.md).
 
@@ -27,6 +27,7 @@ class Screen:
         device: of the images.
         batches: the calibration images.
         moments: returns the second moments of every layer whose inputs follow groups.
+        features: modules to compare at instead, for networks whose outputs cannot be compared.
     """
 
     def __init__(
@@ -35,11 +36,12 @@ class Screen:
         device: torch.device,
         batches: Sequence[Tensor],
         moments: Callable[[], Mapping[str, Moments]],
+        features: str | Sequence[str] | None = None,
     ) -> None:
         self._candidate = network.candidate(device)
         self._batches = batches
         self._repair = LeastSquaresRepair()
-        self._scorer = Scorer(network, self._candidate, batches, self._repair.similarity)
+        self._scorer = Scorer(network, self._candidate, batches, self._repair.similarity, features)
         self._repair.prepare(network, self._candidate, batches, moments)
         self._forward: FusedForward | None = None
         with suppress(ValueError):  # torch.fx cannot trace it

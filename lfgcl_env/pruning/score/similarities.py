@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lfgcl_env.networks.outputs import holds_classes
 from lfgcl_env.pruning.score.features import entrance_of_last_third
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
@@ -32,12 +33,14 @@ class Similarity:
         upstream: finds the layer whose input's :func:`relative_error` is handed to ``compare`` as
             ``upstream_error``, in networks that have such a layer and where no modules are named;
             None for similarities that need no such error.
+        of_classes: whether every output must hold scores of classes.
     """
 
     compare: Callable[..., float]
     worst: float = 0.0
     of_outputs: bool = False
     upstream: Callable[[SlicePlan], str | None] | None = None
+    of_classes: bool = False
 
     def __call__(self, baseline: Tensor, pruned: Tensor, **upstream: float) -> float:
         """Compare the features of one place."""
@@ -56,6 +59,7 @@ def similarity(
     worst: float = 0.0,
     of_outputs: bool = False,
     upstream: Callable[[SlicePlan], str | None] | None = None,
+    of_classes: bool = False,
 ) -> Callable[[_Compare], _Compare]:
     """Register how features are compared under a name in :data:`SIMILARITIES`.
 
@@ -64,10 +68,11 @@ def similarity(
         worst: see :class:`Similarity`.
         of_outputs: see there.
         upstream: see there.
+        of_classes: see there.
     """
 
     def register(function: _Compare) -> _Compare:
-        SIMILARITIES[name] = Similarity(function, worst, of_outputs, upstream)
+        SIMILARITIES[name] = Similarity(function, worst, of_outputs, upstream, of_classes)
         return function
 
     return register
@@ -149,27 +154,30 @@ def kl(baseline: Tensor, pruned: Tensor) -> float:
 
     Softened by a temperature of 4, as Hinton et al. (2015) do: that ranks delivered networks better
     than predictions as they are, see docs/fidelity.md. Compares the networks' outputs, not their
-    features. Where there is one output, and so no class, it is :func:`mse`.
+    features. In maps every pixel is predicted. Where there are no classes it is :func:`mse`.
 
     Args:
-        baseline: logits (images, classes).
-        pruned: logits of the same shape.
+        baseline: logits (images, classes) or (images, classes, height, width); or other outputs,
+            see :func:`~lfgcl_env.networks.outputs.holds_classes`.
+        pruned: of the same shape.
     """
-    if baseline.shape[1] < 2:
-        return mse(baseline, pruned)
-    target = F.log_softmax(baseline.double() / _TEMPERATURE, dim=1)
-    found = F.log_softmax(pruned.double() / _TEMPERATURE, dim=1)
+    if not holds_classes(baseline.shape[1:]):
+        return mse(baseline.flatten(1), pruned.flatten(1))
+    target, found = (
+        F.log_softmax(logits.movedim(1, -1).flatten(0, -2).double() / _TEMPERATURE, dim=1)
+        for logits in (baseline, pruned)
+    )
     return float(torch.exp(-F.kl_div(found, target, reduction="batchmean", log_target=True)))
 
 
-@similarity("agreement", of_outputs=True)
+@similarity("agreement", of_outputs=True, of_classes=True)
 def agreement(baseline: Tensor, pruned: Tensor) -> float:
-    """Count the fraction of images on which the largest outputs are the same; in [0, 1].
+    """Count the fraction of images, or pixels, whose largest outputs are the same; in [0, 1].
 
     Outputs that are not finite agree with nothing.
 
     Args:
-        baseline: logits (images, classes).
+        baseline: logits (images, classes) or (images, classes, height, width).
         pruned: logits of the same shape.
     """
     same = baseline.argmax(dim=1) == pruned.argmax(dim=1)

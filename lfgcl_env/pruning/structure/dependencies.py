@@ -7,8 +7,9 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
-from lfgcl_env.pruning.structure.training_mode import flatten, set_training
+from lfgcl_env.pruning.structure.training_mode import set_training
 
 
 class _FrozenNorm(tp.BasePruningFunc):  # type: ignore[misc]
@@ -40,11 +41,11 @@ def dependency_graph(
         training: trace what it does in training, but for BatchNorms and dropout.
     """
 
-    def run(module: nn.Module, arguments: tuple[Tensor, ...]) -> Any:
-        if not training:
-            return module(*arguments)
-        set_training(module)  # tracing has set it to evaluation
-        return flatten(module(*arguments))
+    def run(module: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
+        if training:
+            set_training(module)  # tracing has set it to evaluation
+        outputs = named_outputs(module(*arguments)).values()
+        return [output for output in outputs if output.grad_fn is not None]
 
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -46,8 +46,8 @@ class Header(Sealed):
         network: what the architecture is rebuilt from; None for one that was given as a module.
         arguments: of its builder.
         weights: of the baseline, see :class:`~lfgcl_env.networks.Baseline`.
-        input_shape: (channels, height, width).
-        num_classes: outputs for one input.
+        input_shape: of one input, such as (channels, height, width).
+        num_classes: of the network; None if it has none.
         normalization: mean and std of the inputs.
         layers: for every layer that was cut its output and input channels; None for a side that
             was not cut.
@@ -65,8 +65,8 @@ class Header(Sealed):
     network: Name | None
     arguments: dict[Name, JsonValue]
     weights: Text
-    input_shape: Annotated[list[_Size], MinLen(3), MaxLen(3)]
-    num_classes: Annotated[int, Ge(1), Le(10**5)]
+    input_shape: Annotated[list[_Size], MinLen(1), MaxLen(4)]
+    num_classes: Annotated[int, Ge(1), Le(10**5)] | None
     normalization: Annotated[list[_Channels], MinLen(2), MaxLen(2)] | None
     layers: Annotated[dict[Name, _Cut], MaxLen(LONGEST_LIST)]
     frozen: Annotated[list[Name], MaxLen(LONGEST_LIST)]

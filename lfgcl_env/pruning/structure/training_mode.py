@@ -1,14 +1,13 @@
 """What a network does in training only, such as auxiliary heads."""
 
 import copy
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 
 _RANDOM_OR_COUNTING = (*BATCH_NORMS, nn.modules.dropout._DropoutNd)
@@ -22,24 +21,13 @@ def set_training(network: nn.Module) -> None:
             module.eval()
 
 
-def flatten(output: Any) -> list[Tensor]:
-    """Return all tensors in a network's output, whatever it returns them in."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        output = output.values()
-    if isinstance(output, Iterable) and not isinstance(output, str | bytes):
-        return [tensor for part in output for tensor in flatten(part)]
-    return []
-
-
-def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> list[Tensor]:
-    """Return what a copy of a network gives in training, with random numbers from a seed."""
+def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Return by name what a copy of a network gives in training, with random numbers from a seed."""
     trained = copy.deepcopy(network)
     set_training(trained)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return flatten(trained(inputs))
+        return named_outputs(trained(inputs))
 
 
 @dataclass(frozen=True)

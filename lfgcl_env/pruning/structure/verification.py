@@ -9,6 +9,8 @@ A group may go whole if that is right too, and the output still depends on the i
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
@@ -126,18 +129,21 @@ class _Removal:
         self._plan = SlicePlan(network, groups)
         self._candidate = Candidate(network, self._plan, layout=layout)
         with torch.inference_mode():
-            self._whole = network(inputs)
+            self._whole = _observe(network, self._plan, inputs)
 
     @torch.inference_mode()
     def leaves_output(self, removed: Sequence[int]) -> bool:
-        """Whether the network runs without groups, and its output depends on the images."""
+        """Whether the network runs without groups, and its outputs still depend on the images."""
+        unknown = torch.full_like(self._inputs[:1], torch.nan)
         try:
+            whole = named_outputs(self._network(unknown))
             self._candidate.install(self._kept(removed))
-            output = self._candidate.network(torch.full_like(self._inputs[:1], torch.nan))
+            left = named_outputs(self._candidate.network(unknown))
         except Exception:
             return False
         # Whatever depends on an image of NaN is NaN.
-        return bool(output.isnan().any())
+        live = [name for name, output in whole.items() if output.isnan().any()]
+        return bool(live) and all(name in left and left[name].isnan().any() for name in live)
 
     @torch.inference_mode()
     def is_exact(self, removed: Sequence[int]) -> bool:
@@ -148,8 +154,10 @@ class _Removal:
         for part in (removed, removed[::2], removed[1::2]):
             kept = self._kept(part)
             self._candidate.install(kept)
-            cut = self._candidate.network(self._inputs)
-            hidden = _hide(self._network, self._plan, kept)(self._inputs)
+            cut = _observe(self._candidate.network, self._plan, self._inputs)
+            hidden = _observe(
+                _hide(self._network, self._plan, kept), self._plan, self._inputs, kept
+            )
             if not _is_same(cut, hidden, self._whole):
                 return False
         return True
@@ -179,12 +187,12 @@ def _find_fault(
     candidate = Candidate(network, plan, layout=layout)
     try:
         candidate.install(kept)
-        cut = candidate.network(inputs)
+        cut = _observe(candidate.network, plan, inputs)
     except Exception as error:
         return f"the network fails without its channels ({with_kind(error)})"
-    whole = network(inputs)
+    whole = _observe(network, plan, inputs, kept)
     hidden = _hide(network, plan, kept)
-    if not _is_same(cut, hidden(inputs), whole):
+    if not _is_same(cut, _observe(hidden, plan, inputs, kept), whole):
         return WRONG
     return training.find_fault(candidate.network, hidden)
 
@@ -201,9 +209,9 @@ class _Training:
     def __init__(self, network: nn.Module, inputs: Tensor, only: TrainingOnly) -> None:
         self._inputs = inputs
         self._heads = () if only.failure else only.heads
-        self._whole = run_training(network, inputs) if self._heads else []
-        again = run_training(network, inputs, seed=1) if self._heads else []
-        self._random = not all(map(torch.equal, self._whole, again))
+        self._whole = run_training(network, inputs) if self._heads else {}
+        again = run_training(network, inputs, seed=1) if self._heads else {}
+        self._random = not all(torch.equal(self._whole[k], again[k]) for k in again)
 
     def find_fault(self, cut: nn.Module, hidden: nn.Module) -> str | None:
         """Return None if a cut network gives in training what one with hidden channels does."""
@@ -216,19 +224,64 @@ class _Training:
             return f"{heads} fails without its channels ({with_kind(error)})"
         if self._random:  # such as dropout that is no module: a smaller network draws others
             return None
-        triples = zip(outputs, run_training(hidden, self._inputs), self._whole, strict=True)
-        same = all(_is_same(*triple) for triple in triples)
+        same = _is_same(outputs, run_training(hidden, self._inputs), self._whole)
         return None if same else f"{heads} changes otherwise than by hiding its channels"
 
 
-def _is_same(cut: Tensor, hidden: Tensor, whole: Tensor) -> bool:
+def _observe(
+    network: nn.Module,
+    plan: SlicePlan,
+    inputs: Tensor,
+    kept: Sequence[NDArray[np.int64]] | None = None,
+) -> dict[str, Tensor]:
+    """Run a network, and return its outputs by their places.
+
+    Of a network that returns more than one tensor the outputs of all consumers belong to it: what
+    it returns may be picked by what it computes, as detections are, or be nothing at all.
+
+    Args:
+        network: cut, or whole.
+        plan: how it is cut.
+        inputs: to be run on.
+        kept: for each group, the channels that consumers' outputs are reduced to.
+    """
+    consumed: dict[str, Tensor] = {}
+
+    def keep(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        out, linear = plan.layers[name].out, isinstance(network.get_submodule(name), nn.Linear)
+        if kept is not None and out is not None:
+            stay = torch.from_numpy(out.kept(plan.mask(kept)))
+            output = output.index_select(-1 if linear else 1, stay)
+        consumed[f"{name} called {len(consumed)}"] = output.clone()
+
+    with ExitStack() as stack:
+        for name, slices in plan.layers.items():
+            if slices.into is not None:
+                hook = network.get_submodule(name).register_forward_hook(partial(keep, name))
+                stack.callback(hook.remove)
+        returned = network(inputs)
+    if isinstance(returned, Tensor):
+        return {"": returned}
+    return named_outputs(returned) | consumed
+
+
+def _is_same(cut: dict[str, Tensor], hidden: dict[str, Tensor], whole: dict[str, Tensor]) -> bool:
     """Whether a cut network computes what one with hidden channels does."""
+    return cut.keys() == hidden.keys() and all(
+        _is_equal(cut[name], hidden[name], whole.get(name)) for name in cut
+    )
+
+
+def _is_equal(cut: Tensor, hidden: Tensor, whole: Tensor | None) -> bool:
     if cut.shape != hidden.shape:
         return False
+    if not cut.numel():
+        return True
     # Deep networks with random weights can react to a whole group by a billionth of their output:
     # the error is held against that reaction, and against double precision where it drowns.
-    scale = float(whole.abs().max())
-    reaction = float((hidden - whole).abs().max())
+    reaction, scale = 0.0, float(hidden.abs().max())
+    if whole is not None and whole.shape == hidden.shape:
+        reaction, scale = float((hidden - whole).abs().max()), float(whole.abs().max())
     difference = float((cut - hidden).abs().max())
     return difference <= max(1e-4 * reaction, 1e-12 * scale)
 

@@ -1,0 +1,102 @@
+"""What a network returns, as named tensors: one alone, or several in tuples or dictionaries.
+
+An output can be compared from network to network if it has one entry of the same shape for every
+image. Detections are not such: every image has another number of them.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.edge.value_checks import first_line
+
+Shape = tuple[int, ...]
+
+
+def named_outputs(output: object) -> dict[str, Tensor]:
+    """Name the tensors in what a network returned by their places there.
+
+    Tuples, lists, dictionaries and dataclasses are searched, however they are nested. Single
+    numbers, tensors without floating-point numbers and whatever is no tensor are left out.
+
+    >>> list(named_outputs({"out": torch.zeros(2, 5), "aux": (torch.zeros(2, 3), None)}))
+    ['out', 'aux.0']
+    >>> list(named_outputs(torch.zeros(2, 5)))
+    ['']
+    """
+    return dict(_find_tensors(output, ()))
+
+
+def find_outputs(network: nn.Module, shape: Shape, name: str) -> dict[str, Shape]:
+    """Run a network, and return the shape of every output that can be compared, for one image.
+
+    Args:
+        network: in evaluation mode on the CPU.
+        shape: of one input.
+        name: of the network, for errors.
+
+    Returns:
+        By :func:`named_outputs`' names; empty if nothing has one entry for every image.
+
+    Raises:
+        ValueError: if the network fails, or returns no tensors.
+    """
+    black = _run(network, torch.zeros(2, *shape), name)
+    if black.keys() == {""} and black[""].dim() == 2 and len(black[""]) == 2:
+        return {"": tuple(black[""].shape[1:])}
+    noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    other = _run(network, noise, name)
+    found = {}
+    for place in black.keys() & other.keys():
+        sizes, others = tuple(black[place].shape), tuple(other[place].shape)
+        if sizes[0] == 2 and others == (3, *sizes[1:]) and 0 not in sizes:
+            found[place] = sizes[1:]
+    return {place: found[place] for place in black if place in found}
+
+
+def holds_classes(shape: Sequence[int]) -> bool:
+    """Whether an output is taken for scores of classes, for an image or for each of its pixels.
+
+    >>> holds_classes((10,)), holds_classes((21, 64, 64)), holds_classes((1,)), holds_classes(())
+    (True, True, False, False)
+
+    Args:
+        shape: of the output for one image: (classes,), (classes, height, width) or (classes,
+            depth, height, width). Of two dimensions nobody knows which one holds classes.
+    """
+    return len(shape) in (1, 3, 4) and shape[0] > 1
+
+
+def _find_tensors(output: object, place: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.dim():
+            yield ".".join(place), output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from _find_tensors(value, (*place, str(key)))
+    elif isinstance(output, tuple | list):
+        for index, value in enumerate(output):
+            yield from _find_tensors(value, (*place, str(index)))
+    elif dataclasses.is_dataclass(output):
+        for field in dataclasses.fields(output):
+            yield from _find_tensors(getattr(output, field.name, None), (*place, field.name))
+
+
+def _run(network: nn.Module, inputs: Tensor, name: str) -> dict[str, Tensor]:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            output = network(inputs)
+        except Exception as error:  # a network of one's own may raise anything
+            raise ValueError(
+                f"{name} does not take inputs of shape {tuple(inputs.shape[1:])} "
+                f"({first_line(error)}): give input_shape, such as (channels, height, width)"
+            ) from error
+    found = named_outputs(output)
+    if not found:
+        raise ValueError(
+            f"{name} returns a {type(output).__name__} without floating-point tensors: a tensor is "
+            "needed, or several in tuples, lists, dictionaries or dataclasses"
+        )
+    return found

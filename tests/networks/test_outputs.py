@@ -1,0 +1,96 @@
+"""What networks return: names of tensors, what can be compared, and classes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from unusual_networks import SEVERAL, UNUSUAL, Detecting, Forked, made
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.networks.outputs import holds_classes, named_outputs
+
+
+class Do(nn.Module):
+    """Any function as a network."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_tensors_are_named_by_their_places(kind):
+    give, names = SEVERAL[kind]
+    boxes, logits = torch.zeros(2, 4), torch.ones(2, 10)
+    outputs = named_outputs(give(boxes, logits))
+    assert list(outputs) == names
+    assert [one.shape[1] for one in outputs.values()] == [4, 10]
+
+
+def test_scalars_whole_numbers_and_whatever_is_no_tensor_are_left_out():
+    returned = {"loss": torch.tensor(1.0), "labels": torch.arange(2), "text": "yes", "none": None}
+    assert named_outputs(returned | {"out": torch.zeros(2, 1)}).keys() == {"out"}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_networks_with_any_inputs_and_outputs_are_loaded(name):
+    network, inputs = made(name)
+    baseline = load_baseline(network, input_shape=inputs.shape[1:])
+    assert baseline.input_shape == tuple(inputs.shape[1:])
+    with torch.no_grad():
+        returned = named_outputs(network(inputs))
+    assert {n: (len(inputs), *s) for n, s in baseline.outputs.items()} == {
+        n: tuple(output.shape) for n, output in returned.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        *[("sound", 5), ("volume", 5), ("table", 5), ("two heads", 14)],
+        *[("segmentation", None), ("number", None), ("flat number", None)],
+        *[(f"two heads, {kind}", None) for kind in SEVERAL],
+    ],
+)
+def test_only_a_vector_of_scores_has_classes(name, classes):
+    network, inputs = made(name)
+    assert load_baseline(network, input_shape=inputs.shape[1:]).num_classes == classes
+
+
+def test_the_logits_may_stand_in_a_dictionary():
+    network = Forked(lambda boxes, logits: {"logits": logits}).eval()
+    assert load_baseline(network, input_shape=(3, 8, 8)).num_classes == 10
+
+
+def test_maps_hold_classes_and_sequences_may_not():
+    assert holds_classes((2,))
+    assert holds_classes((4, 8, 8))
+    assert holds_classes((4, 8, 8, 8))
+    assert not holds_classes((1, 8, 8))
+    assert not holds_classes((16, 128))
+
+
+def test_what_differs_in_number_or_size_from_image_to_image_is_no_output():
+    assert load_baseline(Detecting().eval(), input_shape=(3, 8, 8)).outputs == {}
+    constant = Do(lambda x: (torch.ones(7, 4), x.flatten(1)))
+    assert load_baseline(constant, input_shape=(3, 2, 2)).outputs == {"1": (12,)}
+
+
+def test_a_network_for_other_inputs_is_refused():
+    with pytest.raises(ValueError, match=r"does not take inputs of shape \(3,\).*input_shape"):
+        load_baseline(nn.Linear(4, 2).eval(), input_shape=(3,))
+
+
+@pytest.mark.parametrize("give", [lambda x: "yes", lambda x: x.sum(), lambda x: x.long()])
+def test_a_network_without_tensors_is_refused(give):
+    with pytest.raises(ValueError, match="without floating-point tensors") as refused:
+        load_baseline(Do(give), input_shape=(3, 4, 4))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4, 5, 6, 7), (0,), (2.5,), "32"])
+def test_shapes_of_inputs_are_one_to_four_sizes(shape):
+    with pytest.raises(ValueError, match="input_shape must be 1 to 4 positive whole numbers"):
+        load_baseline(nn.Flatten(), input_shape=shape)
