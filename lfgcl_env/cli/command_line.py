@@ -91,11 +91,12 @@ def _add_prune(verbs: Any) -> argparse.ArgumentParser:
 
 def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
-        "evaluate", help="report the top-1 accuracy of pruned networks and of their baseline"
+        "evaluate", help="report the costs and the top-1 accuracy of pruned networks"
     )
     command.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
     command.add_argument(
-        "--data", required=True, help=f"labelled test set: {' or '.join(DATASETS)}"
+        "--data",
+        help=f"labelled test set: {' or '.join(DATASETS)}; needed where the network has classes",
     )
     command.add_argument(
         "--network",

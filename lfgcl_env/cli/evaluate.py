@@ -1,4 +1,4 @@
-"""``lfgcl evaluate``: accuracy on labelled test images, which the search never saw."""
+"""``lfgcl evaluate``: costs, and accuracy on labelled test images, which the search never saw."""
 
 import json
 import shlex
@@ -15,6 +15,7 @@ from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns
 from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images import LabelledImages, load_test_set, top1
+from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
@@ -26,13 +27,16 @@ from lfgcl_env.search.sweep_files import network_file, write_accuracy
 
 
 def evaluate(arguments: dict[str, Any]) -> None:
-    """Print the accuracy of a network, or of a whole sweep.
+    """Print the costs and the accuracy of a network, or of a whole sweep.
+
+    A network without classes has no accuracy, and needs no test images.
 
     Args:
         arguments: all of the command's.
 
     Raises:
-        ValueError: if a file names code that is not trusted, or the images do not fit.
+        ValueError: if a file names code that is not trusted, or the images do not fit or are
+            needed and not named.
         FileNotFoundError: if a network or the data set is missing.
     """
     path = Path(arguments["run"])
@@ -44,6 +48,15 @@ def evaluate(arguments: dict[str, Any]) -> None:
     builder = _builder(arguments)
     networks = pruned_networks(path, budgets, builder)
     baseline = _baseline(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
+    if baseline.num_classes is None:
+        print(f"{baseline.title} returns no scores of classes, so it has no accuracy")
+        _print_results(budgets, networks, None)
+        return
+    if arguments["data"] is None:
+        raise ValueError(
+            f"{baseline.title} has {baseline.num_classes} classes: give --data, one of "
+            f"{', '.join(DATASETS)}, to measure its accuracy"
+        )
     test_set = fitting_test_set(arguments, baseline)
     print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
 
@@ -135,17 +148,34 @@ def print_accuracy(
         test_set: images and labels.
         device: where to compute.
     """
-    before, *after = (_top1(network, test_set, device) for network in (baseline.network, *networks))
+    top1s = [_top1(network, test_set, device) for network in (baseline.network, *networks)]
     print(f"{test_set.name}: {len(test_set.images):,} images")
+    rows = _print_results(budgets, networks, top1s)
+    if budgets:
+        for written in write_accuracy(path, rows, test_set.name):
+            print(written)
+
+
+def _print_results(
+    budgets: Sequence[float], networks: Sequence[nn.Module], top1s: Sequence[float] | None
+) -> list[dict[str, Any]]:
+    """Print a table of one network, or of a sweep.
+
+    Args:
+        budgets: of the sweep; empty for a single network.
+        networks: the pruned ones.
+        top1s: of the baseline and of these [%]; None where there are no classes.
+
+    Returns:
+        A row for the baseline, then one for every network.
+    """
     structures: list[dict[str, Any]] = [network.pruned_structure for network in networks]  # type: ignore[misc]
-    costs = [structure["evaluation"] for structure in structures]
-    if not budgets:
-        _print_one(before, after[0], costs[0])
-        return
-    rows = _rows(budgets, before, after, costs)
-    _print_sweep(rows)
-    for written in write_accuracy(path, rows, test_set.name):
-        print(written)
+    rows = _rows(budgets or [1.0], top1s, [structure["evaluation"] for structure in structures])
+    if budgets:
+        _print_sweep(rows)
+    else:
+        _print_one(*rows)
+    return rows
 
 
 def _top1(network: nn.Module, test_set: LabelledImages, device: str) -> float:
@@ -216,56 +246,50 @@ def _whole(cost: Mapping[str, Any]) -> dict[str, int]:
     return {metric: round(cost[metric] / cost[f"{metric}_ratio"]) for metric in METRIC_NAMES}
 
 
-def _print_one(before: float, after: float, cost: Mapping[str, Any]) -> None:
-    whole = _whole(cost)
-    rows = [
-        ["", "baseline", "pruned", ""],
-        ["top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f}"],
-        *(
-            [name, f"{whole[key]:,}", f"{cost[key]:,}", f"{cost[f'{key}_ratio']:.1%}"]
-            for key, name in METRIC_NAMES.items()
-        ),
+def _print_one(whole: Mapping[str, Any], pruned: Mapping[str, Any]) -> None:
+    rows = [["", "baseline", "pruned", ""]]
+    if "top1" in pruned:
+        before, after = (f"{row['top1']:.2f} %" for row in (whole, pruned))
+        rows.append(["top-1", before, after, f"{pruned['top1_change']:+.2f}"])
+    rows += [
+        [name, f"{whole[key]:,}", f"{pruned[key]:,}", f"{pruned[f'{key}_ratio']:.1%}"]
+        for key, name in METRIC_NAMES.items()
     ]
     _print_table(rows)
 
 
 def _rows(
     budgets: Sequence[float],
-    before: float,
-    after: Sequence[float],
+    top1s: Sequence[float] | None,
     costs: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return a row for the baseline, then one for every budget."""
     whole = _whole(costs[0]) | {"macs_ratio": 1.0, "params_ratio": 1.0}
     names = ["baseline", *map(network_file, budgets)]
-    return [
-        {
-            "network": name,
-            "budget": budget,
-            "top1": round(top, 4),
-            "top1_change": round(top - before, 4),
-            **{key: cost[key] for key in ("macs", "macs_ratio", "params", "params_ratio")},
-        }
-        for name, budget, top, cost in zip(
-            names, [1.0, *budgets], [before, *after], [whole, *costs], strict=True
-        )
-    ]
+    rows: list[dict[str, Any]] = []
+    for place, (name, budget, cost) in enumerate(
+        zip(names, [1.0, *budgets], [whole, *costs], strict=True)
+    ):
+        row: dict[str, Any] = {"network": name, "budget": budget}
+        if top1s is not None:
+            change = top1s[place] - top1s[0]
+            row |= {"top1": round(top1s[place], 4), "top1_change": round(change, 4)}
+        kept = ("macs", "macs_ratio", "params", "params_ratio")
+        rows.append(row | {key: cost[key] for key in kept})
+    return rows
 
 
 def _print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
-    cells = [["budget", "top-1", "", "MACs", "", "params", ""]]
+    known = "top1" in rows[0]
+    heads = ["budget", *["top-1", ""] * known, "MACs", "", "params", ""]
+    cells = [heads]
     for place, row in enumerate(rows):
-        cells.append(
-            [
-                label(row["budget"]) if place else "baseline",
-                f"{row['top1']:.2f} %",
-                f"{row['top1_change']:+.2f}" if place else "",
-                f"{row['macs']:,}",
-                f"{row['macs_ratio']:.1%}",
-                f"{row['params']:,}",
-                f"{row['params_ratio']:.1%}",
-            ]
-        )
+        line = [label(row["budget"]) if place else "baseline"]
+        if known:
+            line += [f"{row['top1']:.2f} %", f"{row['top1_change']:+.2f}" if place else ""]
+        for metric in ("macs", "params"):
+            line += [f"{row[metric]:,}", f"{row[f'{metric}_ratio']:.1%}"]
+        cells.append(line)
     _print_table(cells)
 
 

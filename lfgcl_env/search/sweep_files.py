@@ -117,7 +117,7 @@ class SweepFiles:
                 one["origin"],
                 one["reward"],
                 _evaluation(one["searched"]),
-                one["repaired"] and _evaluation(one["repaired"]),
+                _evaluation(one["repaired"]),
                 one["score"],
             )
             for one in known.pop("shortlist")
