@@ -56,6 +56,23 @@ def test_heads_are_found_through_in_place_operations_sums_and_auxiliary_outputs(
     assert heads(Summed(), 3, 6, 6) == [("a", True), ("b", True)]
 
 
+def test_what_a_head_reads_is_taken_before_another_one_changes_it_in_place():
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.a(x), self.b(x.relu_())
+
+    torch.manual_seed(0)
+    problem = simple_problem(Changing().eval(), noise(16, 6))
+    before, after = problem.scorer.targets
+    assert float(before.min()) < 0
+    assert torch.equal(before.relu(), after)
+
+
 def test_without_gradients_the_last_layer_is_the_head():
     class Frozen(nn.Module):
         def __init__(self) -> None:

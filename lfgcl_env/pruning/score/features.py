@@ -176,7 +176,7 @@ def _channels_first(module: nn.Module, features: object) -> Tensor:
 
 def _average(inputs: Tensor) -> Tensor:
     """Average a layer's input over positions, if it has any; (images, channels)."""
-    return inputs.flatten(2).mean(dim=2) if inputs.dim() > 2 else inputs
+    return inputs.flatten(2).mean(dim=2) if inputs.dim() > 2 else inputs.clone()
 
 
 def _average_cells(inputs: Tensor) -> Tensor:
