@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.networks import load_baseline
+from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning import load_pruned
-from lfgcl_env.pruning.structure.training_mode import flatten
 
 
 class Auxiliary(nn.Module):
@@ -162,5 +162,5 @@ def test_googlenet_with_auxiliary_heads_trains_after_the_cut():
     heads = {m.layer for group in problem.groups for m in group.members if m.layer[:3] == "aux"}
     assert heads == {"aux1.conv.conv", "aux2.conv.conv"}
     smaller = problem.compress(problem.project(np.full(len(problem.groups), 0.5)))
-    outputs = flatten(smaller.train()(images(4, 64)))
+    outputs = named_outputs(smaller.train()(images(4, 64))).values()
     assert [tuple(output.shape) for output in outputs] == [(4, 1000)] * 3

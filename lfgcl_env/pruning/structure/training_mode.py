@@ -22,7 +22,7 @@ def set_training(network: nn.Module) -> None:
 
 
 def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Return by name what a copy of a network gives in training, with random numbers from a seed."""
+    """Return what a copy of a network gives in training, by name, with draws from a seed."""
     trained = copy.deepcopy(network)
     set_training(trained)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
