@@ -189,7 +189,7 @@ def sequential_options(sequential: Mapping[str, Any]) -> SequentialOptions:
     known = {field.name: field.default for field in fields(SequentialOptions)}
     for name, value in settings.items():
         check_choice(name, known, "setting of sequential repair")
-        kind = type(known[name])
+        kind = int if known[name] is None else type(known[name])
         bounded = kind if kind is bool else Annotated[kind, Ge(0), Le(2**20)]
         check_value(value, bounded, f"sequential repair's {name}", "a number from 0 to 1,048,576")
     return SequentialOptions(**settings)

@@ -34,7 +34,7 @@ class StoredCandidate(Schema):
     origin: Name
     reward: float
     searched: StoredEvaluation
-    repaired: StoredEvaluation
+    repaired: StoredEvaluation | None
     score: float | None
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation, allocate
@@ -40,9 +39,9 @@ class Shortlisted:
             ``"allocation"`` for the allocation by sensitivities, whoever came upon it.
         reward: as in the search, after the problem's own repair.
         searched: its evaluation after the problem's own repair.
-        repaired: its evaluation after sequential repair, under
-            :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING` for the winner, unless that made
-            it worse, and ``SCORING`` for the others.
+        repaired: the winner's evaluation as it is handed over, after sequential repair under
+            :data:`~lfgcl_env.pruning.repair.profiles.DELIVERING`, unless that made it worse; None
+            for the others.
         score: ``env.unwrapped.judge`` of the repaired network; None where a wrapper changes rewards
             and nothing was compared.
     """
@@ -50,7 +49,7 @@ class Shortlisted:
     origin: str
     reward: float
     searched: Evaluation
-    repaired: Evaluation
+    repaired: Evaluation | None
     score: float | None
 
 
@@ -114,22 +113,24 @@ def _deliver(
 ) -> tuple[nn.Module, Shortlisted]:
     """Repair the winner thoroughly, unless that or any repair makes it worse."""
     problem, keep = problem_of(env), winner.searched.keep
-    thorough, final = problem.finish(keep, images)
-    rough = problem.compress(keep)
-    contenders = [
-        (thorough, "", final),
-        (quick, "the thorough repair", winner.repaired),
-        (rough, "a repair on other images", winner.searched),
-    ]
-    scores = [_judge(env, thorough, final), _judged(winner), _judge(env, rough, winner.searched)]
-    best = int(np.argmax(scores))
-    network, what, evaluation = contenders[best]
+    network, final = problem.finish(keep, images)
+    score = _judge(env, network, keep)
+    best, what = _judged(winner), ""
+    if best > score:
+        network, what = quick, "the thorough repair"
+    # Costly scores are of a repair like the quick one, and so is what they would hand over.
+    if what or not problem.screens:
+        rough = problem.compress(keep)
+        own = _judge(env, rough, keep)
+        if own > max(score, best):
+            network, best, what = rough, own, "a repair on other images"
     if what:
         _logger.warning(
             "%s%s made the network worse (%.6f, %.6f without), so it was not used",
-            where, what, scores[0], scores[best],
+            where, what, score, best,
         )  # fmt: skip
-    return network, replace(winner, repaired=evaluation, score=scores[best])
+        final, score = replace(final, similarity=problem.score_network(network, keep)), best
+    return network, replace(winner, repaired=final, score=score)
 
 
 def _compare(
@@ -140,16 +141,14 @@ def _compare(
     for start in range(0, len(listed), TOGETHER):
         some = listed[start : start + TOGETHER]
         keeps = [one.evaluation.keep for one in some]
-        finished = problem.finish_all(keeps, images[:COMPARED_IMAGES], SCORING)
-        for place, (one, (network, repaired)) in enumerate(
-            zip(some, finished, strict=True), start=start + 1
-        ):
-            score = _judge(env, network, repaired)
+        repaired = problem.repair_all(keeps, images[:COMPARED_IMAGES], SCORING)
+        for place, (one, network) in enumerate(zip(some, repaired, strict=True), start=start + 1):
+            score = _judge(env, network, one.evaluation.keep)
             _logger.info(
                 "%sshortlist %d/%d: reward %.4f, outputs %.5f after sequential repair (%s)",
                 where, place, len(listed), one.reward, score, one.origin,
             )  # fmt: skip
-            yield network, Shortlisted(one.origin, one.reward, one.evaluation, repaired, score)
+            yield network, Shortlisted(one.origin, one.reward, one.evaluation, None, score)
 
 
 def _judged(one: Shortlisted) -> float:
@@ -195,9 +194,9 @@ def _fill(
             listed.setdefault(one.evaluation.keep, one)
 
 
-def _judge(env: gym.Env[Any, Any], network: nn.Module, evaluation: Evaluation) -> float:
+def _judge(env: gym.Env[Any, Any], network: nn.Module, keep: Sequence[int]) -> float:
     """Return what the environment's judge says of a finished network."""
     own: Any = env.unwrapped
-    score = own.judge(network.to(own.problem.device), evaluation.keep)
+    score = own.judge(network.to(own.problem.device), keep)
     network.cpu()
     return float(score)

@@ -117,7 +117,7 @@ class SweepFiles:
                 one["origin"],
                 one["reward"],
                 _evaluation(one["searched"]),
-                _evaluation(one["repaired"]),
+                one["repaired"] and _evaluation(one["repaired"]),
                 one["score"],
             )
             for one in known.pop("shortlist")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning.repair.interface import Features, run_plain
 from lfgcl_env.pruning.score.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.score.similarities import SIMILARITIES, relative_error, variance
@@ -89,8 +90,9 @@ class Scorer:
         """
         if not isinstance(network, nn.Module):
             raise ValueError(f"a network must be a torch.nn.Module, got {type(network).__name__}")
+        settled = settle(network, self._batches[0].device)
         try:
-            found = run_plain(network, self.reader, self._batches)
+            found = run_plain(settled, self.reader, self._batches)
         except ValueError:
             raise
         except Exception as error:
