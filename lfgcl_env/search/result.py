@@ -125,6 +125,7 @@ def with_sweep(
         files = SweepFiles(result.folder, problem)
         settings = problem.settings() | {"budget": list(budgets_of(env))}
         facts = {"budgets": budgets, "shortlist": size, "settings": settings}
+        facts["repair_images"] = None if images is None else len(images)
         points = files.begin(_facts(result, env) | facts)
     for point in points:
         for listed in point.shortlist:

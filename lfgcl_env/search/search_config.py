@@ -59,6 +59,7 @@ class SearchConfig(TypedDict, total=False):
             4,
             "best strategies to repair sequentially and compare; 0: none",
             "a whole number from 0 to 10,000",
+            decides=False,
         ),
     ]
     repair_images: Annotated[
@@ -69,6 +70,7 @@ class SearchConfig(TypedDict, total=False):
             "there are and views of them",
             "a whole number of at least 1, a tensor, or None",
             unit="images",
+            decides=False,
         ),
     ]
     points: Annotated[

@@ -257,6 +257,17 @@ def test_an_interrupted_shortlist_is_repaired_anew(tmp_path, monkeypatch):
         assert one == other
 
 
+def test_a_run_that_goes_on_may_be_delivered_otherwise(tmp_path):
+    run_search(clean_env(), "random", 4, out=tmp_path, shortlist=0)
+    assert json.loads((tmp_path / "best.json").read_text())["shortlist"] == []
+    options = {"shortlist": 2, "repair_images": IMAGES.flip(3)}
+    resumed = run_search(clean_env(), "random", 4, out=tmp_path, resume=True, **options)
+    whole = run_search(clean_env(), "random", 4, **options)
+    assert resumed.shortlist == whole.shortlist
+    assert found(resumed) == found(whole)
+    assert len(json.loads((tmp_path / "best.json").read_text())["shortlist"]) == 2
+
+
 def test_a_run_folder_tells_everything(tmp_path):
     env = clean_env()
     problem = env.unwrapped.problem
