@@ -1,10 +1,11 @@
 """A fused forward pass gives the network's own outputs, whatever is read or replaced."""
 
 import copy
+import types
 
 import pytest
 import torch
-from networks_for_tests import FAMILIES, Residual, awake_baseline, images, plain
+from networks_for_tests import FAMILIES, Residual, awake_baseline, awaken, images, plain
 from torch import nn
 
 from lfgcl_env.networks import load_baseline
@@ -184,3 +185,38 @@ def test_a_module_in_training_is_run_as_it_is():
     expected = copy.deepcopy(network)(images())
     with fused(network):
         torch.testing.assert_close(network(images()), expected)
+
+
+def doubled(module: nn.Module, kind: str) -> None:
+    """Let a layer do more than its type says."""
+    if kind == "a hook":
+        module.register_forward_hook(lambda _, __, output: 3 * output - 1)
+    elif kind == "a hook before":
+        module.register_forward_pre_hook(lambda _, inputs: (3 * inputs[0] - 1,))
+    else:
+        module.forward = types.MethodType(
+            lambda self, x: 3 * type(self).forward(self, x) - 1, module
+        )
+
+
+@pytest.mark.parametrize("place", [3, 4, 5])
+@pytest.mark.parametrize("kind", ["a hook", "a hook before", "a forward of its own"])
+def test_what_layers_do_besides_is_done_and_they_are_not_refitted(kind, place):
+    network = awaken(plain())
+    doubled(network[place], kind)
+    network.eval()
+    with torch.no_grad():
+        expected = network(images())
+        with fused(network):
+            torch.testing.assert_close(network(images()), expected, **CLOSE)
+    problem = PruningProblem(network, images(64), similarity="mse", features="output", budget=0.6)
+    keep = [5, 4]
+    delivered, after = problem.finish(keep, images(128, seed=1))
+    assert after.similarity > problem.evaluate(keep).similarity - 0.02
+    whole, _ = problem.finish(problem.channels, images(16, seed=1))
+    torch.testing.assert_close(whole(images()), expected, **CLOSE)
+    if place == 3:
+        cut = delivered[3].weight.detach()
+        before = network[3].weight.detach()
+        kept = problem.kept_channels(keep)
+        assert torch.equal(cut, before[kept[1]][:, kept[0]])

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lfgcl_env.pruning.repair.conv_bn import can_convolve
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, is_frozen_norm, layer_kind
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, does_more, is_frozen_norm, layer_kind
 
 Value = list[Tensor]
 """A node's value, one tensor per chunk of images."""
@@ -137,7 +137,7 @@ class GraphRunner:
             keywords["inplace"] = False
         if node.op == "call_module":
             module = self._network.get_submodule(str(node.target))
-            if type(module) is nn.ReLU:
+            if type(module) is nn.ReLU and not does_more(module):
                 return F.relu(*arguments, *keywords.values())  # its input, under any name
             if getattr(module, "inplace", False):
                 arguments = (arguments[0].clone(), *arguments[1:])
@@ -175,7 +175,8 @@ def is_plain_convolution(network: nn.Module, node: fx.Node) -> bool:
     """Whether a node calls a 2-D convolution that pads with zeros, grouped or not."""
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return False
-    return can_convolve(network.get_submodule(str(node.target)))
+    module = network.get_submodule(str(node.target))
+    return can_convolve(module) and not does_more(module)
 
 
 def batchnorm_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
@@ -183,7 +184,8 @@ def batchnorm_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
     user = _only_user(node)
     if user is not None and user.op == "call_module":
         module = network.get_submodule(str(user.target))
-        if isinstance(module, BATCH_NORMS) and module.track_running_stats:
+        known = isinstance(module, BATCH_NORMS) and module.track_running_stats
+        if known and not does_more(module):
             return user
     return None
 
@@ -208,7 +210,8 @@ def relu_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
         return None
     if user.op == "call_module":
         module = network.get_submodule(str(user.target))
-        return user if isinstance(module, (nn.ReLU, nn.ReLU6)) else None
+        known = isinstance(module, (nn.ReLU, nn.ReLU6)) and not does_more(module)
+        return user if known else None
     if user.op == "call_method":
         return user if user.target in ("relu", "relu_") else None
     return user if user.target in _RELUS else None

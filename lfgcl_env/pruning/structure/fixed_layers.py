@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lfgcl_env.pruning.structure.layers import CONVOLUTIONS, is_channelwise, layer_kind
+from lfgcl_env.pruning.structure.layers import CONVOLUTIONS, does_more, is_channelwise, layer_kind
 
 _FORWARDS = {kind.forward for kind in (*CONVOLUTIONS, nn.Linear)}
 _INNER_FORWARDS = {kind._conv_forward for kind in CONVOLUTIONS}
@@ -51,7 +51,7 @@ def find_refittable(network: nn.Module) -> frozenset[str]:
     """Return the names of the layers that a repair may give other weights.
 
     These are convolutions without groups and linear layers that do nothing else with their weights,
-    and share them with no other module.
+    share them with no other module, and have no hooks.
 
     Args:
         network: before any cut.
@@ -69,7 +69,8 @@ def _is_plain(module: nn.Module) -> bool:
     inner = getattr(type(module), "_conv_forward", None)
     tensors = [module.weight, *([] if module.bias is None else [module.bias])]
     return (
-        type(module).forward in _FORWARDS
+        not does_more(module)
+        and type(module).forward in _FORWARDS
         and (inner is None or inner in _INNER_FORWARDS)
         and all(type(t) in (nn.Parameter, Tensor) and not _is_integer(t) for t in tensors)
     )

@@ -116,6 +116,11 @@ def layer_sizes(module: nn.Module) -> tuple[int, int]:
     return int(size), int(size)  # type: ignore[arg-type]
 
 
+def does_more(module: nn.Module) -> bool:
+    """Whether hooks, or a forward of its own, may change what a module of a known type does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def names_of(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return all names of every module by its first; one that is shared has several.
 
