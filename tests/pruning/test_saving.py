@@ -12,6 +12,7 @@ import pytest
 import torch
 from networks_for_tests import (
     FAMILIES,
+    Head,
     awaken,
     images,
     plain,
@@ -20,7 +21,7 @@ from networks_for_tests import (
     simple_problem,
 )
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import lfgcl_env
 from lfgcl_env.edge.sealed import sealed
@@ -373,3 +374,51 @@ def test_every_single_flipped_bit_is_noticed(saved):
 def test_what_is_no_architecture_is_refused(saved, network):
     with pytest.raises(ValueError, match=r"torch\.nn\.Module"):
         load_pruned(saved, network)
+
+
+@pytest.mark.parametrize("keep", [[8, 1], [1, 1]])
+def test_a_delivered_network_with_one_channel_comes_back(keep, tmp_path):
+    problem = simple_problem(awaken(plain()), images(8))
+    delivered, _ = problem.finish(keep, images(16, seed=1))
+    assert same(load_pruned(problem.save(tmp_path / "pruned", keep, delivered), plain), delivered)
+
+
+def test_a_block_under_two_names_is_cut_and_comes_back_under_both(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, padding=1)
+            self.one = nn.Sequential(nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1))
+            self.other = self.one
+            self.head = Head(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(x + self.other(x + self.one(x)))
+
+    problem = simple_problem(awaken(Twice()), images(8))
+    (keep,) = ([3] if group.name == "one.0" else [] for group in problem.groups)
+    small = problem.compress(keep)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, small), Twice())
+    assert loaded.one is loaded.other
+    assert loaded.one[0].out_channels == 3
+    assert same(loaded, small)
+
+
+def test_buffers_that_are_in_no_file_have_the_precision_of_the_file(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = plain()
+            self.register_buffer("scale", torch.full((1,), 2.0), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) * self.scale
+
+    with pytest.warns(UserWarning, match="float64 weights"):
+        problem = simple_problem(awaken(Scaled()).double(), images(8))
+    keep = [3, 4]
+    small = problem.compress(keep)
+    assert same(
+        load_pruned(problem.save(tmp_path / "pruned", keep, small), Scaled().double()), small
+    )

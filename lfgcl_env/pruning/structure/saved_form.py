@@ -27,7 +27,7 @@ from lfgcl_env.networks.safe_building import build_safely, is_safe
 from lfgcl_env.pruning.structure.candidate import Sizes
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of, put, stand_in
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
-from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
+from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes, names_of
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _KEY = "lfgcl_env"
@@ -63,7 +63,8 @@ def save_pruned(
         OSError: if the file cannot be written; nothing half-written stays.
     """
     tensors = {
-        key: tensor.detach().cpu().contiguous().clone()
+        # One number has any stride and counts as contiguous: only a copy is laid out as files are.
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, tensor in network.state_dict().items()
     }
     layers = {}
@@ -208,8 +209,9 @@ def _check_shapes(
         sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
         if sides != cut or not Sizes(modules[name]).fits(cut[0]):
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
+    firsts = {name: first for first, names in names_of(module).items() for name in names}
     for key, full in whole.items():
-        cut = header.layers.get(key.rpartition(".")[0], [None, None])
+        cut = header.layers.get(firsts[key.rpartition(".")[0]], [None, None])
         if not _may_be_cut_to(shapes[key], list(full.shape), cut):
             raise ValueError(
                 f"its {key} is {shapes[key]}, which is not cut from {list(full.shape)}"
@@ -221,6 +223,9 @@ def _check_shapes(
 
 
 def _install(module: nn.Module, header: Header, tensors: Mapping[str, Tensor]) -> None:
+    floats = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(floats) == 1:
+        module.to(floats.pop())  # buffers that are in no file as well
     shared = _shared_keys(module)
     places = places_of(module)
     for name, (out, into) in header.layers.items():
