@@ -183,7 +183,7 @@ def test_hrank_prefers_maps_of_full_rank_and_needs_maps():
         1,
         0,
     ]
-    with pytest.raises(ValueError, match=r"'hrank' needs feature maps.*no convolution consumes 0"):
+    with pytest.raises(ValueError, match=r"'hrank' needs feature maps.*consumes 0 in such"):
         PruningProblem(awaken(flattening()), images(), criterion="hrank", repair="none")
 
 
@@ -234,3 +234,12 @@ def test_an_unknown_criterion_names_the_choices_and_the_nearest():
         PruningProblem(awaken(plain()), images(), criterion="fpmg")
     with pytest.raises(ValueError, match=r"Did you mean 'fpgm'\?$"):
         PruningProblem(awaken(plain()), images(), criterion="fpmg")
+
+
+def test_ranks_need_maps_of_two_dimensions():
+    network = nn.Sequential(
+        nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'hrank' needs feature maps"):
+        PruningProblem(network, torch.randn(8, 3, 20), criterion="hrank", repair="none")

@@ -3,14 +3,14 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lfgcl_env.pruning.criteria.criterion import Context, Scores, criterion
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.structure.groups import Group, Member
-from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
 
 _RANK_IMAGES = 64
+_OF_MAPS = (nn.Conv2d, nn.Conv3d)
 
 
 @criterion("thinet")
@@ -77,19 +77,18 @@ def hrank(context: Context, group: Group) -> Scores:
     consumers = [
         member
         for member in group.members
-        if member.side == "in" and isinstance(network.get_submodule(member.layer), CONVOLUTIONS)
+        if member.side == "in" and isinstance(network.get_submodule(member.layer), _OF_MAPS)
     ]
     if not consumers:
         raise ValueError(
-            f"criterion 'hrank' needs feature maps, and no convolution consumes {group.name}: "
-            "choose another criterion, such as 'obs'"
+            "criterion 'hrank' needs feature maps of two dimensions, and no convolution consumes "
+            f"{group.name} in such: choose another criterion, such as 'obs'"
         )
     scores = np.zeros(group.channels)
 
     def record(member: Member, inputs: tuple[Tensor, ...]) -> None:
         maps = inputs[0][:, torch.from_numpy(member.positions).to(inputs[0].device)]
         maps = maps.flatten(3) if maps.dim() > 4 else maps
-        maps = maps if maps.dim() == 4 else maps[..., None]
         ranks = torch.linalg.matrix_rank(maps.float()).double().sum(dim=0)
         np.add.at(scores, member.channels, ranks.cpu().numpy())
 
