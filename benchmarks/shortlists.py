@@ -19,7 +19,6 @@ from gains import SEARCH
 from study import Fields, Study, newest, prepare, study_parser
 
 from lfgcl_env.pruning.repair.profiles import SCORING
-from lfgcl_env.pruning.score.judge import Judge
 
 REPAIRED = 256
 """Images that strategies are repaired on, to be compared."""
@@ -64,7 +63,7 @@ def judged(search: Fields) -> Fields:
     keeps += [start] * (start not in keeps)
     started = time.process_time()
     images = here.repair_images(search["seed"], REPAIRED)
-    judge = Judge(here.baseline.network, here.judges[:JUDGED].split(128))
+    judge = problem.judge(here.judges[:JUDGED])
     networks = (problem.finish(keep, images, SCORING)[0] for keep in keeps)
     scores = [{"keep": k, "judged": judge(n)} for k, n in zip(keeps, networks, strict=True)]
     listed = [start, *(keep for keep in keeps if keep != start)][:SIZE]

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from zoo_networks import NETWORKS, build
 
 from lfgcl_env import PruningProblem, load_pruned
+from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs, layer_kind
 
@@ -167,8 +168,11 @@ def _hide(gone: Tensor, dimension: int) -> Callable[[nn.Module, tuple[Tensor, ..
 def far(one: nn.Module, other: nn.Module, images: Tensor) -> float:
     """Return the largest difference of outputs, relative to the largest output."""
     with torch.inference_mode():
-        a, b = one(images), other(images)
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+        mine, others = named_outputs(one(images)), named_outputs(other(images))
+    return max(
+        float((mine[name] - b).abs().max() / b.abs().max().clamp(min=1e-12))
+        for name, b in others.items()
+    )
 
 
 def reloaded(
@@ -187,14 +191,13 @@ def reloaded(
 def trained(cut: nn.Module, images: Tensor) -> bool:
     """Take one step of training; return whether outputs changed and are finite."""
     network = copy.deepcopy(cut).train().requires_grad_(True)
-    found = network(images)
-    found = found if isinstance(found, Tensor) else found[0]
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-4)
-    found.square().mean().backward()
+    outputs = named_outputs(network(images)).values()
+    torch.stack([output.square().mean() for output in outputs]).sum().backward()
     optimiser.step()
     with torch.inference_mode():
-        before, after = cut(images), network.eval()(images)
-    return bool(torch.isfinite(after).all()) and not torch.equal(before, after)
+        found = named_outputs(network.eval()(images)).values()
+    return all(bool(torch.isfinite(one).all()) for one in found) and far(network, cut, images) > 0
 
 
 def report(study: Study) -> None:
