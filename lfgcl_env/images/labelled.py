@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images.arrays import choose_others
+from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
-from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.networks.outputs import class_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +145,14 @@ def top1(
         network.eval()
         with torch.inference_mode():
             for images, labels in zip(
-                torch.split(test_set.images, batch_size),
-                torch.split(test_set.labels, batch_size),
+                chunks_of(test_set.images, batch_size),
+                chunks_of(test_set.labels, batch_size),
                 strict=True,
             ):
                 # Faster on CPUs: oneDNN keeps the layout from layer to layer.
                 layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
                 inputs = images.to(device, memory_format=layout)
-                (logits,) = named_outputs(network(inputs)).values()
+                logits = class_scores(network(inputs))
                 right += int((logits.argmax(1).cpu() == labels).sum())
     finally:
         for module, training in modes:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lfgcl_env.networks import Baseline, Normalization
-from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.networks.outputs import class_scores
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ def _classification(returned: object, num_classes: int | None, classes: Tensor) 
     """Return how far predictions are from classes, which are counted anew where they end."""
     if num_classes is None:
         return torch.zeros((), device=classes.device)
-    (logits,) = named_outputs(returned).values()
-    return F.cross_entropy(logits, classes % num_classes)
+    return F.cross_entropy(class_scores(returned), classes % num_classes)
 
 
 def check_statistics(baseline: Baseline) -> None:

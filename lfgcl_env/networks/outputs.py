@@ -69,6 +69,28 @@ def holds_classes(shape: Sequence[int]) -> bool:
     return len(shape) in (1, 3, 4) and shape[0] > 1
 
 
+def class_scores(output: object) -> Tensor:
+    """Return the one tensor (images, classes) in what a classifier returned.
+
+    Raises:
+        ValueError: if there is none, or more than one.
+
+    >>> class_scores((torch.zeros(2, 5), torch.zeros(1))).shape
+    torch.Size([2, 5])
+    """
+    found = [
+        tensor
+        for tensor in named_outputs(output).values()
+        if tensor.dim() == 2 and holds_classes(tensor.shape[1:])
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"scores of classes are needed, one tensor (images, classes), and {len(found)} such "
+            "were returned"
+        )
+    return found[0]
+
+
 def _find_tensors(output: object, place: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.dim():

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lfgcl_env.edge.schema import short
+from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.outputs import holds_classes
 from lfgcl_env.pruning.score.features import OUTPUT
@@ -106,7 +107,7 @@ def split_images(images: Tensor, layout: torch.memory_format, *, large: bool) ->
     if images.device.type != "cpu":
         values = _ACCELERATOR_BATCH_VALUES
     size = max(8, values // images[0].numel())
-    return [batch.contiguous(memory_format=layout) for batch in torch.split(images, size)]
+    return [batch.contiguous(memory_format=layout) for batch in chunks_of(images, size)]
 
 
 def check_ratios(prune_ratios: ArrayLike, groups: int) -> NDArray[np.float64]:

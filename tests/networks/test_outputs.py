@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from unusual_networks import SEVERAL, UNUSUAL, Detecting, Forked, made
 
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.networks.outputs import holds_classes, named_outputs
+from lfgcl_env.networks.outputs import class_scores, holds_classes, named_outputs
 
 
 class Do(nn.Module):
@@ -94,3 +94,11 @@ def test_a_network_without_tensors_is_refused(give):
 def test_shapes_of_inputs_are_one_to_four_sizes(shape):
     with pytest.raises(ValueError, match="input_shape must be 1 to 4 positive whole numbers"):
         load_baseline(nn.Flatten(), input_shape=shape)
+
+
+def test_scores_of_classes_are_found_beside_other_outputs():
+    logits = torch.randn(4, 5)
+    assert class_scores({"logits": logits, "temperature": torch.ones(1)}) is logits
+    for output in (torch.ones(4, 1), (logits, logits)):
+        with pytest.raises(ValueError, match="one tensor"):
+            class_scores(output)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import random_strategy, simple_problem
+from networks_for_tests import awaken, images, random_strategy, simple_problem
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from unusual_networks import UNUSUAL, made, noise
@@ -149,3 +149,57 @@ def test_inputs_of_another_shape_are_refused():
     baseline = load_baseline(made("table")[0], input_shape=(20,))
     with pytest.raises(ValueError, match=r"shape \(21,\), and the network takes \(20,\)"):
         PruningProblem(baseline, noise(8, 21))
+
+
+class Squeezed(nn.Module):
+    """Drops the dimension of images where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU())
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inner(x).mean((2, 3))).squeeze()
+
+
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_networks_that_squeeze_never_see_one_image_alone(repair):
+    problem = PruningProblem(awaken(Squeezed()), images(65), repair=repair, similarity="kl")
+    assert 0 < problem.evaluate([4, 3]).similarity < 1
+    assert 0 < problem.finish([4, 3], images(65, seed=1))[1].similarity < 1
+    assert 0 < problem.judge(images(33, seed=2))(problem.compress([4, 3])) < 1
+
+
+class Tokens(nn.Module):
+    """Residual layers on tokens, whose branch may go whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(x + self.down(self.up(x).relu()))
+
+
+@pytest.mark.parametrize("features", [None, "down"])
+def test_a_branch_on_tokens_goes_whole_and_is_compared_as_it_is(features):
+    torch.manual_seed(0)
+    network, inputs = Tokens().eval(), noise(32, 10, 6)
+    problem = PruningProblem(
+        network, inputs, repair="none", min_channels=0, similarity="mse", features=features
+    )
+    assert problem.lowest.tolist() == [0]
+    score = problem.evaluate([0]).similarity
+    small = problem.compress([0])
+    assert problem.score_network(small, [0]) == pytest.approx(score)
+    if features:
+        with torch.no_grad():
+            x = network.embed(inputs)
+            target = network.down(network.up(x).relu())
+            error = (target - small.down.bias).square().sum()
+            error = error / (target - target.mean(0)).square().sum()
+        assert score == pytest.approx(float(1 / (1 + error)), rel=1e-3)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.baseline_values import KeptTargets, LiveTargets
 from lfgcl_env.pruning.repair.fused_forward import FusedForward
@@ -92,7 +93,7 @@ def repair_sequentially(
 
 def split(images: Tensor, layout: torch.memory_format) -> list[Tensor]:
     """Split images into chunks that are run at a time."""
-    return [chunk.contiguous(memory_format=layout) for chunk in torch.split(images, CHUNK)]
+    return [chunk.contiguous(memory_format=layout) for chunk in chunks_of(images, CHUNK)]
 
 
 @repair("sequential")

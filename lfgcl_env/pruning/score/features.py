@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.pruning.score.heads import find_heads
 from lfgcl_env.pruning.score.output_values import read_output
+from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
@@ -171,7 +172,8 @@ def _channels_first(module: nn.Module, features: object) -> Tensor:
             f"a {type(module).__name__} gives a {type(features).__name__}, not one tensor, and so "
             "has no features to compare: name another module"
         )
-    return features.movedim(-1, 1) if isinstance(module, nn.Linear) else features
+    emptied = isinstance(module, Constant | NoChannels) and module.window.linear
+    return features.movedim(-1, 1) if emptied or isinstance(module, nn.Linear) else features
 
 
 def _average(inputs: Tensor) -> Tensor:
@@ -184,6 +186,9 @@ def _average_cells(inputs: Tensor) -> Tensor:
 
     There are always so many, because a layer may be called on maps of several sizes.
     """
+    if not inputs.shape[1]:
+        cells = {3: (64,), 4: (8, 8), 5: (4, 4, 4)}
+        return inputs.new_empty(len(inputs), 0, *cells.get(inputs.dim(), ()))
     match inputs.dim():
         case 3:
             return functional.adaptive_avg_pool1d(inputs, 64)

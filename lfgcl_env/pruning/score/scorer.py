@@ -68,7 +68,8 @@ class Scorer:
             ValueError: if there is such a place.
         """
         candidate.install(kept)
-        found = run_plain(candidate.network, self.reader, [self._batches[0][:1]])
+        # Two images: some networks drop the dimension of images where there is one.
+        found = run_plain(candidate.network, self.reader, [self._batches[0][:2]])
         self._check_shapes(self.join(found, kept))
 
     def join(self, found: Features, kept: list[NDArray[np.int64]]) -> list[Tensor]:

@@ -1,0 +1,21 @@
+"""Images in chunks, each of which a network is run on at a time."""
+
+import torch
+from torch import Tensor
+
+
+def chunks_of(images: Tensor, size: int) -> list[Tensor]:
+    """Split images into chunks; a single last one joins the chunk before it.
+
+    Some networks drop the dimension of images where there is one.
+
+    >>> [len(chunk) for chunk in chunks_of(torch.zeros(9, 3), 4)]
+    [4, 5]
+    """
+    if len(images) <= size + 1:
+        return [images]
+    last = len(images) % size
+    chunks = list(torch.split(images, size))
+    if last == 1:
+        chunks[-2:] = [images[-size - 1 :]]
+    return chunks
