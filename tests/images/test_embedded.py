@@ -219,9 +219,9 @@ def test_without_a_network_a_layerwise_environment_is_pruned(resnet20, tmp_path,
     assert main(["prune", "AMC-ResNet20-v0", *search, *similar]) == 0
     assert RunFolder(tmp_path / "run").described()["arguments"]["reward"] == "similarity"
     capsys.readouterr()
-    option = ["--max-prune-ratio", "0.9", "--out", str(tmp_path / "no")]
+    option = ["--spend-budget", "--out", str(tmp_path / "no")]
     assert main(["prune", "LFGCL-ResNet20-v0", *search, *option]) == 2
-    assert "--max-prune-ratio is for AMC- environments" in capsys.readouterr().err
+    assert "--spend-budget is for AMC- environments" in capsys.readouterr().err
 
 
 def test_without_a_network_what_needs_one_says_so(resnet20, torch_home, tmp_path, capsys):
