@@ -91,48 +91,59 @@ def check_limit(
 
 
 def number_for(
-    name: str, limit: _Number | tuple[tuple[str, _Number], ...], default: _Number
+    names: Sequence[str], limit: _Number | tuple[tuple[str, _Number], ...], default: _Number
 ) -> _Number:
-    """Return a module's number: that of the first pattern that matches it, else the default."""
+    """Return a module's number: that of the first pattern for any of its names, else the default.
+
+    >>> number_for(["layer1.0", "stem"], (("stem", 4), ("layer1", 2)), 1)
+    4
+    """
     if not isinstance(limit, tuple):
         return limit
-    return next((number for pattern, number in limit if matches(pattern, name)), default)
+    return next((number for pattern, number in limit if _any(pattern, names)), default)
 
 
-def check_used(patterns: Sequence[str], names: Sequence[str], what: str, nowhere: str) -> None:
-    """Refuse patterns that decide nothing, each name being decided by the first that matches it.
+def check_used(
+    patterns: Sequence[str], modules: Sequence[Sequence[str]], what: str, nowhere: str
+) -> None:
+    """Refuse patterns that decide nothing, each module being decided by the first that matches it.
 
     A last :data:`REST` may be left with nothing.
 
     Args:
         patterns: in the order in which they count.
-        names: of modules.
+        modules: all names of each.
         what: the argument's name.
-        nowhere: says of a pattern that it matches no name, as in ``"matches no module"``.
+        nowhere: says of a pattern that it matches no module, as in ``"matches no module"``.
 
     Raises:
         ValueError: if there is such a pattern; the message names the nearest module.
 
-    >>> check_used(["layer1", "*"], ["layer1.0"], "protect", "matches no module")
-    >>> check_used(["layr1"], ["layer1.0"], "protect", "matches no module")
+    >>> check_used(["layer1", "*"], [["layer1.0"]], "protect", "matches no module")
+    >>> check_used(["layr1"], [["layer1.0"]], "protect", "matches no module")
     Traceback (most recent call last):
     ...
     ValueError: protect 'layr1' matches no module. Did you mean 'layer1'?
     """
-    left = list(names)
+    names = [name for module in modules for name in module]
+    left = list(modules)
     for index, pattern in enumerate(patterns):
         if pattern == REST and index == len(patterns) - 1:
             return
-        if not any(matches(pattern, name) for name in names):
+        if not _any(pattern, names):
             near = closest(pattern, _known(names))
             raise ValueError(f"{what} {short(pattern)} {nowhere}.{near}")
-        undecided = [name for name in left if not matches(pattern, name)]
+        undecided = [module for module in left if not _any(pattern, module)]
         if len(undecided) == len(left):
             raise ValueError(
                 f"{what} {short(pattern)} decides nothing: patterns before it match all that it "
                 "does, and the first match counts"
             )
         left = undecided
+
+
+def _any(pattern: str, names: Sequence[str]) -> bool:
+    return any(matches(pattern, name) for name in names)
 
 
 def _few(patterns: _Tuple) -> _Tuple:

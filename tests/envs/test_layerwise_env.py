@@ -26,7 +26,7 @@ from lfgcl_env.envs import AMCEnv, reward
 from lfgcl_env.envs.amc_bound import ActionBound
 from lfgcl_env.envs.amc_state import FEATURES, AMCState
 from lfgcl_env.images import LabelledImages, top1
-from lfgcl_env.pruning.budget.limits import Limits
+from lfgcl_env.pruning.budget.limits import Limits, find_producers
 from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.search.record_evaluations import RecordEvaluations
 from lfgcl_env.search.run_search import run_search
@@ -93,10 +93,9 @@ def play(env: gym.Env, ratios) -> list[tuple]:
 
 
 def rounding_of(problem, limits: Limits) -> Rounding:
-    channels, producers = problem.channels.tolist(), [g.layers("out") for g in problem.groups]
-    bundles = [group.bundle for group in problem.groups]
-    fewest = limits.fewest(producers, channels, bundles)
-    return Rounding(channels, limits.steps(producers, bundles), fewest)
+    channels = problem.channels.tolist()
+    producers = find_producers(problem.baseline.network, problem.groups)
+    return Rounding(channels, limits.steps(producers), limits.fewest(producers, channels))
 
 
 def bound_of(problem, limits: Limits, *, spend_budget: bool) -> ActionBound:

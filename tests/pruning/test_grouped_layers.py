@@ -234,6 +234,54 @@ def test_a_bundled_group_is_named_by_its_producer_whatever_the_order_of_modules(
     assert problem.scorer.read(problem.compress([1]), problem.kept_channels([1]))
 
 
+class Added(nn.Module):
+    """A grouped convolution, added to another layer: 4, 2 and 2 channels go together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.mixed = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 1, groups=4)
+        self.other, self.head = nn.Conv2d(3, 8, 3, padding=1), Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.mixed(self.first(x).relu()) + self.other(x)).relu())
+
+
+@pytest.mark.parametrize(
+    ("limits", "counts"),
+    [
+        ({"min_channels": {"other": 4}}, [2, 3, 4]),
+        ({"min_channels": {"first": 4}}, [1, 2, 3, 4]),
+        ({"min_channels": 5}, [3, 4]),
+        ({"min_channels": {"mixed": 8}}, [4]),
+        ({"round_to": 4}, [2, 4]),
+        ({"round_to": {"first": 8, "mixed": 2}}, [2, 4]),
+        ({"round_to": {"mixed": 6}}, [3, 4]),
+        ({"round_to": 8}, [4]),
+        ({"max_prune_ratio": {"mixed": 0.5}}, [2, 3, 4]),
+        ({"max_prune_ratio": {"mixed": 0.5, "first": 0.25}}, [3, 4]),
+    ],
+)
+def test_limits_hold_in_every_layer_of_a_bundle(limits, counts):
+    baseline = load_baseline(awaken(Added()), input_shape=(3, 32, 32))
+    network = PrunableNetwork(baseline, scope="all", **limits)
+    assert [group.name for group in network.groups] == ["first"]
+    assert network.rounding.counts(0).tolist() == counts
+    pruned = network.cut([np.arange(counts[0])])
+    sizes = [getattr(pruned, name).out_channels for name in ("first", "mixed", "other")]
+    assert sizes == [4 * counts[0], 2 * counts[0], 2 * counts[0]]
+
+
+def test_a_depthwise_convolution_with_a_multiplier_has_limits_of_its_own():
+    network = network_of(GROUPED["multiplied depthwise"]())
+    problem = problem_of(network, round_to={"2": 4}, min_channels={"2": 3})
+    assert problem.network.rounding.counts(0).tolist() == [2, 4]
+
+
+def test_limits_of_norms_are_refused():
+    with pytest.raises(ValueError, match="'2' matches no layer that produces channels"):
+        problem_of(network_of(NORMS["group"]()), max_prune_ratio={"2": 0.5})
+
+
 def test_limits_count_channels_where_they_go_in_bundles():
     grouped = nn.Conv2d(12, 12, 3, padding=1, groups=6)
     limits = {"min_channels": {"0": 3}, "round_to": {"0": 4}}

@@ -20,6 +20,7 @@ from networks_for_tests import (
     simple_problem,
 )
 
+from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, allocate
 from lfgcl_env.pruning.sensitivities import sensitivities
 
@@ -142,6 +143,49 @@ def test_limits_that_cannot_be_are_refused_in_one_sentence(arguments, complaint)
 
 def test_a_last_pattern_for_the_rest_may_be_left_with_nothing():
     PrunableNetwork(awake_baseline("resnet20"), min_channels={"layer?": 2, "*": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ({}, ""),
+        ({"min_channels": {"*": 0}, "max_prune_ratio": {"0": 1.0}, "round_to": {"0": 1}}, ""),
+        ({"min_channels": {"0": 2}}, "a lower min_channels"),
+        ({"max_prune_ratio": {"3": 0.5}}, "a higher max_prune_ratio"),
+        ({"max_prune_ratio": 0.99}, ""),  # one channel stays in any case
+        ({"max_prune_ratio": 0.99, "min_channels": 0}, "a higher max_prune_ratio"),
+        ({"min_channels": 2, "round_to": {"3": 3}}, "a lower min_channels or a lower round_to"),
+        ({"protect": "6"}, "less under protect"),
+    ],
+)
+def test_a_budget_out_of_reach_names_the_limits_that_hold_groups_back(arguments, advice):
+    network = PrunableNetwork(load_baseline(awaken(plain())), **arguments)
+    assert _advice(network) == advice
+
+
+@pytest.mark.parametrize("scope", ["inner", "all"])
+def test_what_is_protected_and_cannot_be_pruned_anyway_gives_no_advice(scope):
+    base = awake_baseline("resnet20")
+    assert _advice(PrunableNetwork(base, scope=scope, protect="conv1")) == ""
+    assert _advice(PrunableNetwork(base, scope=scope, protect="layer1")) == "less under protect"
+
+
+def _advice(network: PrunableNetwork) -> str:
+    with pytest.raises(ValueError, match="cannot be reached") as refused:
+        network.projection("macs").check_budget(1e-6)
+    return str(refused.value).partition(", or less with ")[2]
+
+
+def test_a_depthwise_convolution_is_limited_as_what_gives_it_its_channels():
+    base = awake_baseline("mobilenet_v2")
+    expand, depthwise = (f"features.3.conv.{i}.0" for i in (0, 1))
+    names = [group.name for group in PrunableNetwork(base).groups]
+    index = names.index(expand)
+    for limit in ({depthwise: 0.5}, {depthwise: 0.5, "*": 0.25}, {expand: 0.5, "*": 0.25}):
+        network = PrunableNetwork(base, max_prune_ratio=limit)
+        assert network.rounding.fewest[index] == network.channels[index] // 2
+    with pytest.raises(ValueError, match=f"'{expand}' decides nothing: patterns before it"):
+        PrunableNetwork(base, max_prune_ratio={depthwise: 0.5, expand: 0.25})
 
 
 def test_allocations_and_their_measurements_stay_within_limits(monkeypatch):

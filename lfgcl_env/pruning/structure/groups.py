@@ -48,8 +48,16 @@ class Group:
     @property
     def bundle(self) -> int:
         """How many channels of its first layer go together; 1 where no grouped layer ties any."""
-        first = next(member for member in self.members if member.layer == self.name)
-        return len(first.positions) // self.channels
+        return self.bundle_of(self._first)
+
+    def bundle_of(self, member: Member) -> int:
+        """Return how many positions of a member go together."""
+        return len(member.positions) // self.channels
+
+    @property
+    def _first(self) -> Member:
+        members = [member for member in self.members if member.layer == self.name]
+        return next((member for member in members if member.side != "in"), members[0])
 
     def layers(self, side: str) -> tuple[str, ...]:
         """Return the names of the layers on one side: ``"out"``, ``"in"`` or ``"through"``."""
@@ -82,12 +90,14 @@ class Tracing:
             that it was traced with.
         followed_by: for layers whose output goes into a BatchNorm and nowhere else, that
             BatchNorm's name.
+        protected: groups that would be pruned if nothing protected them.
     """
 
     groups: tuple[Group, ...]
     excluded: tuple[Exclusion, ...]
     parts: dict[str, tuple[Tensor, ...]]
     followed_by: dict[str, str]
+    protected: tuple[Group, ...] = ()
 
 
 class Unprunable(Exception):

@@ -11,13 +11,13 @@ from torch import nn
 from lfgcl_env.config import StructureConfig, complete, signature
 from lfgcl_env.edge.patterns import check_patterns
 from lfgcl_env.networks import Baseline
-from lfgcl_env.pruning.budget.limits import Limits
+from lfgcl_env.pruning.budget.limits import Limits, find_producers
 from lfgcl_env.pruning.budget.projection import Projection
 from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
 from lfgcl_env.pruning.structure.cost import Cost, CostModel
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
-from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers, names_of
+from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
 from lfgcl_env.pruning.structure.scope import find_prunable
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.surgery import cut
@@ -84,27 +84,24 @@ class PrunableNetwork:
         self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
         self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
         self.limits = Limits.of(chosen)
-        names = names_of(module)
-        producers = [
-            [name for layer in group.layers("out") for name in names[layer]]
-            for group in self.groups
-        ]
+        producers = find_producers(module, self.groups)
         self.limits.check_used(producers)
-        bundles = [group.bundle for group in self.groups]
-        fewest = self.limits.fewest(producers, self.channels.tolist(), bundles)
+        fewest = self.limits.fewest(producers, self.channels.tolist())
         self.lowest = find_lowest(module, self.groups, example, fewest, self.layout)
         self.rounding = Rounding(
             self.channels.tolist(),
-            self.limits.steps(producers, bundles),
+            self.limits.steps(producers),
             [max(pair) for pair in zip(fewest, self.lowest.tolist(), strict=True)],
         )
+        self._ways = self.limits.ways(producers, self.channels.tolist())
+        if tracing.protected:
+            self._ways.append("less under protect")
         for counts in (self.channels, self.lowest):
             counts.flags.writeable = False
 
     def projection(self, metric: str) -> Projection:
         """Return the projection onto budgets of ``metric`` within all limits."""
-        ways = [*self.limits.ways, *(["less under protect"] if self.protect else [])]
-        return Projection(self.rounding, self.cost_model, metric=metric, ways=ways)
+        return Projection(self.rounding, self.cost_model, metric=metric, ways=self._ways)
 
     @property
     def baseline_cost(self) -> Cost:

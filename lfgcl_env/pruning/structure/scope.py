@@ -45,14 +45,15 @@ def find_prunable(
     """
     check_choice(scope, SCOPES, "scope")
     names = names_of(network)
-    known = [name for together in names.values() for name in together if name]
+    known = [[name] for together in names.values() for name in together if name]
     for pattern in protect:
         check_used([pattern], known, "protect", "matches no module of the network")
     tracing = find_groups(network, example)
     kept_whole = {group.name: _protection(group, protect, names) for group in tracing.groups}
     excluded = [*filter(None, kept_whole.values()), *tracing.excluded]
     free = [group for group in tracing.groups if kept_whole[group.name] is None]
-    in_scope = [group for group in free if scope == "all" or not group.coupled]
+    within = [group for group in tracing.groups if scope == "all" or not group.coupled]
+    in_scope = [group for group in within if kept_whole[group.name] is None]
     coupled = [group for group in free if group not in in_scope]
     right, wrong = split_exact(network, in_scope, example, layout)
     if not right:
@@ -64,7 +65,11 @@ def find_prunable(
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*excluded, *wrong)[:3])
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
     excluded += [Exclusion(group.name, group.channels, COUPLED) for group in coupled]
-    return replace(tracing, groups=tuple(right), excluded=(*excluded, *wrong))
+    spared = [group for group in within if kept_whole[group.name] is not None]
+    held, _ = split_exact(network, spared, example, layout)
+    return replace(
+        tracing, groups=tuple(right), excluded=(*excluded, *wrong), protected=tuple(held)
+    )
 
 
 def _protection(
