@@ -14,7 +14,7 @@ FEATURES: tuple[str, ...] = (
     "convolution",  # 1 if the channels come from a convolution, -1 from a linear layer
     "depthwise",  # 1 if a depthwise convolution follows the group, else -1
     "coupled",  # 1 if an addition couples several producers, else -1
-    "channels",  # log2 of the channels, 0 to 12
+    "channels",  # log2 of the channels, not of bundles, 0 to 12
     "inputs",  # log2 of the input channels of the first producer, 0 to 12
     "kernel_in",  # side of the first producer's kernel, 1 to 11
     "kernel_out",  # side of the first consumer's kernel, 1 to 11
@@ -68,7 +68,7 @@ class Embedding:
         """Return a new observation; float32, (groups, features), in [-1, 1].
 
         Args:
-            keep: channels kept in every group at the moment; (groups,).
+            keep: channels, or bundles of them, kept in every group at the moment; (groups,).
             budget: fraction of the baseline's cost that may remain.
         """
         problem = self._problem
@@ -103,7 +103,7 @@ class Embedding:
             1.0 if producer.kind != "linear" else -1.0,
             1.0 if depthwise else -1.0,
             1.0 if group.coupled else -1.0,
-            _scale(np.log2(group.channels), 0, 12),
+            _scale(np.log2(group.channels * group.bundle), 0, 12),
             _scale(np.log2(producer.in_channels), 0, 12),
             _scale(producer.kernel**0.5, 1, 11),
             _scale(consumer.kernel**0.5, 1, 11),

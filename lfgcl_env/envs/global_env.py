@@ -90,10 +90,11 @@ class LFGCLEnv(PruningEnv):
     ## Info
 
     After every step plain numbers and NumPy arrays: `similarity`, `macs`, `macs_ratio`,
-    `params_ratio`, `budget`, `prune_ratios` (float64, (groups,)), `keep` (channels kept; int64,
-    (groups,)), `is_success` (whether the budget was met), and for rewards other than similarity
-    the score under their name, such as `accuracy`. `reset` returns the same for the unpruned
-    network, less `is_success` and other scores. `env.unwrapped.problem` prunes
+    `params_ratio`, `budget`, `prune_ratios` (float64, (groups,)), `keep` (channels kept, or bundles
+    of them where a grouped layer ties channels; int64, (groups,)), `is_success` (whether the budget
+    was met), and for rewards other than similarity the score under their name, such as `accuracy`.
+    `reset` returns the same for the unpruned network, less `is_success` and other scores.
+    `env.unwrapped.problem` prunes
     (`problem.compress(info["keep"])`) and saves; `env.unwrapped.score(network, keep)` is the score
     of any network with these channels, however it was repaired or trained.
 

@@ -87,11 +87,12 @@ class AMCEnv(PruningEnv):
     ## Info
 
     As in the global environment: `similarity`, `macs`, `macs_ratio`, `params_ratio`, `budget`,
-    `prune_ratios` (float64, (groups,)), `keep` (channels kept; int64, (groups,)), and `is_success`
-    (whether the budget is met by now). Groups to come count as unpruned. Before the last group
-    nothing is scored, and `similarity` is 0. Besides, `executed_action`, and at the last group for
-    rewards other than similarity the score under their name, such as `accuracy`. `reset` returns
-    the same for the unpruned network, with similarity 1, less `is_success` and `executed_action`.
+    `prune_ratios` (float64, (groups,)), `keep` (channels, or bundles of them, kept; int64,
+    (groups,)), and `is_success` (whether the budget is met by now). Groups to come count as
+    unpruned. Before the last group nothing is scored, and `similarity` is 0. Besides,
+    `executed_action`, and at the last group for rewards other than similarity the score under
+    their name, such as `accuracy`. `reset` returns the same for the unpruned network, with
+    similarity 1, less `is_success` and `executed_action`.
 
     ## Arguments
 

@@ -46,7 +46,8 @@ class Entry:
             :func:`problem_arguments`; one that is missing has its default. The images are
             calibration images, the seed is theirs, and the similarity is the name of how features
             are compared.
-        keep: the strategy: channels kept, by the name of the group (see ``lfgcl inspect``).
+        keep: the strategy: channels, or bundles of them, kept, by the name of the group (see
+            ``lfgcl inspect``).
         macs: multiply-accumulates for one input.
         similarity: of features on the calibration images, as ``PruningProblem.evaluate`` scores it.
         top1: accuracy on the test images before any training, in percent; None if none is claimed.

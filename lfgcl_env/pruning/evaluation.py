@@ -14,7 +14,7 @@ class Evaluation:
     """The score and the costs of a strategy.
 
     Attributes:
-        keep: channels kept in every group.
+        keep: channels, or bundles of them, kept in every group.
         similarity: of the pruned network's features to the baseline's; 1 for equal ones.
         macs: multiply-accumulates for one input.
         params: number of parameters.

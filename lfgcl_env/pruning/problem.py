@@ -63,8 +63,9 @@ class PruningProblem:
     channel orders and the baseline's features. Scoring a strategy then takes index selections and
     forward passes of an already smaller network; a strategy scored before is looked up.
 
-    A strategy is the number of channels kept in every group: integers, (groups,). Every method that
-    takes one raises a ValueError for what is no strategy of this network.
+    A strategy is the number of channels kept in every group, or of bundles where a grouped layer
+    lets channels go in bundles alone (``group.bundle`` in each): integers, (groups,). Every method
+    that takes one raises a ValueError for what is no strategy of this network.
 
     Args:
         network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
@@ -220,7 +221,11 @@ class PruningProblem:
         return 1.0 - self.network.check_strategy(strategy) / self.channels
 
     def kept_channels(self, strategy: ArrayLike) -> list[NDArray[np.int64]]:
-        """Return the indices of the channels that stay in every group, ascending."""
+        """Return the indices of the channels that stay in every group, ascending.
+
+        Where channels go in bundles these are indices of bundles; ``group.positions`` turns them
+        into channels of the layer that names the group.
+        """
         return self._ranking.kept(self.network.check_strategy(strategy))
 
     def scores(self, criterion: str, *, relative: bool = True) -> tuple[Scores, ...]:
@@ -412,14 +417,16 @@ class PruningProblem:
             OSError: if the file cannot be written; nothing half-written stays.
         """
         evaluation = self.evaluate(strategy)
-        names = [group.name for group in self.groups]
-        kept = [channels.tolist() for channels in self.kept_channels(strategy)]
+        kept = {
+            group.name: group.positions(channels).tolist()
+            for group, channels in zip(self.groups, self.kept_channels(strategy), strict=True)
+        }
         return save_pruned(
             path,
             self.compress(strategy) if network is None else network,
             self.baseline,
             self.network.plan,
-            kept_channels=dict(zip(names, kept, strict=True)),
+            kept_channels=kept,
             evaluation=asdict(evaluation),
             settings=self.settings() | ({} if budget is None else {"budget": budget}),
             **facts,

@@ -236,6 +236,17 @@ def test_the_observation_of_one_group_is_finite():
     assert np.isfinite(observation).all()
 
 
+def test_the_observation_has_channels_where_a_strategy_counts_bundles():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, groups=4),
+        torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+    env = gym.make("LFGCL-v0", network=network, images="random", num_images=8, repair="none")
+    observation, info = env.reset(seed=0)
+    assert info["keep"].tolist() == [4]
+    assert observation[0, FEATURES.index("channels")] == np.log2(8) / 6 - 1
+
+
 def test_ddpg_learns_on_it():
     from stable_baselines3 import DDPG
 

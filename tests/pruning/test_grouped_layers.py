@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
+from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned, read_structure
 from lfgcl_env.pruning.structure.candidate import Candidate
 
 
@@ -269,6 +269,25 @@ def test_limits_hold_in_every_layer_of_a_bundle(limits, counts):
     pruned = network.cut([np.arange(counts[0])])
     sizes = [getattr(pruned, name).out_channels for name in ("first", "mixed", "other")]
     assert sizes == [4 * counts[0], 2 * counts[0], 2 * counts[0]]
+
+
+def test_a_saved_network_names_the_channels_that_stayed_not_the_bundles(tmp_path):
+    network = network_of(GROUPED["four groups"]())
+    problem = problem_of(network, repair="none")
+    (bundles, rest) = problem.kept_channels([2, 3])
+    structure = read_structure(problem.save(tmp_path / "pruned", [2, 3]))
+    stayed = structure["kept_channels"]["0"]
+    assert stayed == [2 * bundle + channel for bundle in bundles.tolist() for channel in (0, 1)]
+    assert torch.equal(problem.compress([2, 3])[0].weight, network[0].weight[stayed])
+    assert structure["kept_channels"]["4"] == rest.tolist()
+
+
+def test_a_strategy_out_of_range_is_told_what_is_counted():
+    problem = problem_of(network_of(GROUPED["four groups"]()))
+    with pytest.raises(ValueError, match="group 0 can keep 1 to 4 bundles of 2 channels, got 5"):
+        problem.cost([5, 6])
+    with pytest.raises(ValueError, match="group 4 can keep 1 to 6 channels, got 7"):
+        problem.cost([4, 7])
 
 
 def test_a_depthwise_convolution_with_a_multiplier_has_limits_of_its_own():

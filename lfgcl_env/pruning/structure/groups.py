@@ -54,6 +54,14 @@ class Group:
         """Return how many positions of a member go together."""
         return len(member.positions) // self.channels
 
+    def positions(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where kept channels, or bundles of them, are in the layer that names the group.
+
+        Returns:
+            Indices of the layer's channels, ascending; int64.
+        """
+        return np.sort(self._first.positions[np.isin(self._first.channels, kept)])
+
     @property
     def _first(self) -> Member:
         members = [member for member in self.members if member.layer == self.name]

@@ -55,7 +55,8 @@ class Header(Sealed):
         tensors: SHA-256 of all tensors, see :mod:`lfgcl_env.pruning.structure.saved_form`.
         evaluation: of the strategy.
         repaired: likewise, after sequential repair.
-        kept_channels: indices of the channels that stayed, by group.
+        kept_channels: indices of the channels that stayed in the layer that names the group, by its
+            name.
         settings: of the problem.
     """
 

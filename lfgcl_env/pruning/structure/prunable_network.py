@@ -48,7 +48,7 @@ class PrunableNetwork:
         followed_by: for layers whose output goes into a BatchNorm and nowhere else, its name.
         plan: which positions of every layer follow which group.
         cost_model: counts MACs and parameters of any strategy.
-        channels: channels of every group, read-only; int64, (groups,).
+        channels: channels of every group, or bundles where they go so, read-only; int64, (groups,).
         lowest: fewest channels that every group can keep, 0 or 1, read-only; int64, (groups,).
         protect: patterns of modules whose layers keep their shapes.
         limits: how far groups may be pruned.
@@ -137,8 +137,9 @@ class PrunableNetwork:
         wrong = np.flatnonzero(~allowed | (whole != keep))
         if len(wrong):
             group, fewest = self.groups[wrong[0]], self.lowest[wrong[0]]
+            counted = "channels" if group.bundle == 1 else f"bundles of {group.bundle} channels"
             raise ValueError(
-                f"group {group.name} can keep {fewest} to {group.channels} channels, "
+                f"group {group.name} can keep {fewest} to {group.channels} {counted}, "
                 f"got {keep[wrong[0]]}"
             )
         return whole
