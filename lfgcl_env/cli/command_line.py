@@ -96,7 +96,7 @@ def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
     command.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
     command.add_argument(
         "--data",
-        help=f"labelled test set: {' or '.join(DATASETS)}; needed where the network has classes",
+        help=f"labelled test set: {' or '.join(DATASETS)}; needed where one fits the network",
     )
     command.add_argument(
         "--network",

@@ -15,7 +15,7 @@ from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns
 from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images import LabelledImages, load_test_set, top1
-from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
@@ -29,7 +29,8 @@ from lfgcl_env.search.sweep_files import network_file, write_accuracy
 def evaluate(arguments: dict[str, Any]) -> None:
     """Print the costs and the accuracy of a network, or of a whole sweep.
 
-    A network without classes has no accuracy, and needs no test images.
+    A network without classes has no accuracy, and needs no test images; one that no known data set
+    fits is measured on none.
 
     Args:
         arguments: all of the command's.
@@ -53,10 +54,18 @@ def evaluate(arguments: dict[str, Any]) -> None:
         _print_results(budgets, networks, None)
         return
     if arguments["data"] is None:
-        raise ValueError(
-            f"{baseline.title} has {baseline.num_classes} classes: give --data, one of "
-            f"{', '.join(DATASETS)}, to measure its accuracy"
+        fitting = dataset_for(baseline.input_shape, baseline.num_classes)
+        if fitting:
+            raise ValueError(
+                f"{baseline.title} has {baseline.num_classes} classes: give --data {fitting} to "
+                "measure its accuracy"
+            )
+        print(
+            f"no accuracy was measured: no known data set has inputs {baseline.input_shape} of "
+            f"{baseline.num_classes} classes"
         )
+        _print_results(budgets, networks, None)
+        return
     test_set = fitting_test_set(arguments, baseline)
     print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
 

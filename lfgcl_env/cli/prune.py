@@ -17,6 +17,7 @@ from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import EnvConfig, options
 from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.envs.pruning_env import PruningEnv
+from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
@@ -154,10 +155,8 @@ def _test(
     folder: Path, budgets: Sequence[float], baseline: Baseline, config: Mapping[str, Any]
 ) -> None:
     """Print the accuracy on labelled test images if they are at hand, or how to get it."""
-    classes = baseline.num_classes
-    data = "NAME" if classes is None else {10: "CIFAR10", 100: "CIFAR100"}.get(classes, "NAME")
-    trained = baseline.weights in ("published", "embedded") and baseline.input_shape == (3, 32, 32)
-    if trained and data != "NAME":
+    data = dataset_for(baseline.input_shape, baseline.num_classes)
+    if data and baseline.weights in ("published", "embedded"):
         device = config.get("device", options(EnvConfig)["device"].default)
         places = {"data_root": config.get("data_root"), "download": False}
         try:
@@ -174,7 +173,7 @@ def _test(
         own = f" --network {shlex.quote(str(baseline.name))}"
         if baseline.arguments:
             own += f" --network-arguments {shlex.quote(json.dumps(baseline.arguments))}"
-    asked = "" if classes is None else f" --data {data}"
+    asked = f" --data {data}" if data else ""
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))}{asked}{own}")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
@@ -12,7 +13,22 @@ from torch import Tensor
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.images.data_root import data_root
 
-DATASETS = ("CIFAR10", "CIFAR100")
+_KINDS: dict[str, tuple[tuple[int, ...], int]] = {
+    "CIFAR10": ((3, 32, 32), 10),
+    "CIFAR100": ((3, 32, 32), 100),
+}  # the shape of an image, and the number of classes
+
+DATASETS = tuple(_KINDS)
+
+
+def dataset_for(shape: Sequence[int], classes: int | None) -> str | None:
+    """Return the data set whose images and classes a network has; None if there is none.
+
+    >>> dataset_for([3, 32, 32], 100), dataset_for((3, 64, 64), 100)
+    ('CIFAR100', None)
+    """
+    wanted = (tuple(shape), classes)
+    return next((name for name, known in _KINDS.items() if known == wanted), None)
 
 
 class Split(NamedTuple):
