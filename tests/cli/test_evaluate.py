@@ -68,6 +68,8 @@ def test_evaluate_on_cifar10(tmp_path, capsys):
 
 def test_evaluate_says_what_is_missing(run, tmp_path, test_set, capsys):
     capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 2
+    assert "has 10 classes: give --data CIFAR10 to measure its accuracy" in said(capsys)
     assert main(["evaluate", str(tmp_path), "--data", "CIFAR10"]) == 2
     assert "no pruned network" in said(capsys)
     (tmp_path / "arguments.json").write_bytes((run / "arguments.json").read_bytes())
