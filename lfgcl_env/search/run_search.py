@@ -218,7 +218,7 @@ def _go_on(
     for record in {r.index: r for r in (*records[:1], *best)}.values():
         known = record.evaluation
         problem.remember(known)  # refuses what is not of this problem
-        network = problem.compress(known.keep).to(problem.device)
+        network = problem.compress(known.keep)
         now = problem.score_network(network, known.keep)
         reward = reward_of(env, known.keep, record.budget)
         if reward is not None and abs(reward - record.reward) > SAME_SIMILARITY * max(

@@ -197,6 +197,4 @@ def _fill(
 def _judge(env: gym.Env[Any, Any], network: nn.Module, keep: Sequence[int]) -> float:
     """Return what the environment's judge says of a finished network."""
     own: Any = env.unwrapped
-    score = own.judge(network.to(own.problem.device), keep)
-    network.cpu()
-    return float(score)
+    return float(own.judge(network, keep))

@@ -133,8 +133,7 @@ class SweepFiles:
     def _holds(self, point: Point) -> bool:
         """Whether a point's network scores what is recorded of it."""
         problem, kept = self._problem, point.repaired or point.searched
-        similarity = problem.score_network(point.network.to(problem.device), kept.keep)
-        point.network.cpu()
+        similarity = problem.score_network(point.network, kept.keep)
         return abs(similarity - kept.similarity) <= SAME_SIMILARITY
 
     def _remove(self) -> None:
