@@ -35,13 +35,11 @@ class TrainingOnly:
     """What a network runs in training, and not in evaluation.
 
     Attributes:
-        layers: names of convolutions and linear layers.
         heads: names of the outermost modules that hold layers, all of them for training only.
-        failure: why the network cannot be run in training, or None. If it cannot, the others are
+        failure: why the network cannot be run in training, or None. If it cannot, the heads are
             those that it ran, or tried to, before it failed.
     """
 
-    layers: tuple[str, ...]
     heads: tuple[str, ...]
     failure: str | None
 
@@ -71,6 +69,5 @@ def find_training_only(network: nn.Module, inputs: Tensor) -> TrainingOnly:
         except Exception as error:
             failure = with_kind(error)
     only = [name for name in names.values() if name in run - in_evaluation]
-    layers = tuple(name for name in only if layer_kind(copied.get_submodule(name)))
     heads = tuple(n for n in only if not any(n.startswith(f"{outer}.") for outer in only))
-    return TrainingOnly(layers, heads, failure)
+    return TrainingOnly(heads, failure)

@@ -48,6 +48,8 @@ def split_exact(
         layout: that the network can be run in, see
             :func:`~lfgcl_env.pruning.structure.candidate.fastest_layout`.
     """
+    if not groups:
+        return [], []
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
     training = _Training(double, inputs, find_training_only(network, example))
@@ -55,7 +57,7 @@ def split_exact(
     def find_fault(tried: Sequence[Group]) -> str | None:
         return _find_fault(double, tried, inputs, layout, training)
 
-    if not groups or find_fault(groups) is None:
+    if find_fault(groups) is None:
         return list(groups), []
     right: list[Group] = []
     excluded: list[Exclusion] = []
