@@ -211,10 +211,10 @@ def measured(run: Fields) -> Fields:
     }
 
 
-def outputs(network: nn.Module, images: Tensor) -> Tensor:
-    """Run a network on images."""
+def outputs(network: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
+    """Run a network on images, so many at a time."""
     with torch.inference_mode():
-        return torch.cat([network(batch) for batch in torch.split(images, 256)])
+        return torch.cat([network(some) for some in torch.split(images, batch)])
 
 
 def distances(baseline: Tensor, pruned: Tensor) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
-from deliveries import distances
+from deliveries import distances, outputs
 from numpy.typing import NDArray
 from photographs import CALIBRATION, HELD_OUT, crops
 from study import Fields, Study, markdown_table, prepare, study_parser
@@ -31,6 +31,9 @@ from lfgcl_env.search.run_search import run_search
 
 CALIBRATED, SCORED, REPAIRED, COMPARED = 64, 256, 128, 512
 """Crops that strategies are made for, and scored on besides; of deliveries and comparisons."""
+
+BATCH = 32
+"""Crops that are run at a time."""
 
 EVALUATIONS = 60
 """Of the search, which starts from the allocation."""
@@ -69,13 +72,7 @@ def seen() -> Tensor:
 def compared() -> tuple[Tensor, Tensor]:
     """Return crops of other photographs, and the network's outputs."""
     images = crops(HELD_OUT, COMPARED, seed=1)
-    return images, outputs(baseline().network, images)
-
-
-def outputs(network: nn.Module, images: Tensor) -> Tensor:
-    """Run a network on images."""
-    with torch.inference_mode():
-        return torch.cat([network(batch) for batch in torch.split(images, 32)])
+    return images, outputs(baseline().network, images, BATCH)
 
 
 def problem_of(budget: float, **arguments: str) -> PruningProblem:
@@ -144,7 +141,7 @@ def measured(run: Fields) -> Fields:
     network = METHODS[run["method"]](run["budget"])
     seconds = time.process_time() - started
     images, target = compared()
-    found = distances(target, outputs(network, images))
+    found = distances(target, outputs(network, images, BATCH))
     agreement = round(100 * (1 - found["disagreement"]), 2)
     return {"agreement": agreement, "kl": found["kl1"], "seconds": round(seconds, 1)}
 

@@ -100,7 +100,7 @@ def number_for(
     """
     if not isinstance(limit, tuple):
         return limit
-    return next((number for pattern, number in limit if _any(pattern, names)), default)
+    return next((number for pattern, number in limit if matches_any(pattern, names)), default)
 
 
 def check_used(
@@ -130,10 +130,10 @@ def check_used(
     for index, pattern in enumerate(patterns):
         if pattern == REST and index == len(patterns) - 1:
             return
-        if not _any(pattern, names):
+        if not matches_any(pattern, names):
             near = closest(pattern, _known(names))
             raise ValueError(f"{what} {short(pattern)} {nowhere}.{near}")
-        undecided = [module for module in left if not _any(pattern, module)]
+        undecided = [module for module in left if not matches_any(pattern, module)]
         if len(undecided) == len(left):
             raise ValueError(
                 f"{what} {short(pattern)} decides nothing: patterns before it match all that it "
@@ -142,7 +142,8 @@ def check_used(
         left = undecided
 
 
-def _any(pattern: str, names: Sequence[str]) -> bool:
+def matches_any(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a pattern matches any of a module's names."""
     return any(matches(pattern, name) for name in names)
 
 

@@ -15,6 +15,7 @@ from lfgcl_env.pruning.repair.graph_runner import (
     trace,
 )
 from lfgcl_env.pruning.repair.schedule import Fused, fuse
+from lfgcl_env.pruning.structure.layers import has_hooks
 
 
 class FusedForward:
@@ -82,7 +83,9 @@ class FusedForward:
 
     def _run(self, images: Tensor) -> Any:
         """Stand in for the network's own forward."""
-        hooked = {name for name, module in self._network.named_modules() if name and _read(module)}
+        hooked = {
+            name for name, module in self._network.named_modules() if name and has_hooks(module)
+        }
         if not hooked <= self._called:
             return self._plain(images)
         values = GraphRunner(self._network, [images])
@@ -99,7 +102,7 @@ class FusedForward:
     def _run_fused(self, step: Fused, x: Tensor) -> Tensor:
         conv, norm = self._module(step.conv), self._module(step.norm)
         relu = self._module(step.relu) if step.relu and step.relu.op == "call_module" else None
-        if step not in self._folded or any(m and _read(m) for m in (conv, norm, relu)):
+        if step not in self._folded or any(m and has_hooks(m) for m in (conv, norm, relu)):
             value: Tensor = norm(conv(x))
             if relu is not None:
                 return relu(value)  # type: ignore[no-any-return]
@@ -109,7 +112,7 @@ class FusedForward:
 
     def _run_node(self, values: GraphRunner, node: fx.Node) -> None:
         module = self._module(node) if node.op == "call_module" else None
-        if module is not None and _read(module):
+        if module is not None and has_hooks(module):
 
             def here(argument: fx.Node) -> Any:
                 value = values[argument][0]
@@ -141,12 +144,8 @@ def fused(network: nn.Module) -> Iterator[None]:
     fails.
     """
     forward = None
-    if not any(module.training or _read(module) for module in network.modules()):
+    if not any(module.training or has_hooks(module) for module in network.modules()):
         with suppress(ValueError):
             forward = FusedForward(network)
     with forward.running() if forward else nullcontext():
         yield
-
-
-def _read(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -118,7 +118,12 @@ def layer_sizes(module: nn.Module) -> tuple[int, int]:
 
 def does_more(module: nn.Module) -> bool:
     """Whether hooks, or a forward of its own, may change what a module of a known type does."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    return has_hooks(module) or "forward" in vars(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks see, and may change, what goes into a module or comes out."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def names_of(network: nn.Module) -> dict[str, tuple[str, ...]]:

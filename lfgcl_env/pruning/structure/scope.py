@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.edge.patterns import check_used, matches
+from lfgcl_env.edge.patterns import check_used, matches_any
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing
 from lfgcl_env.pruning.structure.layers import names_of
 from lfgcl_env.pruning.structure.tracing import find_groups
@@ -78,7 +78,7 @@ def _protection(
     """Return why a group stays whole, if it reaches into a protected layer."""
     for member in group.members:
         for pattern in protect:
-            if any(matches(pattern, name) for name in names[member.layer]):
+            if matches_any(pattern, names[member.layer]):
                 reason = f"it reaches into {member.layer}, which protect={pattern!r} keeps as it is"
                 if member.layer == group.name:
                     reason = f"protect={pattern!r} keeps it as it is"
