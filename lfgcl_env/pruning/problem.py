@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -41,6 +42,8 @@ from lfgcl_env.pruning.score.screen import Screen
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
+
+_logger = logging.getLogger(__name__)
 
 _POSITIONAL = [
     inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
@@ -307,7 +310,8 @@ class PruningProblem:
         """Compress a strategy, repair it sequentially, and score the result.
 
         Takes seconds to minutes, so it is meant for the best few strategies. The score is not
-        remembered: it belongs to another network than :meth:`evaluate`'s.
+        remembered: it belongs to another network than :meth:`evaluate`'s. Where the repair does
+        not help, a better network is returned, see :meth:`keep_better`.
 
         Args:
             strategy: channels kept in every group.
@@ -317,7 +321,7 @@ class PruningProblem:
             progress: called with the steps done and their number.
 
         Returns:
-            The repaired network, on the CPU, and its evaluation.
+            The network, on the CPU, and its evaluation.
 
         Raises:
             ValueError: if the images do not fit, or ``torch.fx`` cannot trace the network.
@@ -337,11 +341,35 @@ class PruningProblem:
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         networks = self.repair_all(keeps, images, options, progress)
-        scores = [self.score_network(*one) for one in zip(networks, keeps, strict=True)]
-        return [
-            (network, self._evaluation(keep, similarity))
-            for network, keep, similarity in zip(networks, keeps, scores, strict=True)
-        ]
+        return [self.keep_better(*one) for one in zip(networks, keeps, strict=True)]
+
+    def keep_better(self, network: nn.Module, strategy: ArrayLike) -> tuple[nn.Module, Evaluation]:
+        """Return a repaired network, or one of the same strategy that scores higher without.
+
+        It is compared with the network merely cut, and with the one that :meth:`evaluate` scored,
+        unless that takes a costly repair. Where that was fitted to the images that it is scored
+        on, and has an advantage there, it is only taken if the repaired network is worse than the
+        one merely cut. A warning says so where one of these is better.
+
+        Returns:
+            The network that is best, on the CPU, and its evaluation.
+        """
+        keep = self.network.check_strategy(strategy)
+        score = best = self.score_network(network, keep)
+        cut = self.network.cut(self.kept_channels(keep))
+        if (bare := self.score_network(cut, keep)) > best:
+            network, best = cut, bare
+        fair = self.score_batches is not self.batches
+        if not self.screens and (fair or best > score):
+            own = self.evaluate(keep).similarity
+            if own > best:
+                network, best = self.compress(keep), own
+        if best > score:
+            _logger.warning(
+                "a repair made the network worse (similarity %.6f, %.6f without), so it was not "
+                "used", score, best,
+            )  # fmt: skip
+        return network.cpu(), self._evaluation(keep, best)
 
     def repair_all(
         self,

@@ -74,6 +74,7 @@ def write_best(
     folder: Path,
     problem: PruningProblem,
     best: Evaluation,
+    repaired: Evaluation | None,
     network: nn.Module,
     shortlist: Sequence[Any],
     facts: Mapping[str, Any],
@@ -83,7 +84,8 @@ def write_best(
     Args:
         folder: the run folder.
         problem: what was searched.
-        best: the evaluation of what is kept.
+        best: the evaluation of what is kept, as it was searched.
+        repaired: the network's own, if it is another one than was searched.
         network: the network, compressed and repaired.
         shortlist: what it was chosen from, from the best to the worst, see
             :class:`~lfgcl_env.search.shortlist.Shortlisted`; empty without one.
@@ -93,7 +95,6 @@ def write_best(
     Raises:
         OSError: if a file cannot be written.
     """
-    repaired = shortlist[0].repaired if shortlist else None
     problem.save(
         folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
     )

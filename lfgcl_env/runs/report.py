@@ -143,7 +143,7 @@ def list_large_layers(problem: PruningProblem) -> str:
 
 def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
     """Write one line: similarity before and after a sequential repair, and costs."""
-    after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
+    after = f" ({repaired.similarity:.4f} delivered)" if repaired else ""
     return (
         f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
         f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's"

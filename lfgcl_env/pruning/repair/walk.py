@@ -139,6 +139,8 @@ class Walk:
             first.layer = self._layer(producer)
         positions = self._chosen(producer, first.layer, sources)
         available = first.layer.reader.positions(sources[0][:1])
+        if not (fit.is_sure and first.is_sure):
+            return
         count = self._samples.whole_chunks(available)
         target = self._cut_outputs(refit, targets.whole(refit, count))
         other = None if refit.other is None else self._values[refit.other][:count]
