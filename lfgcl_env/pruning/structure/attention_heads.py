@@ -137,9 +137,7 @@ def _follow(probe: HeadProbe, name: str) -> tuple[Member | None, NDArray[np.int6
                 return _member(name, "through" if through else "out", rows), columns
     if probe.is_on_the_way(name):
         return None, np.empty(0, dtype=np.int64)
-    raise Unprunable(
-        f"the channels of {name} reach several heads of {probe.name}, or parts of them"
-    )
+    raise Unprunable(f"{probe.name} mixes its heads: channels of {name} reach more than one")
 
 
 def _member(layer: str, side: str, rows: NDArray[np.int64]) -> Member:

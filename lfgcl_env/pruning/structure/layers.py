@@ -7,6 +7,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
@@ -192,11 +193,18 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
 
 @contextmanager
 def counting_flops() -> Iterator[FlopCounterMode]:
-    """Count the FLOPs of what runs inside the block, without gradients."""
+    """Count the FLOPs of what runs inside the block, without gradients.
+
+    Fused attention runs as the products that it is made of: the processor's is not counted.
+    """
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operation, which is not counted
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
