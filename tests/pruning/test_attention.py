@@ -57,7 +57,7 @@ class Fused(nn.Module):
 
 
 class Separate(nn.Module):
-    """A layer each for queries, keys and values, norms inside heads, scales of heads, and a gate."""
+    """A layer each for queries, keys and values, norms inside heads, scales of heads, a gate."""
 
     def __init__(self) -> None:
         super().__init__()
