@@ -7,8 +7,6 @@ which the first three give heads times their width. They are cut, repaired and c
 layers are.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,10 +46,12 @@ class HeadAttention(nn.Module):
         apart = (stock.q_proj_weight, stock.k_proj_weight, stock.v_proj_weight)
         weights = apart if joint is None else joint.chunk(3)
         biases = (None, None, None) if bias is None else bias.chunk(3)
-        self.q, self.k, self.v = (
-            _linear(weight, part, weight.requires_grad if joint is None else joint.requires_grad)
-            for weight, part in zip(weights, biases, strict=True)
-        )
+        # Asked of the whole: where gradients are off, its parts never want one.
+        trainable = [(one if joint is None else joint).requires_grad for one in apart]
+        self.q, self.k, self.v = map(_linear, weights, trainable, biases)
+        if bias is not None:
+            for layer in (self.q, self.k, self.v):
+                layer.bias.requires_grad_(bias.requires_grad)
         self.out_proj = stock.out_proj
         self.train(stock.training)
 
@@ -155,10 +155,14 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return mask.to(like.dtype)
 
 
-def _linear(weight: Tensor, bias: Tensor | None, trainable: bool) -> nn.Linear:
+def _linear(weight: Tensor, trainable: bool, bias: Tensor | None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-    held: dict[str, Any] = {"weight": weight} | ({} if bias is None else {"bias": bias})
-    for key, tensor in held.items():
-        copied = tensor.detach().clone(memory_format=torch.contiguous_format)
-        setattr(layer, key, nn.Parameter(copied, requires_grad=trainable))
+    layer.weight = _copied(weight, trainable)
+    if bias is not None:
+        layer.bias = _copied(bias, trainable)
     return layer
+
+
+def _copied(tensor: Tensor, trainable: bool) -> nn.Parameter:
+    copied = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(copied, requires_grad=trainable)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from torchvision.models import SwinTransformer, VisionTransformer
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
+import lfgcl_env  # noqa: F401
+from lfgcl_env.cli.main import main
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
 from lfgcl_env.pruning.criteria.criterion import CRITERIA
@@ -314,6 +317,16 @@ def test_a_head_is_a_bundle_of_the_channels_of_its_layers():
 def test_criteria_order_heads(criterion):
     problem = problem_of(build("fused"), criterion=criterion)
     assert sorted(problem._ranking.orders[0].tolist()) == [0, 1, 2, 3]
+
+
+def test_observations_and_inspections_count_heads(capsys):
+    env = gym.make("LFGCL-v0", network=build("swin"), images=images(16), num_images=None)
+    observation, _ = env.reset(seed=0)
+    assert np.isfinite(observation).all()
+    _, _, _, _, info = env.step(env.action_space.sample())
+    assert info["keep"][::2].max() <= 4
+    assert main(["inspect", "test_attention:vit"]) == 0
+    assert "4 x 6" in capsys.readouterr().out
 
 
 def test_limits_count_the_channels_of_heads():
