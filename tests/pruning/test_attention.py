@@ -115,6 +115,19 @@ class Scrambled(Fused):
         return self.proj(mixed.reshape(count, tokens, -1))
 
 
+class Reordered(Fused):
+    """What heads give is weighted by their number: of fewer heads, others have these weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, tokens, _ = x.shape
+        parts = self.qkv(x).reshape(count, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v) * torch.arange(self.num_heads)[:, None, None]
+        )
+        return self.proj(mixed.transpose(1, 2).reshape(count, tokens, -1))
+
+
 class AsWide(Fused):
     """The width of a head is taken for the network's channels divided by heads."""
 
@@ -339,6 +352,12 @@ def test_limits_count_the_channels_of_heads():
     assert reasons["attention.qkv"] == "protect='attention' keeps it as it is"
 
 
+def test_an_output_of_zeros_does_not_pass_for_an_exact_cut():
+    network = lively(Classifier(Reordered()))
+    nn.init.zeros_(network.fc.weight)
+    assert [group.name for group in prunable(network).groups] == ["mlp.0"]
+
+
 MIXES = "attention mixes its heads: channels of attention.qkv reach more than one"
 
 
@@ -348,6 +367,7 @@ MIXES = "attention mixes its heads: channels of attention.qkv reach more than on
         (Mixing, MIXES),
         (Scrambled, MIXES),
         (AsWide, "the network fails without its channels"),
+        (Reordered, "removing its channels changes more than hiding them"),
     ],
 )
 def test_heads_that_cannot_go_stay_and_it_says_why(attention, reason):
