@@ -272,7 +272,9 @@ def test_all_heads_of_a_block_may_go_where_that_is_exact(name):
 
 
 @pytest.mark.parametrize("repair", ["none", "least_squares", "sequential"])
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if "swin" in n else n for n in BUILDERS]
+)
 def test_networks_are_repaired_saved_loaded_and_trained(name, repair, tmp_path):
     if name in UNTRACEABLE and repair == "sequential":
         with pytest.raises(ValueError, match="sequential repair needs a network whose tensors"):
