@@ -402,3 +402,14 @@ def test_sequential_repair_refuses_graphs_that_do_not_hold_for_cut_networks():
     with pytest.raises(ValueError, match="do not depend on its own sizes"):
         problem_of(network, repair="sequential")
     assert problem_of(network, repair="least_squares").evaluate([2, 7]).similarity > 0
+
+
+@pytest.mark.parametrize("name", ["fused", "stock", "swin"])
+def test_networks_without_heads_in_a_block_are_saved_and_loaded(name, tmp_path):
+    problem = problem_of(build(name), repair="least_squares", min_channels=0)
+    strategy = problem.channels.copy()
+    strategy[0] = 0
+    smaller = problem.compress(strategy)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", strategy, smaller), build(name))
+    with torch.no_grad():
+        assert torch.equal(loaded(images(3)), smaller(images(3)))
