@@ -131,6 +131,8 @@ def stir(network: nn.Module, images: Tensor) -> None:
                 noise = torch.rand(parameter.shape, generator=draw)
                 bias = name.rpartition(".")[2] == "bias"
                 parameter.copy_(0.2 * noise - 0.1 if bias else 0.5 + noise)
+            elif not parameter.any():  # as in the last layer of a ViT
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1])
         norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
         momenta = [norm.momentum for norm in norms]
         network.eval()

@@ -111,6 +111,7 @@ def _repairs(network: PrunableNetwork) -> list[list[str]]:
     for name, kind in REPAIRS.items():
         try:
             kind().check(network.baseline.network)
+            kind().check_cut(network)
             rows.append([name, "works"])
         except ValueError as error:
             rows.append([name, f"does not work: {error}"])

@@ -22,6 +22,7 @@ from lfgcl_env.networks.builders import (
     find_builder,
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
+from lfgcl_env.networks.free_heads import with_free_heads
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
 from lfgcl_env.networks.plain_module import make_plain
@@ -91,7 +92,9 @@ def load_baseline(
         network: one of :func:`network_names`, ``"torchvision:NAME"``,
             ``"package.module:function"``, a function that returns a module, or a module. A
             module is never changed: one in training mode, on another device or of another
-            precision than float32 is copied. ``torch.compile`` and DataParallel are taken off.
+            precision than float32 is copied, as is one whose attention cannot lose heads, see
+            :func:`~lfgcl_env.networks.free_heads.with_free_heads`. ``torch.compile`` and
+            DataParallel are taken off.
         weights: ``"published"``: the checked published weights, torchvision's own (``DEFAULT``),
             or whatever a function or module brings along; ``"embedded"``: from this package,
             without a download; ``"random"``: drawn with ``seed``; else the path of a state dict
@@ -151,7 +154,7 @@ def build_baseline(
             torch.default_generator.manual_seed(seed)
             source = _from_builder(network, weights, arguments, given)
     shape = check_shape(source.input_shape if input_shape is None else input_shape)
-    settled = settle(make_plain(source.network))
+    settled = with_free_heads(settle(make_plain(source.network)))
     what = source.name or type(source.network).__name__
     return Baseline(
         network=settled,

@@ -16,7 +16,7 @@ from lfgcl_env.config import complete
 from lfgcl_env.edge.schema import short
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
-from lfgcl_env.pruning.repair.graph_runner import trace
+from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import RunFolder
@@ -120,7 +120,7 @@ def run_search(
     budgets = spaced(low, high, points) if low < high else (high,)
     images: Tensor | None = None
     if shortlist:
-        trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
+        check_graph(problem.network)  # refuses what cannot be repaired before it is searched
         own: Any = env.unwrapped
         images = own.repair_images() if repair_images is None else repair_images
     factory = find_agent(agent) if isinstance(agent, str) else agent

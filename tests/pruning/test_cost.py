@@ -102,7 +102,7 @@ def test_a_layer_that_is_used_twice_counts_twice_in_macs_and_once_in_params():
         assert (cost.macs, cost.params) == counted(problem.compress([keep]))
 
 
-def test_attention_counts_in_macs_and_stays():
+def test_products_of_attention_count_in_macs_and_go_with_heads():
     class Attending(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,11 +116,14 @@ def test_attention_counts_in_macs_and_stays():
 
     network = Attending().eval()
     problem = simple_problem(network, images(), budget=1.0, repair="none")
-    assert [group.name for group in problem.groups] == ["encoder.linear1"]
+    assert [group.name for group in problem.groups] == ["encoder.self_attn.q", "encoder.linear1"]
     assert problem.baseline_cost.macs == count_macs(network, images(1))
-    assert problem.cost([4]).macs == count_macs(problem.compress([4]), images(1))
-    saved = problem.baseline_cost.macs - problem.cost([4]).macs
-    assert saved == 12 * 16 * (8 + 8)  # channels x tokens x (in + out)
+    for keep in ([2, 4], [1, 16], [1, 3]):
+        assert problem.cost(keep).macs == count_macs(problem.compress(keep), images(1))
+    saved = problem.baseline_cost.macs - problem.cost([1, 4]).macs
+    hidden = 12 * 16 * (8 + 8)  # channels x tokens x (in + out)
+    head = 4 * 16 * 8 * 4 + 2 * 16 * 16 * 4  # four layers, and two products of tokens
+    assert saved == hidden + head
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.baseline_values import KeptTargets, LiveTargets
+from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.pruning.repair.fused_forward import FusedForward
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.pruning.repair.interface import Features, Reader, repair, run_plain
@@ -120,6 +121,14 @@ class SequentialRepair(LeastSquaresRepair):
         """
         trace(network)
 
+    def check_cut(self, network: PrunableNetwork) -> None:
+        """Refuse a network whose graph changes with its sizes.
+
+        Raises:
+            ValueError: if it does; the message names a repair that can.
+        """
+        check_graph(network)
+
     @torch.inference_mode()
     def prepare(
         self,
@@ -129,6 +138,7 @@ class SequentialRepair(LeastSquaresRepair):
         moments: Callable[[], Mapping[str, Moments]],
     ) -> None:
         """Compute the baseline's values where layers are fitted."""
+        self.check_cut(network)
         super().prepare(network, candidate, images, moments)
         self._plan = network.plan
         self._chunks = split(torch.cat(list(images)), network.layout)

@@ -160,8 +160,8 @@ class Walk:
         return layer
 
     def _chosen(self, refit: Refit, layer: ConvBN, inputs: list[Tensor]) -> list[Tensor]:
-        available = layer.reader.positions(inputs[0][:1])
-        return self._samples(refit.number, available, inputs[0].device)
+        shapes = [(len(x), layer.reader.positions(x[:1])) for x in inputs]
+        return self._samples(refit.number, shapes, inputs[0].device)
 
     def _cut_outputs(self, refit: Refit, values: list[Tensor]) -> list[Tensor]:
         """Return the baseline's values, (..., channels, ...), at the output channels that stay."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
+from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, channel_attributes, layer_sizes
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
@@ -74,8 +75,9 @@ class Candidate:
         self._places = {name: places.get(m, []) for name, m in self._modules.items()}
         # Before any cut: a depthwise convolution cut to one channel looks like any other.
         self._sizes = {name: Sizes(module) for name, module in self._modules.items()}
+        self._axes = {n: head_axes(m) for n, m in self._modules.items() if head_count(m)}
         self._originals = {
-            name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
+            name: {key: t for key, t in _tensors(module) if self._is_cut(name, key, t)}
             for name, module in self._modules.items()
         }
         self._installed: dict[str, tuple[bytes, ...]] = {}
@@ -104,11 +106,16 @@ class Candidate:
                 if name in self.solver and changed & {name, norm}:
                     self._shift_mean(name, norm, mask)
 
+    def _is_cut(self, name: str, key: str, tensor: Tensor) -> bool:
+        """Whether a tensor of a layer has channels, or of attention a row for each head."""
+        return key in self._axes[name] if name in self._axes else tensor.dim() > 0
+
     def _cut(self, name: str, slices: LayerSlices, mask: NDArray[np.bool_]) -> None:
         module = self._modules[name]
         out = slices.out.kept(mask) if slices.out else None
         into = slices.into.kept(mask) if slices.into else None
-        if (out is not None and not len(out)) or (into is not None and not len(into)):
+        empty = any(kept is not None and not len(kept) for kept in (out, into))
+        if empty and name not in self._axes:
             put(self._stand_in(name, out, into), self._places[name])
             return
         put(module, self._places[name])
@@ -124,7 +131,8 @@ class Candidate:
             }
         for key, tensor in tensors.items():
             if out is not None:
-                tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
+                axis = self._axes[name][key] if name in self._axes else 0
+                tensor = tensor.index_select(axis, torch.from_numpy(out).to(tensor.device))
             self._replace(module, key, tensor)
         self._sizes[name].set(
             None if out is None else len(out), None if into is None else len(into)

@@ -1,12 +1,13 @@
 """MACs and parameters of any strategy in closed form."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
 from lfgcl_env.pruning.structure.layers import Layer, layer_sizes
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
@@ -16,7 +17,7 @@ class Cost:
     """What a network costs.
 
     Attributes:
-        macs: multiply-accumulates of convolutions and linear layers for one input.
+        macs: multiply-accumulates of convolutions, linear layers and attention for one input.
         params: number of parameters.
     """
 
@@ -32,13 +33,15 @@ class Measured:
         network: the baseline.
         plan: its slice plan.
         layers: its convolutions and linear layers.
-        other_macs: MACs of matrix products outside these layers, such as attention; constant.
+        other_macs: MACs of matrix products outside these layers that stay.
+        head_macs: MACs of such products for one head, by the name of the attention.
     """
 
     network: nn.Module
     plan: SlicePlan
     layers: Sequence[Layer]
     other_macs: int
+    head_macs: Mapping[str, int]
 
 
 Count = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -132,6 +135,10 @@ def multiply_accumulates(measured: Measured) -> Count:
     """Count multiply-accumulates for one input."""
     products = Products(len(measured.plan.groups))
     products.add(measured.other_macs, 1)
+    for name, each in measured.head_macs.items():
+        heads = measured.plan.layers[name].out
+        assert heads is not None
+        products.add(each, heads)
     for layer in measured.layers:
         slices = measured.plan.layers.get(layer.name)
         out = (slices and slices.out) or layer.out_channels
@@ -147,11 +154,16 @@ def parameters(measured: Measured) -> Count:
     counted: set[int] = set()
     for name, module in measured.network.named_modules():
         slices = measured.plan.layers.get(name)
-        for parameter in module.parameters(recurse=False):
+        axes = head_axes(module) if slices and head_count(module) else None
+        for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) in counted:
                 continue
             counted.add(id(parameter))
             shape = tuple(parameter.shape)
+            if slices and axes is not None:
+                each = parameter.numel() // shape[axes[key]] if key in axes else parameter.numel()
+                products.add(each, (key in axes and slices.out) or 1)
+                continue
             rest = int(np.prod(shape[2:], dtype=np.int64))
             out = (slices and slices.out) or (shape[0] if shape else 1)
             into = (slices and slices.into) or (shape[1] if len(shape) > 1 else 1)
@@ -169,16 +181,22 @@ class CostModel:
         network: the baseline.
         plan: its slice plan.
         layers: its convolutions and linear layers, measured.
-        other_macs: MACs of matrix products outside these layers, such as attention; constant.
+        other_macs: MACs of matrix products outside these layers that stay.
+        head_macs: MACs of such products for one head, by the name of the attention.
 
     Attributes:
         baseline: cost of the unpruned network.
     """
 
     def __init__(
-        self, network: nn.Module, plan: SlicePlan, layers: Sequence[Layer], other_macs: int = 0
+        self,
+        network: nn.Module,
+        plan: SlicePlan,
+        layers: Sequence[Layer],
+        other_macs: int = 0,
+        head_macs: Mapping[str, int] | None = None,
     ) -> None:
-        measured = Measured(network, plan, layers, other_macs)
+        measured = Measured(network, plan, layers, other_macs, head_macs or {})
         self._counts = {name: made(measured) for name, made in METRICS.items()}
         self._whole = np.array([group.channels for group in plan.groups], dtype=np.int64)
         self.baseline = self(self._whole)

@@ -1,11 +1,16 @@
 """A network's layers: their kinds and sizes, and one record per convolution and linear layer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -92,21 +97,28 @@ def channel_attributes(module: nn.Module) -> dict[str, str]:
     """Map the attributes of a module that count channels to the side that they follow.
 
     They are proportional to the channels on this side: ``"out"``, which is all there is of a layer
-    that is channelwise, or ``"in"``.
+    that is channelwise, or ``"in"``. The channels of attention are its heads.
     """
     if is_channelwise(module):
         return {name: "out" for name in _COUNTS if isinstance(getattr(module, name, None), int)}
     if isinstance(module, nn.Linear):
         return {"in_features": "in", "out_features": "out"}
+    if head_count(module):
+        return dict.fromkeys(head_attributes(module), "out")
     return {"in_channels": "in", "out_channels": "out"}
 
 
 def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """Return a layer's output and input channels, also for one that is channelwise."""
+    """Return a layer's output and input channels, also for one that is channelwise.
+
+    The channels of attention are its heads.
+    """
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     if layer_kind(module):
         return int(module.out_channels), int(module.in_channels)  # type: ignore[arg-type]
+    if head_count(module):
+        return heads_of(module), heads_of(module)
     if is_frozen_norm(module):
         size = module.running_mean.numel()  # type: ignore[union-attr, operator]
     elif isinstance(module, nn.GroupNorm):
@@ -174,14 +186,28 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
         network: in evaluation mode.
         example: inputs (images, channels, height, width).
     """
+    with counting_flops() as counter:
+        network(example)
+    return int(counter.get_total_flops()) // (2 * len(example))
+
+
+@contextmanager
+def counting_flops() -> Iterator[FlopCounterMode]:
+    """Count the FLOPs of what runs inside the block, without gradients.
+
+    Fused attention runs as the products that it is made of: the processor's is not counted.
+    """
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operation, which is not counted
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(example)
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
-    return int(counter.get_total_flops()) // (2 * len(example))
 
 
 def _layer(name: str, module: nn.Module, positions: int) -> Layer:

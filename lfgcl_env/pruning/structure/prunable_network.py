@@ -17,7 +17,8 @@ from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
 from lfgcl_env.pruning.structure.cost import Cost, CostModel
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
-from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
+from lfgcl_env.pruning.structure.layers import Layer, measure_layers
+from lfgcl_env.pruning.structure.products import count_products
 from lfgcl_env.pruning.structure.scope import find_prunable
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.surgery import cut
@@ -80,8 +81,8 @@ class PrunableNetwork:
         self.excluded: tuple[Exclusion, ...] = tracing.excluded
         self.followed_by = tracing.followed_by
         self.plan = SlicePlan(module, self.groups)
-        other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
-        self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
+        products = count_products(module, self.plan, self.layers, example[:1], self.layout)
+        self.cost_model = CostModel(module, self.plan, self.layers, *products)
         self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
         self.limits = Limits.of(chosen)
         producers = find_producers(module, self.groups)

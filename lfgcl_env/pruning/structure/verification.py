@@ -194,8 +194,17 @@ def _find_fault(
         return f"the network fails without its channels ({with_kind(error)})"
     whole = _observe(network, plan, inputs, kept)
     hidden = _hide(network, plan, kept)
-    if not _is_same(cut, _observe(hidden, plan, inputs, kept), whole):
+    masked = _observe(hidden, plan, inputs, kept)
+    if not _is_same(cut, masked, whole):
         return WRONG
+    if all(torch.equal(masked[name], whole[name]) for name in masked):
+        # An output that no channel reaches, as behind a layer of zeros, tells nothing.
+        cut = _observe(candidate.network, plan, inputs, inside=True)
+        masked, whole = (
+            _observe(one, plan, inputs, kept, inside=True) for one in (hidden, network)
+        )
+        if not _is_same(cut, masked, whole):
+            return WRONG
     return training.find_fault(candidate.network, hidden)
 
 
@@ -235,6 +244,8 @@ def _observe(
     plan: SlicePlan,
     inputs: Tensor,
     kept: Sequence[NDArray[np.int64]] | None = None,
+    *,
+    inside: bool = False,
 ) -> dict[str, Tensor]:
     """Run a network, and return its outputs by their places.
 
@@ -246,6 +257,7 @@ def _observe(
         plan: how it is cut.
         inputs: to be run on.
         kept: for each group, the channels that consumers' outputs are reduced to.
+        inside: whether the outputs of consumers belong to a single tensor as well.
     """
     consumed: dict[str, Tensor] = {}
 
@@ -263,7 +275,7 @@ def _observe(
                 stack.callback(hook.remove)
         returned = network(inputs)
     if isinstance(returned, Tensor):
-        return {"": returned}
+        return {"": returned} | (consumed if inside else {})
     return named_outputs(returned) | consumed
 
 
