@@ -1,8 +1,8 @@
 """Do exported networks compute in other runtimes what they compute in PyTorch?
 
 Networks of torchvision and timm in zoo_networks.py are built with random weights, stirred so that
-all layers matter, pruned to half of their MACs, and exported to ONNX, pt2 and TorchScript. Each file
-is run on batches of 1, 3 and 8 images by its runtime. Runs are kept in results/exports.jsonl.
+all layers matter, pruned to half of their MACs, and exported to ONNX, pt2 and TorchScript. Each
+file is run on batches of 1, 3 and 8 images by its runtime. Runs are kept in results/exports.jsonl.
 
     python benchmarks/exports.py
     python benchmarks/exports.py --only resnet18 timm:ghostnet_100
@@ -24,12 +24,14 @@ from zoo_networks import NETWORKS, build
 from lfgcl_env.export import FORMATS, export_network
 from lfgcl_env.pruning import PruningProblem
 
-EXPORTED = """
-alexnet convnext_tiny densenet121 efficientnet_b0 googlenet mobilenet_v2 mobilenet_v3_small
-regnet_y_400mf resnet18 resnext50_32x4d segmentation.lraspp_mobilenet_v3_large shufflenet_v2_x1_0
-squeezenet1_1 swin_t vgg11_bn vit_b_16 timm:convnextv2_atto timm:ghostnet_100
-timm:mobilenetv4_conv_small timm:repvgg_a0 timm:seresnext26d_32x4d timm:vit_tiny_patch16_224
-""".split()
+_NAMES = """
+squeezenet1_1 mobilenet_v3_small mobilenet_v2 shufflenet_v2_x1_0 resnet18 efficientnet_b0 alexnet
+regnet_y_400mf googlenet vgg11_bn vit_b_16 swin_t densenet121 convnext_tiny
+segmentation.lraspp_mobilenet_v3_large timm:mobilenetv4_conv_small timm:ghostnet_100
+timm:repvgg_a0 timm:vit_tiny_patch16_224 timm:seresnext26d_32x4d timm:convnextv2_atto
+"""
+
+EXPORTED = _NAMES.split()
 """The networks that are exported where no others are asked for."""
 
 

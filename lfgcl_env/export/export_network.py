@@ -22,6 +22,9 @@ from lfgcl_env.networks.outputs import Shape
 from lfgcl_env.networks.plain_module import make_plain
 from lfgcl_env.networks.prepared import settle
 
+INPUT = "images"
+"""The default name of the input."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -58,7 +61,7 @@ def export_network(
     format: str = "onnx",
     *,
     normalization: Normalization | None = None,
-    input_name: str = "images",
+    input_name: str = INPUT,
     output_names: Sequence[str] | None = None,
     opset: int | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -102,7 +105,7 @@ def export_network(
     if format == "onnx":
         check_installed()
         opset = check_opset(OPSET if opset is None else opset)
-    elif opset is not None or output_names is not None or input_name != "images":
+    elif opset is not None or output_names is not None or input_name != INPUT:
         raise ValueError(f"opset and names of inputs and outputs are for ONNX, not for {format}")
     settled = settle(make_plain(network))
     title = type(settled).__name__

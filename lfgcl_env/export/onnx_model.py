@@ -124,7 +124,7 @@ def run_session(session: Any, images: Tensor) -> dict[str, NDArray[np.float32]]:
     """Run a model of one input on images; return its outputs by name."""
     (name,) = [one.name for one in session.get_inputs()]
     names = [one.name for one in session.get_outputs()]
-    return dict(zip(names, session.run(names, {name: images.numpy()}), strict=True))
+    return dict(zip(names, session.run(names, {name: images.contiguous().numpy()}), strict=True))
 
 
 def _strip(model: Any) -> None:
