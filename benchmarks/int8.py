@@ -33,7 +33,7 @@ RUNS = (("resnet56", 1.0), ("mobilenet_v2", 1.0), ("resnet56", 0.5), ("mobilenet
 """Networks, and the fraction of their MACs that remains."""
 
 CALIBRATION, REPAIR, COMPARED = 256, 1024, 256
-"""Images of problems and quantisation, of deliveries of ResNet-56, and to compare MobileNetV2 on."""
+"""Images of problems and quantisation, of ResNet-56's delivery, and to compare MobileNetV2 on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
