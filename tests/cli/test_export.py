@@ -140,6 +140,7 @@ def test_runs_that_are_missing_damaged_or_unfinished_are_refused(own_run, tmp_pa
     file.unlink()
     assert main(["export", str(own_run)]) == 2
     assert "`lfgcl prune --resume --out" in said(capsys)
+    file.write_bytes(content)
     (own_run / "arguments.json").write_text("{")
     assert main(["export", str(own_run)]) == 2
     assert "is damaged" in said(capsys)
