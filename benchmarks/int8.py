@@ -103,13 +103,13 @@ def measured(run: Fields) -> Fields:
     whole = case.baseline.network
     network = whole if run["budget"] == 1 else case.prune(run["budget"])
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in ("float.onnx", "int8.onnx")]
-        export_network(network, case.others[:8], paths[0])
+        whole_path, small_path = (Path(folder) / f"{name}.onnx" for name in ("float", "int8"))
+        export_network(network, case.others[:8], whole_path)
         started = time.process_time()
-        quantize(paths[0], case.images, paths[1])
+        quantize(whole_path, case.images, small_path)
         seconds = time.process_time() - started
-        found = compare(*paths, case.others, time.process_time)
-        tested = [case.test(OnnxNetwork(path)) for path in paths]
+        found = compare(whole_path, small_path, case.others, time.process_time)
+        tested = [case.test(OnnxNetwork(path)) for path in (whole_path, small_path)]
     example = torch.zeros(1, *case.baseline.input_shape)
     kinds = {
         kind: {
