@@ -79,7 +79,8 @@ def save_pruned(
         # Arguments that JSON cannot hold come without a name.
         "arguments": baseline.arguments if baseline.name is not None else {},
         "weights": baseline.weights,
-        "input_shape": list(baseline.input_shape),
+        "input_shape": list(baseline.input_shape) if baseline.packing is None else None,
+        "inputs": None if baseline.packing is None else baseline.packing.facts(),
         "num_classes": baseline.num_classes,
         "normalization": normalization and [list(normalization.mean), list(normalization.std)],
         "layers": layers,
