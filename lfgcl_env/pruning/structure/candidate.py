@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, channel_attributes, layer_sizes
+from lfgcl_env.pruning.structure.layers import (
+    BATCH_NORMS,
+    channel_attributes,
+    layer_sizes,
+    weight_axes,
+)
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -113,18 +118,22 @@ class Candidate:
             return
         put(module, self._places[name])
         tensors = self._originals[name]
+        outputs, inputs = weight_axes(module)
         if into is not None and self.solver is not None and name in self.solver:
             weight, bias = self.solver(name, into)
             tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
         elif into is not None:
             chosen = torch.from_numpy(into)
             tensors = {
-                key: tensor.index_select(1, chosen.to(tensor.device)) if key == "weight" else tensor
+                key: tensor.index_select(inputs, chosen.to(tensor.device))
+                if key == "weight"
+                else tensor
                 for key, tensor in tensors.items()
             }
         for key, tensor in tensors.items():
             if out is not None:
-                tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
+                axis = outputs if key == "weight" else 0
+                tensor = tensor.index_select(axis, torch.from_numpy(out).to(tensor.device))
             self._replace(module, key, tensor)
         self._sizes[name].set(
             None if out is None else len(out), None if into is None else len(into)

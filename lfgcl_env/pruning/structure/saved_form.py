@@ -27,7 +27,13 @@ from lfgcl_env.networks.safe_building import build_safely, is_safe
 from lfgcl_env.pruning.structure.candidate import Sizes
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of, put, stand_in
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
-from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes, names_of
+from lfgcl_env.pruning.structure.layers import (
+    is_channelwise,
+    layer_kind,
+    layer_sizes,
+    names_of,
+    weight_axes,
+)
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _KEY = "lfgcl_env"
@@ -212,7 +218,10 @@ def _check_shapes(
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
     firsts = {name: first for first, names in names_of(module).items() for name in names}
     for key, full in whole.items():
-        cut = header.layers.get(firsts[key.rpartition(".")[0]], [None, None])
+        parent, _, attribute = key.rpartition(".")
+        cut = header.layers.get(firsts[parent], [None, None])
+        if attribute == "weight":
+            cut = [cut[axis] for axis in weight_axes(modules[firsts[parent]])]
         if not _may_be_cut_to(shapes[key], list(full.shape), cut):
             raise ValueError(
                 f"its {key} is {shapes[key]}, which is not cut from {list(full.shape)}"
@@ -300,7 +309,8 @@ def _shape_of_layer(
     """
     shape = shapes.get(f"{name}.weight", shapes.get(f"{name}.running_mean"))
     if shape is not None:
-        return [*shape, 1][: max(2, len(shape))]
+        padded = [*shape, 1][: max(2, len(shape))]
+        return [padded[axis] for axis in weight_axes(layer)] + padded[2:]
     out = cut[0] or 0
     if out and not layer_kind(layer) and not layer.state_dict():
         return [min(out, layer_sizes(layer)[0]), 0]

@@ -79,7 +79,7 @@ def _why_not(module: nn.Module, name: str) -> str:
     if isinstance(module, nn.LayerNorm):
         return f"{kind} {name} computes each of its channels from all of them"
     if getattr(module, "transposed", False):
-        return f"{kind} {name} is a transposed convolution, which is not cut"
+        return f"{kind} {name} is a transposed convolution with groups, which is not cut"
     return f"{kind} {name} is of a kind that is not cut"
 
 

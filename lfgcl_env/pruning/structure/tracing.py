@@ -121,7 +121,7 @@ def _groups_of_graph(
     excluded: list[Exclusion] = []
     produced: set[str] = set()
     for module in part.modules():
-        if layer_kind(module) not in ("conv", "linear", "grouped"):
+        if layer_kind(module) not in ("conv", "linear", "grouped", "transposed"):
             continue
         name = names[module]
         if name in produced or module not in graph.module2node:

@@ -21,6 +21,7 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
+from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.training_mode import (
     TrainingOnly,
@@ -295,7 +296,9 @@ def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]
     for name, slices in plan.layers.items():
         if slices.into is not None:
             hidden = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
-            weight = copied.get_submodule(name).weight
-            assert isinstance(weight, Tensor)
-            weight.data[:, torch.from_numpy(hidden)] = 0
+            consumer = copied.get_submodule(name)
+            assert isinstance(consumer.weight, Tensor)
+            consumer.weight.data.index_fill_(
+                weight_axes(consumer)[1], torch.from_numpy(hidden), 0.0
+            )
     return copied
