@@ -73,12 +73,20 @@ def measured(run: Fields) -> Fields:
     draw = torch.Generator().manual_seed(0)
     images, more, others = (torch.randn(IMAGES, *shape, generator=draw) for _ in range(3))
     stir(network, more)
+    scope = "inner"
     try:
-        plain = PruningProblem(network, images, others, budget=1.0, criterion=ORDER, repair="none")
+        try:
+            plain = problem_of(network, images, others, scope, repair="none")
+        except ValueError as error:
+            if "choose scope='all'" not in str(error):
+                raise
+            scope = "all"
+            plain = problem_of(network, images, others, scope, repair="none")
     except ValueError as error:
         return {"refused": str(error)}
     budget = max(BUDGET, min(1.0, 1.02 * plain.lowest_budget))
     found: Fields = {
+        "scope": scope,
         "groups": len(plain.groups),
         "excluded": {item.name: item.reason for item in plain.excluded},
         "lowest": round(plain.lowest_budget, 4),
@@ -96,7 +104,7 @@ def measured(run: Fields) -> Fields:
     found |= {
         "attempts": {
             "none": evaluation.similarity,
-            **attempts(PruningProblem(network, images, others, criterion=ORDER), more, keep),
+            **attempts(problem_of(network, images, others, scope), more, keep),
         },
         "saved": attempt(lambda: reloaded(plain, keep, cut, network, images)),
         "trains": attempt(lambda: trained(cut, images)),
@@ -104,6 +112,15 @@ def measured(run: Fields) -> Fields:
         "seconds": round(time.process_time() - started, 1),
     }
     return found
+
+
+def problem_of(
+    network: nn.Module, images: Tensor, others: Tensor, scope: str, **config: Any
+) -> PruningProblem:
+    """Return a problem that any strategy is allowed in."""
+    return PruningProblem(
+        network, images, others, budget=1.0, criterion=ORDER, scope=scope, **config
+    )
 
 
 def attempts(problem: PruningProblem, more: Tensor, keep: NDArray[np.int64]) -> Fields:

@@ -1,5 +1,6 @@
 """A network's layers: their kinds and sizes, and one record per convolution and linear layer."""
 
+import warnings
 from dataclasses import dataclass
 from math import prod
 
@@ -181,14 +182,22 @@ def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 def count_macs(network: nn.Module, example: Tensor) -> int:
     """Count MACs of all that PyTorch's FLOP counter knows, for one input: half its FLOPs.
 
+    Attention and recurrent layers are run step by step, not as fused operations, which are not
+    counted.
+
     Args:
         network: in evaluation mode.
         example: inputs (images, channels, height, width).
     """
     fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one fused operation, which is not counted
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(action="ignore"),  # of settings for other devices
+            torch.backends.mkldnn.flags(enabled=False),
+            FlopCounterMode(display=False) as counter,
+        ):
             network(example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
