@@ -37,6 +37,7 @@ def split_exact(
     groups: Sequence[Group],
     example: Tensor,
     layout: torch.memory_format = torch.channels_last,
+    only: TrainingOnly | None = None,
 ) -> tuple[list[Group], list[Exclusion]]:
     """Separate the groups for which cutting and hiding differ from the others.
 
@@ -48,12 +49,14 @@ def split_exact(
         example: inputs (images, channels, height, width).
         layout: that the network can be run in, see
             :func:`~lfgcl_env.pruning.structure.candidate.fastest_layout`.
+        only: what it runs in training only; None to find out.
     """
     if not groups:
         return [], []
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    training = _Training(double, inputs, find_training_only(network, example))
+    only = find_training_only(network, example) if only is None else only
+    training = _Training(double, inputs, only)
 
     def find_fault(tried: Sequence[Group]) -> str | None:
         return _find_fault(double, tried, inputs, layout, training)
