@@ -140,7 +140,10 @@ def attempt(what: Callable[[], Any]) -> Any:
 
 
 def stir(network: nn.Module, images: Tensor) -> None:
-    """Give gains, biases and running statistics values that make every layer matter, in place."""
+    """Give gains, biases and running statistics values that make every layer matter, in place.
+
+    Gains that begin as zeros would hide what their layers do with pruned channels.
+    """
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -148,6 +151,8 @@ def stir(network: nn.Module, images: Tensor) -> None:
                 noise = torch.rand(parameter.shape, generator=draw)
                 bias = name.rpartition(".")[2] == "bias"
                 parameter.copy_(0.2 * noise - 0.1 if bias else 0.5 + noise)
+            elif not parameter.any():
+                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=draw))
         norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
         momenta = [norm.momentum for norm in norms]
         network.eval()
