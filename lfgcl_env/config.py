@@ -242,13 +242,14 @@ class EnvConfig(ProblemConfig, total=False):
         ),
     ]
     images: Annotated[
-        Path | Tensor | NDArray[Any] | None,
+        Path | Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any] | None,
         Option(
             None,
-            "'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), a tensor or array, 'embedded' "
-            "(from the package), 'synthetic' (from the network alone), 'random' (noise); None: "
-            "'embedded' for embedded weights, else 'CIFAR10'",
-            "a word, a path, a tensor or an array",
+            "'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), a tensor or array, a tuple or "
+            "dictionary of several inputs, 'embedded' (from the package), 'synthetic' (from the "
+            "network alone), 'random' (noise); None: 'embedded' for embedded weights, else "
+            "'CIFAR10'",
+            "a word, a path, a tensor or an array, or several of these in a tuple or dictionary",
         ),
     ]
     num_images: Annotated[

@@ -214,6 +214,11 @@ def budgets_of_run(run: RunFolder) -> list[float]:
 def load_unpruned(structure: Mapping[str, Any], builder: Builder, seed: int) -> Baseline:
     """Load what the network with this structure was pruned from."""
     name = structure["network"]
+    if structure.get("inputs"):
+        raise ValueError(
+            f"{name or 'this network'} takes several inputs, which no data set has: load it with "
+            "lfgcl_env.load_pruned, and compare it with problem.score_network or problem.judge"
+        )
     return load_baseline(
         builder.function or import_own(name, "network") or name,
         structure["weights"],

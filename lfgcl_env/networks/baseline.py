@@ -35,6 +35,7 @@ from lfgcl_env.networks.published import (
     is_published_file,
     load_published,
 )
+from lfgcl_env.networks.several_inputs import Packing, feed_packed
 from lfgcl_env.networks.shortcut_conversion import with_projections
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict
 
@@ -54,6 +55,7 @@ class Baseline:
         normalization: of its inputs; None if it is unknown or there is none.
         weights: ``"published"``, ``"embedded"``, ``"random"``, the path of a file, or ``"given"``
             for weights that came with the module or function.
+        packing: how several inputs are packed to one, which ``network`` takes then; None for one.
     """
 
     network: nn.Module
@@ -63,6 +65,7 @@ class Baseline:
     outputs: dict[str, Shape]
     normalization: Normalization | None
     weights: str
+    packing: Packing | None = None
 
     @property
     def title(self) -> str:
@@ -137,10 +140,12 @@ def build_baseline(
     input_shape: Sequence[int] | None,
     normalization: Normalization | Sequence[Sequence[float]] | None,
     seed: int,
+    packing: Packing | None = None,
 ) -> Baseline:
     """Load a network to be pruned, with its builder's arguments in a dictionary.
 
-    See :func:`load_baseline`, whose own arguments cannot be among those of the builder.
+    See :func:`load_baseline`, whose own arguments cannot be among those of the builder. With
+    ``packing`` the network takes several inputs, and ``input_shape`` is left out.
     """
     check_value(weights, str | os.PathLike, "weights", "a word or a path")
     check_seed(seed)
@@ -153,17 +158,23 @@ def build_baseline(
             # Not torch.manual_seed: it would seed other devices too, which are not restored.
             torch.default_generator.manual_seed(seed)
             source = _from_builder(network, weights, arguments, given)
-    shape = check_shape(source.input_shape if input_shape is None else input_shape)
     settled = with_free_heads(settle(make_plain(source.network)))
     what = source.name or type(source.network).__name__
+    if packing is None:
+        shape = check_shape(source.input_shape if input_shape is None else input_shape)
+    else:
+        shape = packing.shape
+        settled = copy_module(settled)
+        feed_packed(settled, packing)
     return Baseline(
         network=settled,
         name=source.name,
         arguments=source.arguments,
         input_shape=shape,
-        outputs=find_outputs(settled, shape, what),
+        outputs=find_outputs(settled, shape, what, None if packing is None else str(packing)),
         normalization=given or source.normalization,
         weights=source.weights,
+        packing=packing,
     )
 
 

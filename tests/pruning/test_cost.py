@@ -5,6 +5,7 @@ import pytest
 import torch
 from networks_for_tests import (
     SCOPED,
+    Head,
     awaken,
     images,
     plain,
@@ -12,7 +13,7 @@ from networks_for_tests import (
     shared_problem,
     simple_problem,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lfgcl_env.networks import load_baseline
@@ -153,3 +154,21 @@ def test_what_is_no_strategy_is_refused(strategy):
             with pytest.raises(ValueError, match=r"channels"):
                 use(strategy)
     assert not counted
+
+
+def test_parameters_beside_the_weight_have_no_inputs():
+    class Gained(nn.Conv2d):
+        def __init__(self, into: int, out: int) -> None:
+            super().__init__(into, out, 3, padding=1)
+            self.gain = nn.Parameter(torch.ones(out, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self._conv_forward(x, self.weight * self.gain, self.bias)
+
+    network = nn.Sequential(Gained(3, 8), nn.ReLU(), Gained(8, 6), nn.ReLU(), Head(6)).eval()
+    problem = simple_problem(network, images())
+    assert len(problem.groups) == 2
+    pruned = problem.compress([3, 4])
+    assert pruned[2].gain.shape == (4, 1, 1, 1)
+    cost = problem.cost([3, 4])
+    assert (cost.macs, cost.params) == counted(pruned)

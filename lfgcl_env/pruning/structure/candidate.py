@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, channel_attributes, layer_sizes
+from lfgcl_env.pruning.structure.layers import (
+    BATCH_NORMS,
+    channel_attributes,
+    layer_sizes,
+    weight_axes,
+)
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -120,18 +125,23 @@ class Candidate:
             return
         put(module, self._places[name])
         tensors = self._originals[name]
+        outputs, inputs = weight_axes(module)
         if into is not None and self.solver is not None and name in self.solver:
             weight, bias = self.solver(name, into)
             tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
         elif into is not None:
             chosen = torch.from_numpy(into)
             tensors = {
-                key: tensor.index_select(1, chosen.to(tensor.device)) if key == "weight" else tensor
+                key: tensor.index_select(inputs, chosen.to(tensor.device))
+                if key == "weight"
+                else tensor
                 for key, tensor in tensors.items()
             }
         for key, tensor in tensors.items():
             if out is not None:
-                axis = self._axes[name][key] if name in self._axes else 0
+                axis = outputs if key == "weight" else 0
+                if name in self._axes:
+                    axis = self._axes[name][key]
                 tensor = tensor.index_select(axis, torch.from_numpy(out).to(tensor.device))
             self._replace(module, key, tensor)
         self._sizes[name].set(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
-from lfgcl_env.pruning.structure.layers import Layer, layer_sizes
+from lfgcl_env.pruning.structure.layers import Layer, layer_sizes, weight_axes
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
 
@@ -159,15 +159,18 @@ def parameters(measured: Measured) -> Count:
             if id(parameter) in counted:
                 continue
             counted.add(id(parameter))
-            shape = tuple(parameter.shape)
+            shape = list(parameter.shape)
             if slices and axes is not None:
                 each = parameter.numel() // shape[axes[key]] if key in axes else parameter.numel()
                 products.add(each, (key in axes and slices.out) or 1)
                 continue
-            rest = int(np.prod(shape[2:], dtype=np.int64))
-            out = (slices and slices.out) or (shape[0] if shape else 1)
-            into = (slices and slices.into) or (shape[1] if len(shape) > 1 else 1)
-            products.add(rest, out, into if len(shape) > 1 else 1)
+            sizes: list[Dimension | int] = [*shape, 1, 1][: max(2, len(shape))]
+            out, into = weight_axes(module) if key == "weight" else (0, 1)
+            if slices and slices.out and shape:
+                sizes[out] = slices.out
+            if slices and slices.into and key == "weight":  # others have no inputs
+                sizes[into] = slices.into
+            products.add(int(np.prod(shape[2:], dtype=np.int64)), sizes[0], sizes[1])
         if slices and slices.into and module.bias is None:
             # Without inputs it becomes a constant, which has a bias.
             products.add_if_empty(slices.out or layer_sizes(module)[0], slices.into)

@@ -29,7 +29,13 @@ from lfgcl_env.pruning.structure.candidate import Sizes
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of, put, stand_in
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count, heads_of
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
-from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes, names_of
+from lfgcl_env.pruning.structure.layers import (
+    is_channelwise,
+    layer_kind,
+    layer_sizes,
+    names_of,
+    weight_axes,
+)
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _KEY = "lfgcl_env"
@@ -81,7 +87,8 @@ def save_pruned(
         # Arguments that JSON cannot hold come without a name.
         "arguments": baseline.arguments if baseline.name is not None else {},
         "weights": baseline.weights,
-        "input_shape": list(baseline.input_shape),
+        "input_shape": list(baseline.input_shape) if baseline.packing is None else None,
+        "inputs": None if baseline.packing is None else baseline.packing.facts(),
         "num_classes": baseline.num_classes,
         "normalization": normalization and [list(normalization.mean), list(normalization.std)],
         "layers": layers,
@@ -216,10 +223,12 @@ def _check_shapes(
     for key, full in whole.items():
         name, _, attribute = key.rpartition(".")
         owner, cut = modules[firsts[name]], header.layers.get(firsts[name], [None, None])
-        if _is_layer(owner) or not head_count(owner):
-            right = _may_be_cut_to(shapes[key], list(full.shape), cut)
-        else:
+        if head_count(owner) and not _is_layer(owner):
             right = shapes[key] == _with_heads(owner, attribute, list(full.shape), cut[0])
+        else:
+            if attribute == "weight":
+                cut = [cut[axis] for axis in weight_axes(owner)]
+            right = _may_be_cut_to(shapes[key], list(full.shape), cut)
         if not right:
             raise ValueError(
                 f"its {key} is {shapes[key]}, which is not cut from {list(full.shape)}"
@@ -309,7 +318,8 @@ def _shape_of_layer(
         return [min(cut[0] or 0, heads_of(layer)), 0]
     shape = shapes.get(f"{name}.weight", shapes.get(f"{name}.running_mean"))
     if shape is not None:
-        return [*shape, 1][: max(2, len(shape))]
+        padded = [*shape, 1][: max(2, len(shape))]
+        return [padded[axis] for axis in weight_axes(layer)] + padded[2:]
     out = cut[0] or 0
     if out and not layer_kind(layer) and not layer.state_dict():
         return [min(out, layer_sizes(layer)[0]), 0]

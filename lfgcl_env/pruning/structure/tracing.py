@@ -19,6 +19,7 @@ from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing, Unprun
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind, layer_sizes
 from lfgcl_env.pruning.structure.traced_group import OUTPUT, read_group, side_of
 from lfgcl_env.pruning.structure.training_heads import add_training_heads
+from lfgcl_env.pruning.structure.training_mode import find_training_only
 
 
 def find_groups(network: nn.Module, example: Tensor) -> Tracing:
@@ -57,12 +58,13 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
     excluded += _outside(network, parts)
     order = {name: index for index, name in enumerate(names.values())}
     groups.sort(key=lambda group: order[group.name])
-    groups, left_out = add_training_heads(network, example, groups, fixed)
+    only = find_training_only(network, example)
+    groups, left_out = add_training_heads(network, example, only, groups, fixed)
     excluded += left_out
     kept, overlapping = _without_overlaps(groups)
     excluded += overlapping
     kept, apart = bundle_channels(network, kept, excluded)
-    return Tracing(tuple(kept), (*excluded, *apart), parts, followed_by)
+    return Tracing(tuple(kept), (*excluded, *apart), parts, followed_by, only)
 
 
 def _cuts_heads(group: Group, attention: Sequence[Attention]) -> bool:
@@ -130,7 +132,7 @@ def _groups_of_graph(
     excluded: list[Exclusion] = []
     produced: set[str] = set()
     for module in part.modules():
-        if layer_kind(module) not in ("conv", "linear", "grouped"):
+        if layer_kind(module) not in ("conv", "linear", "grouped", "transposed"):
             continue
         name = names[module]
         if name in heads or name in produced or module not in graph.module2node:

@@ -21,6 +21,7 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
+from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.training_mode import (
     TrainingOnly,
@@ -36,6 +37,7 @@ def split_exact(
     groups: Sequence[Group],
     example: Tensor,
     layout: torch.memory_format = torch.channels_last,
+    only: TrainingOnly | None = None,
 ) -> tuple[list[Group], list[Exclusion]]:
     """Separate the groups for which cutting and hiding differ from the others.
 
@@ -47,12 +49,14 @@ def split_exact(
         example: inputs (images, channels, height, width).
         layout: that the network can be run in, see
             :func:`~lfgcl_env.pruning.structure.candidate.fastest_layout`.
+        only: what it runs in training only; None to find out.
     """
     if not groups:
         return [], []
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    training = _Training(double, inputs, find_training_only(network, example))
+    only = find_training_only(network, example) if only is None else only
+    training = _Training(double, inputs, only)
 
     def find_fault(tried: Sequence[Group]) -> str | None:
         return _find_fault(double, tried, inputs, layout, training)
@@ -307,7 +311,9 @@ def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]
     for name, slices in plan.layers.items():
         if slices.into is not None:
             hidden = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
-            weight = copied.get_submodule(name).weight
-            assert isinstance(weight, Tensor)
-            weight.data[:, torch.from_numpy(hidden)] = 0
+            consumer = copied.get_submodule(name)
+            assert isinstance(consumer.weight, Tensor)
+            consumer.weight.data.index_fill_(
+                weight_axes(consumer)[1], torch.from_numpy(hidden), 0.0
+            )
     return copied
