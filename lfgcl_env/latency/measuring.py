@@ -83,7 +83,7 @@ def measure_beside(
                 speedup=float(np.median(np.divide(times[0], took))),
                 images_per_second=1e3 * batch / timing.median,
                 file_bytes=prepared.file_bytes,
-                peak_bytes=prepared.peak_bytes,
+                peak_bytes=prepared.peak_bytes(),
             )
         )
     return found

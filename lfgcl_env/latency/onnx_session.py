@@ -48,9 +48,8 @@ def export(network: nn.Module, example: Tensor) -> bytes:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "network.onnx"
         try:
-            torch.onnx.export(
-                network, (example,), str(path), dynamo=True, external_data=False, verbose=False
-            )
+            # Twenty times as fast as the newer exporter, and what comes out runs as fast.
+            torch.onnx.export(network, (example,), str(path), dynamo=False, verbose=False)
         except Exception as error:  # whatever the exporter and its libraries raise
             reason = str(error).strip().split("\n")[0][:200]
             raise ValueError(

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -23,12 +24,12 @@ class Prepared:
     Attributes:
         call: runs it once.
         file_bytes: of the file that the runtime loads.
-        peak_bytes: of memory, see the runtime's ``memory``; None where that is not known.
+        peak_bytes: measures memory, see the runtime's ``memory``; None where it cannot.
     """
 
     call: Call
     file_bytes: int
-    peak_bytes: int | None
+    peak_bytes: Callable[[], int | None]
 
 
 @dataclass(frozen=True)
@@ -86,25 +87,32 @@ def usable(name: str) -> Runtime:
 
 def _on_cpu(network: nn.Module, example: Tensor, threads: int) -> Prepared:
     own = copy.deepcopy(network).eval()
-    return Prepared(_forward(own, example), _size_of_weights(own), peak_bytes(own, example))
+    return Prepared(
+        _forward(own, example), _size_of_weights(own), partial(peak_bytes, own, example)
+    )
 
 
 def _on_gpu(network: nn.Module, example: Tensor, threads: int) -> Prepared:
     size = _size_of_weights(network)
     before = torch.cuda.memory_allocated()
     own, inputs = copy.deepcopy(network).eval().cuda(), example.cuda()
+    others = torch.cuda.memory_allocated() - before  # its own weights and inputs
     call = _forward(own, inputs)
-    call()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    return Prepared(call, size, torch.cuda.max_memory_allocated() - before)
+
+    def peak() -> int:
+        call()
+        now = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated() - now + others
+
+    return Prepared(call, size, peak)
 
 
 def _on_onnx(network: nn.Module, example: Tensor, threads: int) -> Prepared:
     model = export(network, example)
-    return Prepared(
-        start(model, example, threads), len(model), peak_of_process(model, example, threads)
-    )
+    peak = partial(peak_of_process, model, example, threads)
+    return Prepared(start(model, example, threads), len(model), peak)
 
 
 def _forward(network: nn.Module, example: Tensor) -> Call:
@@ -124,7 +132,7 @@ def _size_of_weights(network: nn.Module) -> int:
 
 
 def _no_onnx() -> str | None:
-    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    lacking = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     return f"run `pip install lfgcl-env[onnx]` ({', '.join(lacking)} missing)" if lacking else None
 
 
@@ -146,7 +154,7 @@ RUNTIMES = {
         ),
         Runtime(
             "cuda",
-            "the most that PyTorch's allocator had given out",
+            "weights, inputs and the most that PyTorch's allocator gave out besides",
             lambda: None if torch.cuda.is_available() else "PyTorch finds no GPU",
             _on_gpu,
             lambda: torch.cuda.synchronize(),

@@ -48,6 +48,7 @@ def take_turns(
     idle: Call = lambda: None,
     again: int = 1,
     clock: Clock = time.perf_counter,
+    until: Clock | None = None,
 ) -> list[list[float]]:
     """Time calls in turn, round after round, until the time is up.
 
@@ -62,15 +63,17 @@ def take_turns(
         again: calls in a row at every turn, of which the last counts: more than 1 measures what
             finds its data in the caches.
         clock: returns seconds.
+        until: the clock by which the time is up; None for the same one.
 
     Returns:
         The times of every call [s], in the order of the rounds.
     """
     times: list[list[float]] = [[] for _ in calls]
-    end = clock() + seconds
+    until = until or clock
+    end = until() + seconds
     order = list(range(len(calls)))
     for number in range(rounds[1] + 1):
-        if number > rounds[0] and clock() >= end:
+        if number > rounds[0] and until() >= end:
             break
         for place in order if number % 2 else reversed(order):
             for _ in range(again):

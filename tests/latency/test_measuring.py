@@ -34,7 +34,7 @@ def test_a_tensor_in_place_takes_no_more_memory():
 def test_others_are_compared_with_the_first():
     ticks = count()
     runtime = Runtime(
-        "exact", "", lambda: None, lambda net, example, threads: Prepared(net.run, 7, None)
+        "exact", "", lambda: None, lambda net, example, threads: Prepared(net.run, 7, lambda: None)
     )
 
     class Takes(nn.Module):
@@ -90,11 +90,11 @@ def test_a_missing_runtime_says_what_to_install(monkeypatch):
 
 
 def test_what_cannot_be_exported_says_why():
-    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnx")
 
     class Odd(nn.Module):
         def forward(self, x):
-            return x * float(x.sum().item() > 0) if x.sum().item() > 0 else x[:, : int(x.max())]
+            return torch.special.bessel_j0(x)
 
     with pytest.raises(ValueError, match="cannot be exported to ONNX"):
         onnx_session.export(Odd(), torch.randn(2, 3))
