@@ -25,6 +25,7 @@ from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.search.record_evaluations import problem_of
 
 METRICS = ("latency", "macs", "params")
+NAMES = {"latency": "latency", "macs": "MACs", "params": "parameters"}
 _HALVINGS = 12
 
 
@@ -138,7 +139,7 @@ def report(study: Study) -> None:
     cells = [
         [
             f"{r['fraction']:.0%}",
-            {"macs": "MACs", "params": "parameters"}.get(r["metric"], r["metric"]),
+            NAMES[r["metric"]],
             f"{r['latency_ratio']:.1%}",
             f"{r['macs_ratio']:.1%}",
             f"{r['params_ratio']:.1%}",
