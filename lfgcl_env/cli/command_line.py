@@ -8,6 +8,7 @@ from lfgcl_env.cli.evaluate import evaluate
 from lfgcl_env.cli.export import export
 from lfgcl_env.cli.inspect import show_network
 from lfgcl_env.cli.list import show_names
+from lfgcl_env.cli.measure import measure
 from lfgcl_env.cli.options import add_options, positive
 from lfgcl_env.cli.prune import prune
 from lfgcl_env.cli.synthesize import synthesize
@@ -19,6 +20,7 @@ from lfgcl_env.export.onnx_model import OPSET
 from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
+from lfgcl_env.latency.runtimes import RUNTIMES
 from lfgcl_env.search.search_config import SearchConfig
 
 _DATA = ("data_root", "download", "device")
@@ -44,7 +46,7 @@ def command_line() -> argparse.ArgumentParser:
     _add_verbose(parser)
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        *(_add_prune, _add_evaluate, _add_export, _add_inspect, _add_synthesize),
+        *(_add_prune, _add_evaluate, _add_measure, _add_export, _add_inspect, _add_synthesize),
         *(_add_validate, _add_list),
     ):
         _add_verbose(add(verbs))
@@ -158,6 +160,44 @@ def _add_export(verbs: Any) -> argparse.ArgumentParser:
         network, EnvConfig, only=("weights", "input_shape", "normalization"), given_only=True
     )
     command.set_defaults(command=export)
+    return command
+
+
+def _add_measure(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "measure",
+        help="measure time, file size and memory of pruned networks beside their baseline's",
+        description="Run the baseline and the pruned networks in turn, so that what else the "
+        "machine does slows all of them alike, and print their times, sizes and memory. A run "
+        "folder keeps them in measured.json, best.json and report.txt.",
+    )
+    _add_run(command)
+    command.add_argument(
+        "--runtime",
+        nargs="+",
+        choices=list(RUNTIMES),
+        help="where to run them (all that are installed)",
+    )
+    command.add_argument(
+        "--batch",
+        nargs="+",
+        type=positive,
+        default=[1, 32],
+        metavar="N",
+        help="images of a forward pass [images] (1 32)",
+    )
+    command.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="that compute (%(default)s)"
+    )
+    command.add_argument(
+        "--seconds",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="for every network, runtime and batch [s] (%(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(command=measure)
     return command
 
 

@@ -16,7 +16,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.config import ProblemConfig, StructureConfig, complete, options, part, signature
+from lfgcl_env.config import (
+    LatencyConfig,
+    ProblemConfig,
+    StructureConfig,
+    complete,
+    options,
+    part,
+    signature,
+)
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.baseline import build_baseline
@@ -138,7 +146,9 @@ class PruningProblem:
         self._repair.check(network.network)
 
         self.baseline = network
-        self.network = PrunableNetwork(network, **part(StructureConfig, chosen))
+        self.network = PrunableNetwork(
+            network, part(LatencyConfig, chosen), **part(StructureConfig, chosen)
+        )
         self.groups, self.channels = self.network.groups, self.network.channels
         self.lowest = self.network.rounding.fewest
         self.layers, self.excluded = self.network.layers, self.network.excluded
@@ -165,6 +175,13 @@ class PruningProblem:
     def lowest_budget(self) -> float:
         """The smallest budget that can be met, as a fraction of the baseline's cost."""
         return self._projection.lowest
+
+    @property
+    def latency_table(self) -> str | None:
+        """The checksum of the table that a budget of latency is counted with; else None."""
+        if self.budget_metric != "latency":
+            return None
+        return self.network.latency.table.checksum
 
     @property
     def images(self) -> int:
@@ -472,6 +489,7 @@ class PruningProblem:
         """Return every argument that decides scores, JSON-able: see ``Option.decides``."""
         decisive = [name for name, known in options(ProblemConfig).items() if known.decides]
         settings = {name: value for name, value in self._config.items() if name in decisive}
+        settings["latency_table"] = self.latency_table
         read_back: dict[str, Any] = json.loads(json.dumps(settings | {"budget": self.budget}))
         return read_back
 

@@ -1,12 +1,13 @@
-"""MACs and parameters of any strategy in closed form."""
+"""MACs, parameters and whatever else a budget counts, of any strategy in closed form."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from lfgcl_env.config import LatencyConfig
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
 from lfgcl_env.pruning.structure.layers import Layer, layer_sizes, weight_axes
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
@@ -35,13 +36,19 @@ class Measured:
         layers: its convolutions and linear layers.
         other_macs: MACs of matrix products outside these layers that stay.
         head_macs: MACs of such products for one head, by the name of the attention.
+        input_shape: of one input.
+        allowed: counts that every group may keep, ascending.
+        latency: whose time counts.
     """
 
     network: nn.Module
     plan: SlicePlan
     layers: Sequence[Layer]
-    other_macs: int
-    head_macs: Mapping[str, int]
+    other_macs: int = 0
+    head_macs: Mapping[str, int] = field(default_factory=dict)
+    input_shape: Sequence[int] = ()
+    allowed: Sequence[Sequence[int]] = ()
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
 
 
 Count = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -52,12 +59,22 @@ Metric = Callable[[Measured], Count]
 METRICS: dict[str, Metric] = {}
 """What a budget may count, by name; see :func:`metric`."""
 
+TIMED: set[str] = set()
+"""Those whose first count takes a minute, because something has to be measured for it."""
 
-def metric(name: str) -> Callable[[Metric], Metric]:
-    """Register what a budget may count under a name in :data:`METRICS`."""
+
+def metric(name: str, *, timed: bool = False) -> Callable[[Metric], Metric]:
+    """Register what a budget may count under a name in :data:`METRICS`.
+
+    Args:
+        name: of the metric.
+        timed: whether something has to be measured for it.
+    """
 
     def register(function: Metric) -> Metric:
         METRICS[name] = function
+        if timed:
+            TIMED.add(name)
         return function
 
     return register
@@ -181,37 +198,33 @@ class CostModel:
     """Counts whatever a budget may count, for any strategy.
 
     Args:
-        network: the baseline.
-        plan: its slice plan.
-        layers: its convolutions and linear layers, measured.
-        other_macs: MACs of matrix products outside these layers that stay.
-        head_macs: MACs of such products for one head, by the name of the attention.
+        measured: what metrics look at.
 
     Attributes:
         baseline: cost of the unpruned network.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        plan: SlicePlan,
-        layers: Sequence[Layer],
-        other_macs: int = 0,
-        head_macs: Mapping[str, int] | None = None,
-    ) -> None:
-        measured = Measured(network, plan, layers, other_macs, head_macs or {})
-        self._counts = {name: made(measured) for name, made in METRICS.items()}
-        self._whole = np.array([group.channels for group in plan.groups], dtype=np.int64)
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
+        self._counts: dict[str, Count] = {}
+        groups = measured.plan.groups
+        self._whole = np.array([group.channels for group in groups], dtype=np.int64)
         self.baseline = self(self._whole)
 
     def __call__(self, keep: NDArray[np.int64]) -> Cost:
         """Return the cost of keeping ``keep[g]`` channels of every group g; int64, (groups,)."""
-        return Cost(int(self._counts["macs"](keep)), int(self._counts["params"](keep)))
+        return Cost(int(self.many(keep, "macs")), int(self.many(keep, "params")))
+
+    def count(self, metric: str) -> Count:
+        """Return what counts a metric, made when it is first asked for."""
+        if metric not in self._counts:
+            self._counts[metric] = METRICS[metric](self._measured)
+        return self._counts[metric]
 
     def many(self, keep: NDArray[np.int64], metric: str) -> NDArray[np.int64]:
         """Count one metric of many strategies at once, from (..., groups) to (...)."""
-        return self._counts[metric](keep)
+        return self.count(metric)(keep)
 
     def of_baseline(self, metric: str) -> int:
         """Count one metric of the unpruned network."""
-        return int(self._counts[metric](self._whole))
+        return int(self.count(metric)(self._whole))
