@@ -9,6 +9,7 @@ import pytest
 import torch
 from networks_for_tests import awaken, images, random_strategy, simple_problem
 from numpy.typing import ArrayLike
+from torchvision import models
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
@@ -129,3 +130,26 @@ def test_the_lines_refuse_a_network_whose_layers_are_gone(tmp_path):
     problem = simple_problem(unusual(tmp_path, "Shortcut"), images(8), budget=1.0, min_channels=0)
     done = load_elsewhere(problem, [0], "__import__('architecture').Shortcut()", tmp_path)
     assert "whole layers are gone: ['branch.0.bias', 'branch.0.weight', " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_the_lines_load_networks_of_timm_that_lost_heads(tmp_path, name):
+    timm = pytest.importorskip("timm")
+    sizes = "num_heads=4, depth=2" if "vit" in name else "depths=(1, 1), window_size=4"
+    build = f"timm.create_model({name!r}, img_size=32, patch_size=4, embed_dim=48, {sizes})"
+    network = eval(build, {"timm": timm})
+    problem = simple_problem(awaken(network), images(8), budget=1.0)
+    attention = [group for group in problem.groups if "attn" in group.name]
+    keep = random_strategy(problem, 3)
+    assert attention and any(k < c for k, c in zip(keep, problem.channels, strict=True))
+    done = load_elsewhere(problem, keep, f"__import__('timm').{build[5:]}", tmp_path)
+    assert not done.returncode, done.stderr
+    check_loaded(problem, keep, tmp_path)
+
+
+def test_the_lines_refuse_stock_attention_that_lost_heads(tmp_path):
+    code = "models.SwinTransformer([4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5)"
+    network = awaken(eval(code, {"models": models}))
+    problem = simple_problem(network, images(8), budget=1.0)
+    done = load_elsewhere(problem, problem.channels // 2, code, tmp_path)
+    assert "takes a head's width for channels divided by heads" in done.stderr
