@@ -49,6 +49,7 @@ from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.memory import Memory, check_evaluation
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.registries import CHOICES
+from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.pruning.repair.interface import REPAIRS, Repair
 from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
@@ -169,6 +170,7 @@ class PruningProblem:
         halves = self.kept_channels(np.maximum(1, self.channels // 2))
         self.scorer.check_places(self.candidate, halves)
         self._memory = Memory(self._score)
+        self._graph_holds = False
         self._screen: Screen | None = None
 
     @property
@@ -326,6 +328,10 @@ class PruningProblem:
         self._repair.carry(self.candidate, kept, smaller)
         return feed_plainly(smaller)
 
+    def cut(self, strategy: ArrayLike) -> nn.Module:
+        """Return a physically smaller network for a strategy, without any repair."""
+        return feed_plainly(self.network.cut(self.kept_channels(strategy)))
+
     def finish(
         self,
         strategy: ArrayLike,
@@ -372,8 +378,9 @@ class PruningProblem:
     def keep_better(self, network: nn.Module, strategy: ArrayLike) -> tuple[nn.Module, Evaluation]:
         """Return a repaired network, or one of the same strategy that scores higher without.
 
-        It is compared with the network merely cut, and with the one that :meth:`evaluate` scored,
-        unless that takes a costly repair. Where that was fitted to the images that it is scored
+        Scores are the problem's similarity, whatever a search is rewarded by. It is compared with
+        the network merely cut, and with the one that :meth:`evaluate` scored, unless that takes a
+        costly repair. Where that was fitted to the images that it is scored
         on, and has an advantage there, it is only taken if the repaired network is worse than the
         one merely cut. A warning says so where one of these is better.
 
@@ -382,7 +389,7 @@ class PruningProblem:
         """
         keep = self.network.check_strategy(strategy)
         score = best = self.score_network(network, keep)
-        cut = self.network.cut(self.kept_channels(keep))
+        cut = self.cut(keep)
         if (bare := self.score_network(cut, keep)) > best:
             network, best = cut, bare
         fair = self.score_batches is not self.batches
@@ -407,6 +414,9 @@ class PruningProblem:
         """Do the same without scoring the networks, which are returned alone."""
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         images = _checked(self.baseline, images, "repair")
+        if not self._graph_holds:
+            check_graph(self.network)
+            self._graph_holds = True
         cuts = [self._cut(self.kept_channels(keep)) for keep in keeps]
         placed = images.to(self.device, next(self.candidate.network.parameters()).dtype)
         repair_sequentially(self.network, cuts, placed, options, progress)

@@ -19,7 +19,10 @@ _ADDITIONS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, F.relu6}
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.relu_: F.relu}
 
-WAY_OUT = "choose repair='least_squares' (--repair least_squares)"
+WAY_OUT = (
+    "choose repair='least_squares' (--repair least_squares), and problem.compress or --shortlist 0 "
+    "for what is handed over"
+)
 """What networks that sequential repair refuses can be repaired with."""
 
 
@@ -38,6 +41,11 @@ def trace(network: nn.Module) -> fx.Graph:
             f"({type(error).__name__}): {WAY_OUT}"
         ) from error
     for node in graph.nodes:
+        if node.op == "call_module" and node.target == "network":
+            raise ValueError(
+                "sequential repair needs a network of several operations, and torch.fx takes this "
+                f"{type(network).__name__} for one: {WAY_OUT}"
+            )
         if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
             raise ValueError(
                 "sequential repair needs a network whose tensors come from its input and its "
