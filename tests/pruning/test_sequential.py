@@ -10,6 +10,7 @@ from torchvision import models
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
+from lfgcl_env.pruning.repair.layer_fit import Fit
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.repair.walk import Walk
 
@@ -49,6 +50,17 @@ def test_few_rows_for_many_features_leave_a_network_no_worse_on_other_images(nam
     keep = uniform(problem)
     (repaired,) = problem.repair_all([keep], others, SequentialOptions(rows=4096, gauss_newton=1))
     assert problem.score_network(repaired, keep) > problem.evaluate(keep).similarity
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(32, 0), (12, 1)])
+def test_the_layer_that_gives_outputs_needs_two_rows_for_each_feature(count, held_out, monkeypatch):
+    problem = simple_problem(awaken(plain()), images(8))
+    choose, chosen = Fit._strength_by_others, []
+    monkeypatch.setattr(
+        Fit, "_strength_by_others", lambda fit, *a: chosen.append(fit) or choose(fit, *a)
+    )
+    problem.repair_all([[4, 6]], images(count), FEW)
+    assert len(chosen) == held_out  # the convolution has a row for every pixel
 
 
 @pytest.mark.parametrize("count", [2, 3])

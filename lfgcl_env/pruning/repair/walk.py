@@ -130,7 +130,9 @@ class Walk:
         if refit.other is not None:
             pairs = zip(self._values[refit.other], chosen, strict=True)
             there = torch.cat([layer.rows_of_output(value, places) for value, places in pairs])
-        fit = Fit(layer, wanted, there, relu=refit.relu, ridge=self._options.ridge)
+        last = all(user.op == "output" for user in refit.point.users)
+        ridge = self._options.ridge
+        fit = Fit(layer, wanted, there, relu=refit.relu, ridge=ridge, last=last)
         fit.read(inputs, chosen)
         return fit, chosen
 
