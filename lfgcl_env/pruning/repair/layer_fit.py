@@ -16,8 +16,8 @@ _SURE = 8
 _SURE_OF_OUTPUTS = 2
 """The same for layers that give outputs.
 
-They are compared by predictions, and a ridge that lowers the squared error of logits on other images
-can make these worse: ResNet-20 at half of its MACs, scored on 256 images, lost up to 0.01.
+They are compared by predictions, and a ridge that lowers the squared error of logits on other
+images can make these worse: ResNet-20 at half of its MACs, scored on 256 images, lost up to 0.01.
 """
 
 _HELD_OUT = 4
