@@ -150,6 +150,49 @@ class ReadsItself(Fused):
         return self.proj(mixed.reshape(count, tokens, self.proj.in_features))
 
 
+class Voters(nn.Module):
+    """No attention: as many classifiers as it has heads, or a stack of layers that has a number."""
+
+    def __init__(self, classifiers: bool = False) -> None:
+        super().__init__()
+        self.heads, self.classifiers = 4, classifiers
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.first, self.second = nn.Linear(8, 32), nn.Linear(32, 16)
+        self.outs = nn.ModuleList(nn.Linear(16, 5) for _ in range(4 if classifiers else 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu().mean((2, 3))
+        x = self.second(self.first(x).relu()).relu()
+        return sum(self.outs[i](x) for i in range(self.heads if self.classifiers else 1))
+
+
+class Uncounted(nn.Module):
+    """Attention whose number of heads has a name that nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = 4
+        self.qkv, self.proj = nn.Linear(24, 72), nn.Linear(24, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.h, 6)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Counts the heads of the attention in it, which counts them under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.inner = Uncounted()
+        self.mlp = nn.Sequential(nn.Linear(24, 20), nn.GELU(), nn.Linear(20, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.inner(x)
+        return x + self.mlp(x)
+
+
 class Stock(nn.Module):
     """PyTorch's own attention, in which no patch attends to later ones."""
 
@@ -379,6 +422,22 @@ def test_heads_that_cannot_go_stay_and_it_says_why(attention, reason):
     assert reasons["attention.qkv"].startswith(reason)
     module, inputs = network.baseline.network, images(1)
     assert network.baseline_cost.macs == count_macs(module, inputs)
+
+
+@pytest.mark.parametrize("classifiers", [False, True])
+def test_a_number_called_heads_alone_makes_no_attention(classifiers):
+    network = prunable(lively(Voters(classifiers)))
+    found = [(group.name, group.channels, group.bundle) for group in network.groups]
+    assert found == [("conv", 8, 1), ("first", 32, 1), ("second", 16, 1)]
+    check_exactness(network, [np.array([3, 5, 7])])
+
+
+def test_layers_behind_attention_have_channels_and_no_heads():
+    network = prunable(lively(Classifier(Block())))
+    found = [(group.name, group.channels) for group in network.groups]
+    assert found == [("attention.mlp.0", 20), ("mlp.0", 20)]
+    reasons = {e.name: e.reason for e in network.excluded}
+    assert reasons["attention.inner.qkv"].startswith("the network fails without its channels")
 
 
 def test_heads_that_only_change_places_can_go():
