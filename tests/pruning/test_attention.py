@@ -166,6 +166,30 @@ class Voters(nn.Module):
         return sum(self.outs[i](x) for i in range(self.heads if self.classifiers else 1))
 
 
+class Core(nn.Module):
+    """The products of an attention, for modules that count its heads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        return ((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+class Nested(nn.Module):
+    """Two modules count the same heads, one inside the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.core = 4, Core()
+        self.q, self.k, self.v, self.proj = (nn.Linear(24, 24) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.core(self.q(x), self.k(x), self.v(x)))
+
+
 class Uncounted(nn.Module):
     """Attention whose number of heads has a name that nobody knows."""
 
@@ -234,6 +258,7 @@ BUILDERS = {
     "fused": lambda: Classifier(Fused()),
     "fused, heads first": lambda: Classifier(Fused("heads first")),
     "separate": lambda: Classifier(Separate()),
+    "nested": lambda: Classifier(Nested()),
     "stock": lambda: Classifier(Stock(batch_first=True)),
     "stock, tokens first": lambda: Classifier(Stock(bias=False)),
     "vit": vit,
@@ -438,6 +463,17 @@ def test_layers_behind_attention_have_channels_and_no_heads():
     assert found == [("attention.mlp.0", 20), ("mlp.0", 20)]
     reasons = {e.name: e.reason for e in network.excluded}
     assert reasons["attention.inner.qkv"].startswith("the network fails without its channels")
+
+
+def test_heads_are_found_where_fused_attention_takes_nan_for_zeros(monkeypatch):
+    attention = F.scaled_dot_product_attention
+
+    def forgetful(*arguments: object, **keywords: object) -> Tensor:
+        given = attention(*arguments, **keywords)
+        return given.nan_to_num() if torch.backends.cuda.flash_sdp_enabled() else given
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", forgetful)
+    assert prunable(build("fused")).groups[0].bundle == 18
 
 
 def test_heads_that_only_change_places_can_go():
