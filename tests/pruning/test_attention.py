@@ -217,6 +217,23 @@ class Block(nn.Module):
         return x + self.mlp(x)
 
 
+class Conditional(Fused):
+    """What it does depends on how many heads it has."""
+
+    def __init__(self, condition: str) -> None:
+        super().__init__()
+        self.condition = condition
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.condition == "loop":
+            q, k, v = self.qkv(x).unflatten(-1, (3, -1, 6)).permute(2, 3, 0, 1, 4).unbind(0)
+            attend = F.scaled_dot_product_attention
+            heads = [attend(q[head], k[head], v[head]) for head in range(self.num_heads)]
+            return self.proj(torch.cat(heads, -1))
+        assert 24 % self.num_heads == 0
+        return self.qkv(x) if self.num_heads == 0 else super().forward(x)
+
+
 class Stock(nn.Module):
     """PyTorch's own attention, in which no patch attends to later ones."""
 
@@ -497,6 +514,27 @@ def test_sequential_repair_refuses_graphs_that_do_not_hold_for_cut_networks():
     with pytest.raises(ValueError, match="do not depend on its own sizes"):
         problem_of(network, repair="sequential")
     assert problem_of(network, repair="least_squares").evaluate([2, 7]).similarity > 0
+
+
+def test_conditions_on_heads_are_traced_and_loops_over_them_are_not():
+    network = lively(Classifier(Conditional("conditions")))
+    problem = problem_of(network, repair="sequential")
+    assert problem.evaluate([1, 7]).similarity > 0
+    looped = lively(Classifier(Conditional("loop")))
+    with pytest.raises(ValueError, match="do not depend on its own sizes"):
+        problem_of(looped, repair="sequential")
+    cheap = problem_of(looped, repair="least_squares")
+    assert len(cheap.screen([[1, 7], [2, 9]])) == 2
+    with pytest.raises(ValueError, match="do not depend on its own sizes"):
+        cheap.finish([2, 7], images(32))
+
+
+@pytest.mark.parametrize("protect", ["attention", None])
+def test_loops_over_heads_that_stay_are_traced(protect):
+    looped = Classifier(Conditional("loop") if protect else Voters(classifiers=True))
+    network = lively(looped if protect else looped.attention)
+    problem = problem_of(network, repair="sequential", protect=[protect] if protect else ())
+    assert problem.evaluate(problem.channels // 2).similarity > 0
 
 
 @pytest.mark.parametrize("name", ["fused", "stock", "swin"])
