@@ -6,8 +6,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from lfgcl_env.networks.padded_encoder import PaddedEncoder
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count
 from lfgcl_env.pruning.structure.layers import is_frozen_norm
+
+_ROOT = "network"
 
 
 class OneInput(nn.Module):
@@ -23,7 +26,7 @@ class OneInput(nn.Module):
 
 
 class Tracer(fx.Tracer):
-    """Sees norms made of buffers as one operation, and counts of heads as what may change.
+    """Sees norms of buffers and encoders as one operation, and counts of heads as what may change.
 
     Attributes that count heads which may go are read when the graph is run, from the network that
     it is run on. Otherwise their values would be fixed to the baseline's.
@@ -35,7 +38,10 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether calls of a module are one operation."""
-        return is_frozen_norm(m) or super().is_leaf_module(m, module_qualified_name)
+        if module_qualified_name == _ROOT:
+            return False
+        known = is_frozen_norm(m) or isinstance(m, PaddedEncoder)
+        return known or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Return what reading a tensor, module or count of heads gives."""
@@ -84,7 +90,7 @@ def trace_once(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
         graph = Tracer().trace(OneInput(network))
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
-            node.target = str(node.target).removeprefix("network.")
+            node.target = str(node.target).removeprefix(f"{_ROOT}.")
     return graph
 
 
@@ -105,7 +111,7 @@ def _counts_to_read(network: nn.Module, cut: Container[str]) -> Iterator[None]:
         for attribute in head_attributes(module) if name in cut and head_count(module) else ():
             value = vars(module)[attribute]
             count = _Count(value)
-            count.place = ".".join(filter(None, ("network", name, attribute)))
+            count.place = ".".join(filter(None, (_ROOT, name, attribute)))
             moved.append((module, attribute, value))
             del vars(module)[attribute]
             module._buffers[attribute] = count  # type: ignore[assignment]
