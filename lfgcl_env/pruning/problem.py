@@ -49,7 +49,6 @@ from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.memory import Memory, check_evaluation
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.registries import CHOICES
-from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.pruning.repair.interface import REPAIRS, Repair
 from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
@@ -170,7 +169,6 @@ class PruningProblem:
         halves = self.kept_channels(np.maximum(1, self.channels // 2))
         self.scorer.check_places(self.candidate, halves)
         self._memory = Memory(self._score)
-        self._graph_holds = False
         self._screen: Screen | None = None
 
     @property
@@ -414,9 +412,6 @@ class PruningProblem:
         """Do the same without scoring the networks, which are returned alone."""
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         images = _checked(self.baseline, images, "repair")
-        if not self._graph_holds:
-            check_graph(self.network)
-            self._graph_holds = True
         cuts = [self._cut(self.kept_channels(keep)) for keep in keeps]
         placed = images.to(self.device, next(self.candidate.network.parameters()).dtype)
         repair_sequentially(self.network, cuts, placed, options, progress)
