@@ -96,7 +96,8 @@ class ConvBN:
             own = self._weight()
             weight, bias = self.reader.weight(new)
             # Copied: what has one row has any strides, and other kernels run on other strides.
-            self._replace("weight", weight.to(own.dtype).clone(memory_format=layout_of(own)))
+            layout = torch.contiguous_format if own.is_contiguous() else layout_of(own)
+            self._replace("weight", weight.to(own.dtype).clone(memory_format=layout))
         if isinstance(self.module.bias, Tensor):
             bias = bias.to(self.module.bias.dtype)
             self._replace("bias", bias.clone(memory_format=torch.contiguous_format))

@@ -45,11 +45,6 @@ def trace(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
             f"({type(error).__name__}): {WAY_OUT}"
         ) from error
     for node in graph.nodes:
-        if node.op == "call_module" and node.target == "network":
-            raise ValueError(
-                "sequential repair needs a network of several operations, and torch.fx takes this "
-                f"{type(network).__name__} for one: {WAY_OUT}"
-            )
         if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
             raise ValueError(
                 "sequential repair needs a network whose tensors come from its input and its "
