@@ -403,7 +403,7 @@ def test_a_network_that_is_one_operation_is_refused():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
     problem = PruningProblem(layer.eval(), torch.randn(16, 20, 16), budget=0.8)
-    with pytest.raises(ValueError, match="needs a network that torch.fx can trace"):
+    with pytest.raises(ValueError, match=r"needs a network that torch\.fx can trace"):
         problem.finish(uniform(problem), torch.randn(16, 20, 16), FEW)
 
 
