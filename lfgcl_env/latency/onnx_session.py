@@ -120,12 +120,15 @@ def peak_of_process(model: bytes, example: Tensor, threads: int) -> int | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter says of its progress and of what it cannot export."""
-    before = logging.root.manager.disable
+    """Keep to itself what the exporters say of their progress and of what they cannot export."""
+    before, show = logging.root.manager.disable, torch._C._jit_onnx_log
     logging.disable(max(before, logging.ERROR))
+    # Where the older one fails, it prints the whole graph whatever it is told.
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch._C._jit_onnx_log = show
         logging.disable(before)

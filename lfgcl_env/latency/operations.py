@@ -7,7 +7,7 @@ time under every strategy and need no table.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,14 @@ class Signature:
             else (leaf.at(values) if isinstance(leaf, Number) else leaf)
             for leaf in self.leaves
         ]
+
+    def bytes(self, values: Sequence[int]) -> int:
+        """Count the bytes of the tensors for values of the axes."""
+        return sum(
+            prod(size) * leaf.dtype.itemsize
+            for leaf, size in zip(self.leaves, self.sizes(values), strict=True)
+            if isinstance(leaf, TensorLike)
+        )
 
     @property
     def text(self) -> str:
