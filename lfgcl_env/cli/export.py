@@ -1,6 +1,5 @@
 """``lfgcl export``: a pruned network as a file that runs without this package."""
 
-import logging
 import math
 import os
 import re
@@ -22,10 +21,10 @@ from lfgcl_env.cli.evaluate import (
     own_builder,
     pruned_networks,
 )
+from lfgcl_env.cli.int8_text import print_int8
 from lfgcl_env.cli.targets import load_network
-from lfgcl_env.cli.text import columns
 from lfgcl_env.edge.files import write_beside
-from lfgcl_env.export import FORMATS, Comparison, OnnxNetwork, compare, export_network, quantize
+from lfgcl_env.export import FORMATS, OnnxNetwork, compare, export_network, quantize
 from lfgcl_env.export.onnx_model import check_installed
 from lfgcl_env.images import LabelledImages, TooFewImages, top1
 from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, default_images, load_calibration
@@ -42,15 +41,10 @@ COMPARED = 2048
 COMPARED_NUMBERS = 2**24
 """Numbers in these images, beyond which there are fewer, but at least 256."""
 
-GOOD = 90.0
-"""Agreement [%] below which the command warns."""
-
 _EXAMPLES = 8
 
 _IN_MEMORY = ("Tensor", "ndarray", "Parameter", "memmap")
 """What a run's record calls images that were no file."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ def export(arguments: dict[str, Any]) -> None:
         f"{FORMATS[kind].runtime}, on batches of {sizes} images"
     )
     if int8:
-        _print_int8(found, len(calibration), top1s)
+        print_int8(found, len(calibration), top1s)
 
 
 def _check_options(arguments: Mapping[str, Any]) -> None:
@@ -282,33 +276,6 @@ def _test_set(
     found = fitting_test_set(dict(arguments), baseline)
     pixels = folded.undo(found.images) if folded else found.images
     return LabelledImages(pixels, found.labels, found.name)
-
-
-def _print_int8(found: Comparison, calibrated: int, top1s: Sequence[float] | None) -> None:
-    """Print a table of float and int8."""
-    whole, small = found.bytes
-    rows = [
-        ["", "float", "int8", ""],
-        ["bytes", f"{whole:,}", f"{small:,}", f"{small / whole:.1%}"],
-    ]
-    for size, (slow, fast) in found.milliseconds.items():
-        name = f"{size} image{'s' * (size > 1)} [ms]"
-        rows.append([name, f"{slow:.2f}", f"{fast:.2f}", f"{fast / slow:.1%}"])
-    if top1s:
-        before, after = top1s
-        rows.append(["top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f}"])
-    if found.agreement is not None:
-        rows.append(["same largest output", "", f"{found.agreement:.2f} %", ""])
-    rows.append(["error of outputs", "", f"{found.error:.1%}", ""])
-    print(f"calibrated on {calibrated:,} images and compared on {found.images:,} others:")
-    for line in columns(rows, ["left", "right", "right", "right"]):
-        print(line)
-    if found.agreement is not None and found.agreement < GOOD:
-        _log.warning(
-            "int8 changes the largest output of %.1f %% of the images: keep the float model, or "
-            "give other --images",
-            100 - found.agreement,
-        )
 
 
 def _describe_input(baseline: Baseline, *, folded: bool) -> str:
