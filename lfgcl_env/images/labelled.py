@@ -4,7 +4,6 @@ Search and repair never see test images. Held-out training images are for reward
 such as AMC's.
 """
 
-import copy
 import os
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.images.datasets import read_dataset
 from lfgcl_env.images.pixels import Shape, to_inputs
 from lfgcl_env.networks import Normalization
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import class_scores
 
 
@@ -138,7 +138,7 @@ def top1(
         raise ValueError(f"batch_size {batch_size} is not a positive number of images")
     device = torch.device(device)
     if any(parameter.device.type != device.type for parameter in network.parameters()):
-        network = copy.deepcopy(network).to(device)
+        network = copy_network(network).to(device)
     modes = [(module, module.training) for module in network.modules()]
     right = 0
     try:

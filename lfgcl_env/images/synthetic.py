@@ -8,7 +8,6 @@ step size falls along a cosine, and the optimisation starts from noise with the 
 images instead of white noise; there is no competition with a student.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lfgcl_env.networks import Baseline, Normalization
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import class_scores
 
 
@@ -79,7 +79,7 @@ def synthesize_batch(
         ValueError: if the network has no BatchNorm statistics to match.
     """
     check_statistics(baseline)
-    network = copy.deepcopy(baseline.network).requires_grad_(False)
+    network = copy_network(baseline.network).requires_grad_(False)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     deviations: list[Tensor] = []
     for module in _statistics_of(network):

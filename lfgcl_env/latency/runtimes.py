@@ -1,6 +1,5 @@
 """Where networks are run to be measured: PyTorch on a CPU or GPU, ONNX Runtime on a CPU."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.latency.live_tensors import peak_bytes
 from lfgcl_env.latency.onnx_session import export, peak_of_process, start
 from lfgcl_env.latency.timing import Call
+from lfgcl_env.networks.copying import copy_network
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def usable(name: str) -> Runtime:
 
 
 def _on_cpu(network: nn.Module, example: Tensor, threads: int) -> Prepared:
-    own = copy.deepcopy(network).eval()
+    own = copy_network(network).eval()
     return Prepared(
         _forward(own, example), _size_of_weights(own), partial(peak_bytes, own, example)
     )
@@ -95,7 +95,7 @@ def _on_cpu(network: nn.Module, example: Tensor, threads: int) -> Prepared:
 def _on_gpu(network: nn.Module, example: Tensor, threads: int) -> Prepared:
     size = _size_of_weights(network)
     before = torch.cuda.memory_allocated()
-    own, inputs = copy.deepcopy(network).eval().cuda(), example.cuda()
+    own, inputs = copy_network(network).eval().cuda(), example.cuda()
     others = torch.cuda.memory_allocated() - before  # its own weights and inputs
     call = _forward(own, inputs)
 

@@ -1,12 +1,12 @@
 """Preparing a module to be pruned: evaluation mode and the CPU."""
 
-import copy
 import itertools
 
 import torch
 from torch import nn
 
 from lfgcl_env.edge.value_checks import first_line
+from lfgcl_env.networks.copying import copy_network
 
 
 def settle(network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
@@ -30,7 +30,7 @@ def copy_module(network: nn.Module) -> nn.Module:
         ValueError: if it cannot be copied.
     """
     try:
-        return copy.deepcopy(network)
+        return copy_network(network)
     except Exception as error:  # a module of one's own may hold anything
         raise ValueError(
             f"{type(network).__name__} cannot be copied ({first_line(error)}): pass it in "

@@ -5,13 +5,13 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lfgcl_env.edge.files import remove_file, write_text
 from lfgcl_env.edge.sealed import parse_sealed, sealed
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
@@ -126,7 +126,7 @@ class SweepFiles:
             name: known[name] and _evaluation(known[name])
             for name in ("predicted", "searched", "repaired")
         }
-        architecture = deepcopy(self._problem.baseline.network)
+        architecture = copy_network(self._problem.baseline.network)
         network = load_pruned(path, architecture)
         return Point(**known | evaluations, shortlist=tuple(listed), network=network)
 

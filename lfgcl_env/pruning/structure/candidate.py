@@ -1,6 +1,5 @@
 """A candidate: one private copy of the baseline, cut anew for every strategy without a deepcopy."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.networks.copying import copy_network, forget
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
 from lfgcl_env.pruning.structure.layers import (
@@ -65,7 +65,7 @@ class Candidate:
     ) -> None:
         self.plan = plan
         self.layout = layout
-        self.network = copy.deepcopy(network).eval().to(device=device, dtype=dtype)
+        self.network = copy_network(network).eval().to(device=device, dtype=dtype)
         self.network.requires_grad_(False)
         for tensor in self.network.parameters():
             if tensor.dim() == 4:  # not a new parameter: several modules may share it
@@ -106,6 +106,8 @@ class Candidate:
                 self._cut(name, slices, mask)
                 self._installed[name] = signature
                 changed.add(name)
+        if changed:
+            forget(self.network)
         if self.solver is not None:
             for name, norm in self.followed_by.items():
                 if name in self.solver and changed & {name, norm}:

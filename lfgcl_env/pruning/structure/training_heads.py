@@ -1,6 +1,5 @@
 """Layers that run in training only, such as auxiliary heads, cut along with what they read."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Member, Unprunable
 from lfgcl_env.pruning.structure.traced_group import read_group
@@ -38,7 +38,7 @@ def add_training_heads(
     """
     if not only.heads:
         return list(groups), []
-    copied = copy.deepcopy(network)
+    copied = copy_network(network)
     if only.failure is not None:
         for head in only.heads:
             copied.get_submodule(head).forward = _pass_on  # type: ignore[method-assign]

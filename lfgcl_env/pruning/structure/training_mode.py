@@ -1,12 +1,12 @@
 """What a network does in training only, such as auxiliary heads."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 
@@ -23,7 +23,7 @@ def set_training(network: nn.Module) -> None:
 
 def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Return what a copy of a network gives in training, by name, with draws from a seed."""
-    trained = copy.deepcopy(network)
+    trained = copy_network(network)
     set_training(trained)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -51,7 +51,7 @@ def find_training_only(network: nn.Module, inputs: Tensor) -> TrainingOnly:
         network: in evaluation mode; not changed.
         inputs: (images, channels, height, width).
     """
-    copied = copy.deepcopy(network)
+    copied = copy_network(network)
     names = {module: name for name, module in copied.named_modules()}
     run: set[str] = set()
     for module in copied.modules():

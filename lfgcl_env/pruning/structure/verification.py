@@ -7,7 +7,6 @@ wrong ones removed, and one with zero-padded shortcuts adds the wrong ones toget
 A group may go whole if that is right too, and the output still depends on the images.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
@@ -53,7 +53,7 @@ def split_exact(
     """
     if not groups:
         return [], []
-    double = copy.deepcopy(network).eval().double().cpu()
+    double = copy_network(network).eval().double().cpu()
     inputs = example.double().cpu()
     only = find_training_only(network, example) if only is None else only
     training = _Training(double, inputs, only)
@@ -100,7 +100,7 @@ def find_lowest(
     tried = [index for index, least in enumerate(fewest) if least == 0]
     if not tried:
         return lowest
-    double = copy.deepcopy(network).eval().double().cpu()
+    double = copy_network(network).eval().double().cpu()
     removal = _Removal(double, groups, example.double().cpu(), layout)
     # The first trial is the cheap one, and the one that fails more often.
     live = _find_removable(removal.leaves_output, tried)
@@ -306,7 +306,7 @@ def _is_equal(cut: Tensor, hidden: Tensor, whole: Tensor | None) -> bool:
 
 def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]) -> nn.Module:
     """Return a copy of the whole network whose consumers ignore all channels not in ``kept``."""
-    copied = copy.deepcopy(network)
+    copied = copy_network(network)
     mask = plan.mask(kept)
     for name, slices in plan.layers.items():
         if slices.into is not None:
