@@ -1,0 +1,138 @@
+"""Recovery of a pruned network, from images to the network that is better."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.recovery.options import RecoveryOptions
+from lfgcl_env.recovery.training import Training
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a recovery stands.
+
+    Attributes:
+        step: steps done.
+        steps: of the whole recovery.
+        loss: mean over the last epoch; NaN before its end.
+        score: of the averaged network at the last epoch's end; NaN before.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What came out of a recovery.
+
+    Attributes:
+        network: the better one of the recovered and the pruned network, on the CPU.
+        better: whether that is the recovered one.
+        before: score of the pruned network.
+        after: score of the recovered one.
+        epochs: what every epoch ended with: ``loss`` and ``score``.
+        mapped: the module whose maps were compared, or None.
+    """
+
+    network: nn.Module
+    better: bool
+    before: float
+    after: float
+    epochs: list[dict[str, float]]
+    mapped: str | None
+
+
+def recover(
+    baseline: nn.Module,
+    network: nn.Module,
+    images: Tensor,
+    score: Callable[[nn.Module], float],
+    options: RecoveryOptions | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    labels: Tensor | None = None,
+    checkpoint: Path | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Recovered:
+    """Train a pruned network to give its baseline's outputs, on unlabelled images.
+
+    With a checkpoint, every epoch's end and an interruption are kept, and a call with the same
+    arguments goes on from there: on a CPU to the very network that it would have given in one go.
+
+    Args:
+        baseline: what the network was pruned from.
+        network: the pruned network; not changed.
+        images: normalised inputs, (images, ...).
+        score: of a network on the CPU, the higher the better; best on images that are not trained
+            on. It is asked before, and at the end of every epoch.
+        options: see there.
+        device: where to train.
+        labels: int64, (images,): train on these instead of the baseline's outputs.
+        checkpoint: a file to write; removed by nobody.
+        progress: called after every step.
+
+    Raises:
+        ValueError: if the images are too few, or the checkpoint is of another recovery or damaged.
+        FloatingPointError: if the loss is not finite.
+        OSError: if the checkpoint cannot be written.
+    """
+    options = options or RecoveryOptions()
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(labels)} labels were given for {len(images)} images")
+    training = Training(baseline, network, images, options, torch.device(device), labels)
+    kept = {"before": float("nan"), "epochs": [], "losses": []}
+    if checkpoint is not None and checkpoint.exists():
+        kept = _read(checkpoint, training)
+    else:
+        kept["before"] = score(network)
+    epochs, losses = kept["epochs"], kept["losses"]
+
+    def keep() -> None:
+        if checkpoint is not None:
+            training.save(checkpoint, **kept)
+
+    try:
+        while training.done < training.steps:
+            losses.append(training.step())
+            if training.epoch_ends:
+                mean = sum(losses) / len(losses)
+                epochs.append({"loss": mean, "score": score(training.network())})
+                losses.clear()
+                keep()
+            last = epochs[-1] if epochs else {"loss": float("nan"), "score": float("nan")}
+            progress(Progress(training.done, training.steps, last["loss"], last["score"]))
+    except KeyboardInterrupt:
+        keep()
+        raise
+    before, after = kept["before"], epochs[-1]["score"]
+    better = after > before
+    return Recovered(
+        training.network() if better else network, better, before, after, epochs,
+        training.mapped,
+    )  # fmt: skip
+
+
+def _read(path: Path, training: Training) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        kept = {name: content[name] for name in ("before", "epochs", "losses")}
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of a recovery, or was damaged: delete it to begin anew"
+        ) from error
+    try:
+        training.load(content)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is of another recovery ({error}): delete it to begin anew"
+        ) from error
+    return kept
