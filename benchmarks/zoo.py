@@ -73,12 +73,20 @@ def measured(run: Fields) -> Fields:
     draw = torch.Generator().manual_seed(0)
     images, more, others = (torch.randn(IMAGES, *shape, generator=draw) for _ in range(3))
     stir(network, more)
+    scope = "inner"
     try:
-        plain = PruningProblem(network, images, others, budget=1.0, criterion=ORDER, repair="none")
+        try:
+            plain = problem_of(network, images, others, scope, repair="none")
+        except ValueError as error:
+            if "choose scope='all'" not in str(error):
+                raise
+            scope = "all"
+            plain = problem_of(network, images, others, scope, repair="none")
     except ValueError as error:
         return {"refused": str(error)}
     budget = max(BUDGET, min(1.0, 1.02 * plain.lowest_budget))
     found: Fields = {
+        "scope": scope,
         "groups": len(plain.groups),
         "excluded": {item.name: item.reason for item in plain.excluded},
         "lowest": round(plain.lowest_budget, 4),
@@ -96,7 +104,7 @@ def measured(run: Fields) -> Fields:
     found |= {
         "attempts": {
             "none": evaluation.similarity,
-            **attempts(PruningProblem(network, images, others, criterion=ORDER), more, keep),
+            **attempts(problem_of(network, images, others, scope), more, keep),
         },
         "saved": attempt(lambda: reloaded(plain, keep, cut, network, images)),
         "trains": attempt(lambda: trained(cut, images)),
@@ -104,6 +112,15 @@ def measured(run: Fields) -> Fields:
         "seconds": round(time.process_time() - started, 1),
     }
     return found
+
+
+def problem_of(
+    network: nn.Module, images: Tensor, others: Tensor, scope: str, **config: Any
+) -> PruningProblem:
+    """Return a problem that any strategy is allowed in."""
+    return PruningProblem(
+        network, images, others, budget=1.0, criterion=ORDER, scope=scope, **config
+    )
 
 
 def attempts(problem: PruningProblem, more: Tensor, keep: NDArray[np.int64]) -> Fields:
@@ -123,7 +140,10 @@ def attempt(what: Callable[[], Any]) -> Any:
 
 
 def stir(network: nn.Module, images: Tensor) -> None:
-    """Give gains, biases and running statistics values that make every layer matter, in place."""
+    """Give gains, biases and running statistics values that make every layer matter, in place.
+
+    Gains that begin as zeros would hide what their layers do with pruned channels.
+    """
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -131,6 +151,10 @@ def stir(network: nn.Module, images: Tensor) -> None:
                 noise = torch.rand(parameter.shape, generator=draw)
                 bias = name.rpartition(".")[2] == "bias"
                 parameter.copy_(0.2 * noise - 0.1 if bias else 0.5 + noise)
+            elif not parameter.any() and parameter.dim() == 2:  # as in the last layer of a ViT
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1])
+            elif not parameter.any():
+                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=draw))
         norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
         momenta = [norm.momentum for norm in norms]
         network.eval()

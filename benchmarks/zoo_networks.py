@@ -18,7 +18,7 @@ wide_resnet50_2
 TORCHVISION: dict[str, Spec] = {
     **{name: (64, {}) for name in _SIDE_64.split()},
     "googlenet": (64, {"init_weights": False}),
-    "inception_v3": (96, {"init_weights": False}),
+    "inception_v3": (96, {"init_weights": False, "aux_logits": False}),
     "maxvit_t": (224, {"input_size": (224, 224)}),
     "vit_b_16": (64, {"image_size": 64}),
     "segmentation.deeplabv3_mobilenet_v3_large": (64, {"weights_backbone": None}),

@@ -39,6 +39,7 @@ __all__ = [
     "EnvConfig",
     "Fraction",
     "GlobalConfig",
+    "LatencyConfig",
     "LayerwiseConfig",
     "Natural",
     "Option",
@@ -103,6 +104,37 @@ class BudgetConfig(TypedDict, total=False):
     budget_metric: Annotated[str, Option("macs", "what the budget counts", "a name")]
 
 
+class LatencyConfig(TypedDict, total=False):
+    """Whose time a budget of latency counts; nothing to other budgets."""
+
+    latency_runtime: Annotated[
+        str,
+        Option(
+            "pytorch",
+            "for budget_metric 'latency': where networks will run",
+            "a name",
+            decides=False,  # the table does
+        ),
+    ]
+    latency_batch: Annotated[
+        Positive,
+        Option(1, "likewise: images of a forward pass", POSITIVE, unit="images", decides=False),
+    ]
+    latency_threads: Annotated[
+        Positive, Option(1, "likewise: threads that compute", POSITIVE, decides=False)
+    ]
+    latency_table: Annotated[
+        Path | None,
+        Option(
+            None,
+            "likewise: a table of times, by its path or checksum; None: that of this machine, "
+            "measured when it is first needed and kept in LFGCL_LATENCY, else "
+            "~/.cache/lfgcl/latency",
+            "a path, a checksum, or None",
+        ),
+    ]
+
+
 class StructureConfig(TypedDict, total=False):
     """Which groups of channels are pruned, and how far: what needs no images."""
 
@@ -148,7 +180,7 @@ class StructureConfig(TypedDict, total=False):
     max_prune_ratio: Annotated[Ratios, _ratio_option(1.0)]
 
 
-class ProblemConfig(BudgetConfig, StructureConfig, total=False):
+class ProblemConfig(BudgetConfig, LatencyConfig, StructureConfig, total=False):
     """Arguments of a problem besides its network and images."""
 
     criterion: Annotated[str, Option("obs", "the order in which channels are removed", "a name")]
@@ -242,13 +274,14 @@ class EnvConfig(ProblemConfig, total=False):
         ),
     ]
     images: Annotated[
-        Path | Tensor | NDArray[Any] | None,
+        Path | Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any] | None,
         Option(
             None,
-            "'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), a tensor or array, 'embedded' "
-            "(from the package), 'synthetic' (from the network alone), 'random' (noise); None: "
-            "'embedded' for embedded weights, else 'CIFAR10'",
-            "a word, a path, a tensor or an array",
+            "'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), a tensor or array, a tuple or "
+            "dictionary of several inputs, 'embedded' (from the package), 'synthetic' (from the "
+            "network alone), 'random' (noise); None: 'embedded' for embedded weights, else "
+            "'CIFAR10'",
+            "a word, a path, a tensor or an array, or several of these in a tuple or dictionary",
         ),
     ]
     num_images: Annotated[

@@ -149,7 +149,7 @@ def check_exactness(
                 assert float((smaller(inputs) - expected).abs().max()) <= tolerance * scale
         assert cut.state_dict().keys() == candidate.network.state_dict().keys()
         cost = network.cost(keep)
-        assert cost.macs == count_macs(cut, inputs)
+        assert cost.macs == count_macs(cut, inputs[:1])
         assert cost.params == sum(parameter.numel() for parameter in cut.parameters())
 
 

@@ -5,16 +5,22 @@ from typing import Any, NoReturn
 
 from lfgcl_env import __version__
 from lfgcl_env.cli.evaluate import evaluate
+from lfgcl_env.cli.export import export
 from lfgcl_env.cli.inspect import show_network
 from lfgcl_env.cli.list import show_names
+from lfgcl_env.cli.measure import measure
 from lfgcl_env.cli.options import add_options, positive
 from lfgcl_env.cli.prune import prune
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
 from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, StructureConfig, options
+from lfgcl_env.export import FORMATS
+from lfgcl_env.export.export_network import INPUT
+from lfgcl_env.export.onnx_model import OPSET
 from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
+from lfgcl_env.latency.runtimes import RUNTIMES
 from lfgcl_env.search.search_config import SearchConfig
 
 _DATA = ("data_root", "download", "device")
@@ -39,7 +45,10 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lfgcl {__version__}")
     _add_verbose(parser)
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_prune, _add_evaluate, _add_inspect, _add_synthesize, _add_validate, _add_list):
+    for add in (
+        *(_add_prune, _add_evaluate, _add_measure, _add_export, _add_inspect, _add_synthesize),
+        *(_add_validate, _add_list),
+    ):
         _add_verbose(add(verbs))
     return parser
 
@@ -93,24 +102,102 @@ def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
         "evaluate", help="report the costs and the top-1 accuracy of pruned networks"
     )
-    command.add_argument("run", metavar="RUN_OR_FILE", help="a run folder, or a .safetensors file")
+    _add_run(command)
     command.add_argument(
         "--data",
         help=f"labelled test set: {' or '.join(DATASETS)}; needed where one fits the network",
     )
-    command.add_argument(
-        "--network",
-        metavar="MODULE:FUNCTION",
-        help="your own function that builds the unpruned network, where the file names one",
-    )
-    add_options(command, EnvConfig, only=("network_arguments",))
-    command.add_argument(
-        "--trust",
-        action="store_true",
-        help="import the function that the file names, which runs its code",
-    )
     add_options(command, EnvConfig, only=_DATA)
     command.set_defaults(command=evaluate)
+    return command
+
+
+def _add_export(verbs: Any) -> argparse.ArgumentParser:
+    """Add ``lfgcl export``; options of a network and of images are absent if they are not given."""
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "export",
+        help="write a pruned network as ONNX, pt2 or TorchScript, in float or int8",
+        description="Write the pruned network of a run or file, or a whole network by its name, as "
+        "a file that runs without this package on any number of images. It is run before it is "
+        "written, and refused where its outputs are not PyTorch's to 1e-4 of their largest value.",
+    )
+    _add_run(command, "a run folder, a .safetensors file, or a network as for prune")
+    command.add_argument(
+        "--format", choices=list(FORMATS), default="onnx", help="of the file (%(default)s)"
+    )
+    command.add_argument(
+        "--output", metavar="FILE", help="the file to write (pruned.onnx in the run folder)"
+    )
+    command.add_argument(
+        "--opset", type=positive, metavar="N", help=f"of ONNX's operators ({OPSET})"
+    )
+    command.add_argument(
+        "--fold-normalization",
+        action="store_true",
+        help="take images with values from 0 to 1 and normalise them within the network",
+    )
+    command.add_argument(
+        "--input-name", default=INPUT, metavar="NAME", help="of ONNX's input (%(default)s)"
+    )
+    command.add_argument(
+        "--output-names",
+        type=lambda text: text.split(","),
+        metavar="NAME,...",
+        help="of ONNX's outputs (logits, output, or their places in what the network returns)",
+    )
+    command.add_argument(
+        "--int8",
+        action="store_true",
+        help="quantise to int8, calibrated on the unlabelled images of the run, and report what "
+        "that changes",
+    )
+    int8 = command.add_argument_group("with --int8")
+    add_options(int8, EnvConfig, only=("images", "num_images"), given_only=True)
+    int8.add_argument("--data", help=f"labelled test set to report top-1: {' or '.join(DATASETS)}")
+    add_options(int8, EnvConfig, only=("data_root", "download"))
+    network = command.add_argument_group("with a network's name")
+    add_options(
+        network, EnvConfig, only=("weights", "input_shape", "normalization"), given_only=True
+    )
+    command.set_defaults(command=export)
+    return command
+
+
+def _add_measure(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "measure",
+        help="measure time, file size and memory of pruned networks beside their baseline's",
+        description="Run the baseline and the pruned networks in turn, so that what else the "
+        "machine does slows all of them alike, and print their times, sizes and memory. A run "
+        "folder keeps them in measured.json, best.json and report.txt.",
+    )
+    _add_run(command)
+    command.add_argument(
+        "--runtime",
+        nargs="+",
+        choices=list(RUNTIMES),
+        help="where to run them (all that are installed)",
+    )
+    command.add_argument(
+        "--batch",
+        nargs="+",
+        type=positive,
+        default=[1, 32],
+        metavar="N",
+        help="images of a forward pass [images] (1 32)",
+    )
+    command.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="that compute (%(default)s)"
+    )
+    command.add_argument(
+        "--seconds",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="for every network, runtime and batch [s] (%(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(command=measure)
     return command
 
 
@@ -184,6 +271,24 @@ def _add_list(verbs: Any) -> argparse.ArgumentParser:
     )
     command.set_defaults(command=show_names)
     return command
+
+
+def _add_run(
+    command: argparse.ArgumentParser, text: str = "a run folder, or a .safetensors file"
+) -> None:
+    """Add a run folder or file, and whose code it may name."""
+    command.add_argument("run", metavar="RUN_OR_FILE", help=text)
+    command.add_argument(
+        "--network",
+        metavar="MODULE:FUNCTION",
+        help="your own function that builds the unpruned network, where the file names one",
+    )
+    add_options(command, EnvConfig, only=("network_arguments",))
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="import the function that the file names, which runs its code",
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

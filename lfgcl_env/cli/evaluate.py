@@ -45,10 +45,10 @@ def evaluate(arguments: dict[str, Any]) -> None:
     if path.is_dir():
         run = RunFolder(path)
         seed = run.asked().get("seed", 0) if run.begun else 0
-        budgets = _budgets(run)
-    builder = _builder(arguments)
+        budgets = budgets_of_run(run)
+    builder = own_builder(arguments)
     networks = pruned_networks(path, budgets, builder)
-    baseline = _baseline(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
+    baseline = load_unpruned(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
     if baseline.num_classes is None:
         print(f"{baseline.title} returns no scores of classes, so it has no accuracy")
         _print_results(budgets, networks, None)
@@ -110,7 +110,7 @@ class Builder:
         return function and partial(call_builder, function, str(name), arguments)
 
 
-def _builder(arguments: Mapping[str, Any]) -> Builder:
+def own_builder(arguments: Mapping[str, Any]) -> Builder:
     """Import the function that ``--network`` names."""
     name, given = arguments["network"], arguments["network_arguments"]
     function = name and import_own(name, "network")
@@ -193,7 +193,7 @@ def _top1(network: nn.Module, test_set: LabelledImages, device: str) -> float:
         return top1(network, test_set, device=device)
 
 
-def _budgets(run: RunFolder) -> list[float]:
+def budgets_of_run(run: RunFolder) -> list[float]:
     """Return the budgets of a run's sweep; none for a run on one budget.
 
     Raises:
@@ -211,9 +211,14 @@ def _budgets(run: RunFolder) -> list[float]:
     return list(sweep["budgets"]) if sweep else []
 
 
-def _baseline(structure: Mapping[str, Any], builder: Builder, seed: int) -> Baseline:
+def load_unpruned(structure: Mapping[str, Any], builder: Builder, seed: int) -> Baseline:
     """Load what the network with this structure was pruned from."""
     name = structure["network"]
+    if structure.get("inputs"):
+        raise ValueError(
+            f"{name or 'this network'} takes several inputs, which no data set has: load it with "
+            "lfgcl_env.load_pruned, and compare it with problem.score_network or problem.judge"
+        )
     return load_baseline(
         builder.function or import_own(name, "network") or name,
         structure["weights"],

@@ -18,11 +18,12 @@ from lfgcl_env.config import EnvConfig, options
 from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
+from lfgcl_env.latency.table_cache import adopt
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.logs import check_wandb
-from lfgcl_env.runs.run_folder import PRUNED, RunFolder
+from lfgcl_env.runs.run_folder import LATENCY, PRUNED, RunFolder
 from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
@@ -48,6 +49,8 @@ def prune(arguments: dict[str, Any]) -> None:
     if resume:
         recorded = run.asked()
         check_trusted(recorded, arguments, run.path, trust=trust)
+        if recorded.get("latency_table") and (run.path / LATENCY).exists():
+            adopt(run.path / LATENCY)
     else:
         run.check_new()
     asked = request(arguments, recorded)

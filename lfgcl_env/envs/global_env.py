@@ -22,7 +22,7 @@ class LFGCLEnv(PruningEnv):
     pruned accordingly, and the reward is how similar the pruned network stays to the baseline. By
     default no label is used, and nothing is trained.
 
-    Any network that takes one tensor and returns one or several will do, such as a classifier, a
+    Any network that takes and returns one tensor or several will do, such as a classifier, a
     segmentation network or one with several heads; what is compared of them is described in
     docs/own_network.md.
 

@@ -26,6 +26,7 @@ from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.views import make_views
 from lfgcl_env.networks.baseline import Baseline, build_baseline
 from lfgcl_env.networks.prepared import settle
+from lfgcl_env.networks.several_inputs import Packing, is_several
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
 from lfgcl_env.pruning.repair.interface import REPAIRS
@@ -397,7 +398,8 @@ def _baseline(config: RewardedConfig) -> Baseline:
     network = config["network"]
     if isinstance(network, Baseline):
         return network
-    shape, images = config["input_shape"], config["images"]
+    shape, images = config["input_shape"], cast(Any, config["images"])
+    packing = Packing.of(images) if is_several(images) else None
     if shape is None and isinstance(images, Tensor | np.ndarray) and _comes_without_shape(network):
         shape = shape_of(images)
     return build_baseline(
@@ -407,6 +409,7 @@ def _baseline(config: RewardedConfig) -> Baseline:
         input_shape=shape,
         normalization=config["normalization"],
         seed=config["seed"],
+        packing=packing,
     )
 
 

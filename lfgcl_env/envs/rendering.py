@@ -14,6 +14,8 @@ _BAR = 24
 def table(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None) -> str:
     """Write a table with one line per group, and the totals.
 
+    Channels are counted in the layer that names a group, also where they go in bundles.
+
     Args:
         problem: what is pruned.
         keep: channels kept in every group.
@@ -24,8 +26,9 @@ def table(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluati
     for group, kept in zip(problem.groups, keep.tolist(), strict=True):
         ratio = kept / group.channels
         bar = "#" * round(ratio * _BAR)
+        channels, whole = kept * group.bundle, group.channels * group.bundle
         lines.append(
-            f"{group.name:<{width}}  {kept:>4} / {group.channels:<4} {bar:<{_BAR}} {ratio:5.2f}"
+            f"{group.name:<{width}}  {channels:>4} / {whole:<4} {bar:<{_BAR}} {ratio:5.2f}"
         )
     return "\n".join([*lines, summary(problem, keep, evaluation)])
 
@@ -60,8 +63,9 @@ def picture(
     canvas: Any = FigureCanvasAgg(figure)
     axes = figure.subplots()
     positions = np.arange(len(keep))
-    axes.bar(positions, problem.channels, color="#d9dde3", label="baseline")
-    axes.bar(positions, keep, color="#2a6fbb", label="kept")
+    bundles = np.array([group.bundle for group in problem.groups])
+    axes.bar(positions, problem.channels * bundles, color="#d9dde3", label="baseline")
+    axes.bar(positions, keep * bundles, color="#2a6fbb", label="kept")
     axes.set_xlabel("group")
     axes.set_ylabel("channels")
     axes.set_title(summary(problem, keep, evaluation), fontsize=8)

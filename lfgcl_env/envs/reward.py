@@ -82,14 +82,17 @@ class FunctionReward:
             calibration images; returns a finite number, the higher the better. It is called once
             for every strategy, without gradients, and must not depend on earlier calls.
         problem: what is pruned.
-        images: the calibration images, (images, channels, height, width).
+        images: the calibration images, (images, channels, height, width). Several inputs reach the
+            function as they were given: a tuple, or a dictionary.
     """
 
     def __init__(self, name: str, function: Score, problem: PruningProblem, images: Tensor) -> None:
         self.name = name
         self._function, self._problem = function, problem
         # A copy, so that a function that writes to its inputs cannot change the problem's images.
-        self._images = images.detach().to(problem.device, copy=True)
+        copied = images.detach().to(problem.device, copy=True)
+        packing = problem.baseline.packing
+        self._images: Any = copied if packing is None else packing.given(copied)
         self._known: dict[tuple[int, ...], float] = {}
 
     def score(self, strategy: ArrayLike) -> float:

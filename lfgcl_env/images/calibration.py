@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lfgcl_env.images import embedded_sheet, load_images, synthetic_pixels
 from lfgcl_env.images.arrays import check_memory
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.several_inputs import Several, pack_inputs
 
 OF_BASELINE = ("embedded", "synthetic", "random")
 """Words for images that depend on the network."""
@@ -38,7 +38,7 @@ def default_images(baseline: Baseline) -> str:
 
 def load_calibration(
     baseline: Baseline,
-    images: str | os.PathLike[str] | Tensor | NDArray[Any],
+    images: str | os.PathLike[str] | Tensor | NDArray[Any] | Several,
     count: int | None,
     *,
     seed: int,
@@ -51,8 +51,8 @@ def load_calibration(
     Args:
         baseline: the network that the images are for.
         images: ``"embedded"``: the package's own for this network; ``"synthetic"``: made from the
-            baseline alone, and cached; ``"random"``: noise; else see
-            :func:`lfgcl_env.images.load_images`.
+            baseline alone, and cached; ``"random"``: noise; several inputs of a network that takes
+            them, which are packed; else see :func:`lfgcl_env.images.load_images`.
         count: number of images; None for all, or for 256 generated ones.
         seed: of the generation or the draw.
         root: folder of the data sets.
@@ -64,6 +64,7 @@ def load_calibration(
             ValueError for embedded images of a network that has none, and synthetic ones of a
             network without BatchNorm.
     """
+    images = pack_inputs(baseline.packing, images, baseline.title)
     if isinstance(images, os.PathLike):
         images = os.fspath(images)
     if isinstance(images, str) and images in MADE:
@@ -81,7 +82,7 @@ def load_calibration(
             "[0, 1]: give normalization=((mean, ...), (std, ...)) if it needs another",
             stacklevel=2,
         )
-    source: str | Path | Tensor | NDArray[Any] = images
+    source: Any = images
     if isinstance(images, str):
         if images == "synthetic":
             source, count = synthetic_pixels(baseline, wanted, seed=seed, device=device), None

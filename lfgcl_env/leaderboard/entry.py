@@ -20,6 +20,7 @@ from lfgcl_env.networks.builders import BUILDERS
 from lfgcl_env.networks.safe_building import build_safely, find_safely
 from lfgcl_env.pruning import CRITERIA, REPAIRS, SCOPES, SIMILARITIES
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
+from lfgcl_env.pruning.structure.cost import TIMED
 
 WEIGHTS = ("published", "embedded", "random")
 """Weights that everybody has; a file could hold any network under another one's name."""
@@ -231,6 +232,10 @@ def _check_names(problem: Mapping[str, Any]) -> None:
     find_safely(network, "the problem")
     if "network_arguments" in problem:
         build_safely(network, problem["network_arguments"], "the problem")
+    if problem["budget_metric"] in TIMED:
+        raise ValueError(
+            f"a budget of {problem['budget_metric']} holds on one machine: entries are on others"
+        )
     check_value(problem["budget"], Budget, "budget", "a number above 0 and at most 1")
     for name, choices in (
         ("weights", WEIGHTS),

@@ -22,6 +22,7 @@ from lfgcl_env.networks.builders import (
     find_builder,
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
+from lfgcl_env.networks.free_heads import with_free_heads
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
 from lfgcl_env.networks.plain_module import make_plain
@@ -34,6 +35,7 @@ from lfgcl_env.networks.published import (
     is_published_file,
     load_published,
 )
+from lfgcl_env.networks.several_inputs import Packing, feed_packed
 from lfgcl_env.networks.shortcut_conversion import with_projections
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict
 
@@ -53,6 +55,7 @@ class Baseline:
         normalization: of its inputs; None if it is unknown or there is none.
         weights: ``"published"``, ``"embedded"``, ``"random"``, the path of a file, or ``"given"``
             for weights that came with the module or function.
+        packing: how several inputs are packed to one, which ``network`` takes then; None for one.
     """
 
     network: nn.Module
@@ -62,6 +65,7 @@ class Baseline:
     outputs: dict[str, Shape]
     normalization: Normalization | None
     weights: str
+    packing: Packing | None = None
 
     @property
     def title(self) -> str:
@@ -91,7 +95,9 @@ def load_baseline(
         network: one of :func:`network_names`, ``"torchvision:NAME"``,
             ``"package.module:function"``, a function that returns a module, or a module. A
             module is never changed: one in training mode, on another device or of another
-            precision than float32 is copied. ``torch.compile`` and DataParallel are taken off.
+            precision than float32 is copied, as is one whose attention cannot lose heads, see
+            :func:`~lfgcl_env.networks.free_heads.with_free_heads`. ``torch.compile`` and
+            DataParallel are taken off.
         weights: ``"published"``: the checked published weights, torchvision's own (``DEFAULT``),
             or whatever a function or module brings along; ``"embedded"``: from this package,
             without a download; ``"random"``: drawn with ``seed``; else the path of a state dict
@@ -134,10 +140,12 @@ def build_baseline(
     input_shape: Sequence[int] | None,
     normalization: Normalization | Sequence[Sequence[float]] | None,
     seed: int,
+    packing: Packing | None = None,
 ) -> Baseline:
     """Load a network to be pruned, with its builder's arguments in a dictionary.
 
-    See :func:`load_baseline`, whose own arguments cannot be among those of the builder.
+    See :func:`load_baseline`, whose own arguments cannot be among those of the builder. With
+    ``packing`` the network takes several inputs, and ``input_shape`` is left out.
     """
     check_value(weights, str | os.PathLike, "weights", "a word or a path")
     check_seed(seed)
@@ -150,17 +158,23 @@ def build_baseline(
             # Not torch.manual_seed: it would seed other devices too, which are not restored.
             torch.default_generator.manual_seed(seed)
             source = _from_builder(network, weights, arguments, given)
-    shape = check_shape(source.input_shape if input_shape is None else input_shape)
-    settled = settle(make_plain(source.network))
+    settled = with_free_heads(settle(make_plain(source.network)))
     what = source.name or type(source.network).__name__
+    if packing is None:
+        shape = check_shape(source.input_shape if input_shape is None else input_shape)
+    else:
+        shape = packing.shape
+        settled = copy_module(settled)
+        feed_packed(settled, packing)
     return Baseline(
         network=settled,
         name=source.name,
         arguments=source.arguments,
         input_shape=shape,
-        outputs=find_outputs(settled, shape, what),
+        outputs=find_outputs(settled, shape, what, None if packing is None else str(packing)),
         normalization=given or source.normalization,
         weights=source.weights,
+        packing=packing,
     )
 
 

@@ -55,6 +55,20 @@ class Normalization:
         Raises:
             ValueError: if the images have another number of channels.
         """
+        mean, std = self._as_tensors(images)
+        return (images - mean) / std
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """Return ``inputs * std + mean``: what :meth:`apply` normalised.
+
+        >>> half = Normalization((0.5,), (0.25,))
+        >>> half.undo(half.apply(torch.full((1, 1, 1), 0.75)))
+        tensor([[[0.7500]]])
+        """
+        mean, std = self._as_tensors(inputs)
+        return inputs * std + mean
+
+    def _as_tensors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.ndim < 3 or images.shape[-3] != len(self.mean):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not have the {len(self.mean)} channels "
@@ -62,7 +76,7 @@ class Normalization:
             )
         mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device)
         std = torch.tensor(self.std, dtype=images.dtype, device=images.device)
-        return (images - mean[:, None, None]) / std[:, None, None]
+        return mean[:, None, None], std[:, None, None]
 
 
 def as_normalization(

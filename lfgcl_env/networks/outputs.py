@@ -29,13 +29,16 @@ def named_outputs(output: object) -> dict[str, Tensor]:
     return dict(_find_tensors(output, ()))
 
 
-def find_outputs(network: nn.Module, shape: Shape, name: str) -> dict[str, Shape]:
+def find_outputs(
+    network: nn.Module, shape: Shape, name: str, several: str | None = None
+) -> dict[str, Shape]:
     """Run a network, and return the shape of every output that can be compared, for one image.
 
     Args:
         network: in evaluation mode on the CPU.
         shape: of one input.
         name: of the network, for errors.
+        several: names the inputs that are packed to one; None for one that is not.
 
     Returns:
         By :func:`named_outputs`' names; empty if nothing has one entry for every image.
@@ -43,11 +46,11 @@ def find_outputs(network: nn.Module, shape: Shape, name: str) -> dict[str, Shape
     Raises:
         ValueError: if the network fails, or returns no tensors.
     """
-    black = _run(network, torch.zeros(2, *shape), name)
+    black = _run(network, torch.zeros(2, *shape), name, several)
     if black.keys() == {""} and black[""].dim() == 2 and len(black[""]) == 2:
         return {"": tuple(black[""].shape[1:])}
     noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    other = _run(network, noise, name)
+    other = _run(network, noise, name, several)
     found = {}
     for place in black.keys() & other.keys():
         sizes, others = tuple(black[place].shape), tuple(other[place].shape)
@@ -106,11 +109,16 @@ def _find_tensors(output: object, place: tuple[str, ...]) -> Iterator[tuple[str,
             yield from _find_tensors(getattr(output, field.name, None), (*place, field.name))
 
 
-def _run(network: nn.Module, inputs: Tensor, name: str) -> dict[str, Tensor]:
+def _run(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> dict[str, Tensor]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             output = network(inputs)
         except Exception as error:  # a network of one's own may raise anything
+            if several is not None:
+                raise ValueError(
+                    f"{name} does not take the inputs ({several}) ({first_line(error)}): give them "
+                    "in the order of its arguments, or by their names"
+                ) from error
             raise ValueError(
                 f"{name} does not take inputs of shape {tuple(inputs.shape[1:])} "
                 f"({first_line(error)}): give input_shape, such as (channels, height, width)"

@@ -54,11 +54,17 @@ def check_fit(baseline: Baseline, images: Tensor) -> None:
     Raises:
         ValueError: if they have one.
     """
-    if tuple(images.shape[1:]) != tuple(baseline.input_shape):
+    if tuple(images.shape[1:]) == tuple(baseline.input_shape):
+        return
+    if baseline.packing is not None:
         raise ValueError(
-            f"images have shape {tuple(images.shape[1:])}, "
-            f"and the network takes {tuple(baseline.input_shape)}"
+            f"{baseline.title} takes several inputs ({baseline.packing}), got a tensor of shape "
+            f"{tuple(images.shape)}"
         )
+    raise ValueError(
+        f"images have shape {tuple(images.shape[1:])}, "
+        f"and the network takes {tuple(baseline.input_shape)}"
+    )
 
 
 def check_outputs(

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,9 +16,25 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.config import ProblemConfig, StructureConfig, complete, options, part, signature
+from lfgcl_env.config import (
+    LatencyConfig,
+    ProblemConfig,
+    StructureConfig,
+    complete,
+    options,
+    part,
+    signature,
+)
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.baseline import build_baseline
+from lfgcl_env.networks.several_inputs import (
+    Packing,
+    Several,
+    feed_plainly,
+    is_several,
+    pack_inputs,
+)
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.checks import (
     check_fit,
@@ -42,16 +59,18 @@ from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
 
+_logger = logging.getLogger(__name__)
+
 _POSITIONAL = [
     inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
-    for name, kind in (("network", nn.Module | Baseline), ("images", Tensor))
+    for name, kind in (("network", nn.Module | Baseline), ("images", Tensor | Several))
 ]
 _POSITIONAL.append(
     inspect.Parameter(
         "score_images",
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         default=None,
-        annotation=Tensor | None,
+        annotation=Tensor | Several | None,
     )
 )
 
@@ -71,7 +90,8 @@ class PruningProblem:
         network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
             module. It is never changed.
         images: unlabelled inputs that orders and repairs go by, normalised as the network expects
-            them; float (images, ...), such as (images, channels, height, width).
+            them; float (images, ...), such as (images, channels, height, width). For a network
+            that takes several tensors a tuple of them, or a dictionary by its arguments' names.
         score_images: others that pruned networks are scored on; None: the same.
         **config: see :class:`~lfgcl_env.config.ProblemConfig`; the names of choices are in
             :data:`~lfgcl_env.pruning.registries.CHOICES`.
@@ -102,8 +122,8 @@ class PruningProblem:
     def __init__(
         self,
         network: nn.Module | Baseline,
-        images: Tensor,
-        score_images: Tensor | None = None,
+        images: Tensor | Several,
+        score_images: Tensor | Several | None = None,
         **config: Unpack[ProblemConfig],
     ) -> None:
         chosen = complete(ProblemConfig, config, "the problem")
@@ -119,15 +139,16 @@ class PruningProblem:
         self.device = torch.device(chosen["device"])
         self._config = chosen
         self._repair = REPAIRS[self.repair]()
-        images = check_images(images)
         if not isinstance(network, Baseline):
-            network = load_baseline(network, input_shape=tuple(images.shape[1:]))
-        check_fit(network, images)
+            network = _baseline(network, images)
+        images = _checked(network, images, "calibration")
         check_outputs(network, self.similarity, chosen["features"])
         self._repair.check(network.network)
 
         self.baseline = network
-        self.network = PrunableNetwork(network, **part(StructureConfig, chosen))
+        self.network = PrunableNetwork(
+            network, part(LatencyConfig, chosen), **part(StructureConfig, chosen)
+        )
         self.groups, self.channels = self.network.groups, self.network.channels
         self.lowest = self.network.rounding.fewest
         self.layers, self.excluded = self.network.layers, self.network.excluded
@@ -138,7 +159,8 @@ class PruningProblem:
         self.batches = self._place(images, large=self._repair.large_batches)
         self.score_batches = self.batches
         if score_images is not None:
-            self.score_batches = self._place(check_images(score_images, "score"), large=False)
+            scored = _checked(network, score_images, "score")
+            self.score_batches = self._place(scored, large=False)
         self._ranking = Ranking(self.network, self.batches, self.criterion, chosen["seed"])
         self.scorer = Scorer(
             self.network, self.candidate, self.score_batches, self.similarity, chosen["features"]
@@ -153,6 +175,13 @@ class PruningProblem:
     def lowest_budget(self) -> float:
         """The smallest budget that can be met, as a fraction of the baseline's cost."""
         return self._projection.lowest
+
+    @property
+    def latency_table(self) -> str | None:
+        """The checksum of the table that a budget of latency is counted with; else None."""
+        if self.budget_metric != "latency":
+            return None
+        return self.network.latency.table.checksum
 
     @property
     def images(self) -> int:
@@ -295,29 +324,30 @@ class PruningProblem:
         smaller = self.network.cut(kept)
         self.candidate.install(kept)
         self._repair.carry(self.candidate, kept, smaller)
-        return smaller
+        return feed_plainly(smaller)
 
     def finish(
         self,
         strategy: ArrayLike,
-        images: Tensor,
+        images: Tensor | Several,
         options: SequentialOptions = DELIVERING,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[nn.Module, Evaluation]:
         """Compress a strategy, repair it sequentially, and score the result.
 
         Takes seconds to minutes, so it is meant for the best few strategies. The score is not
-        remembered: it belongs to another network than :meth:`evaluate`'s.
+        remembered: it belongs to another network than :meth:`evaluate`'s. Where the repair does
+        not help, a better network is returned, see :meth:`keep_better`.
 
         Args:
             strategy: channels kept in every group.
             images: unlabelled inputs to repair on, better others than the problem's own; float
-                (images, channels, height, width).
+                (images, channels, height, width), or several inputs as at construction.
             options: of the repair, see there.
             progress: called with the steps done and their number.
 
         Returns:
-            The repaired network, on the CPU, and its evaluation.
+            The network, on the CPU, and its evaluation.
 
         Raises:
             ValueError: if the images do not fit, or ``torch.fx`` cannot trace the network.
@@ -327,7 +357,7 @@ class PruningProblem:
     def finish_all(
         self,
         strategies: Sequence[ArrayLike],
-        images: Tensor,
+        images: Tensor | Several,
         options: SequentialOptions = DELIVERING,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[tuple[nn.Module, Evaluation]]:
@@ -337,27 +367,50 @@ class PruningProblem:
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         networks = self.repair_all(keeps, images, options, progress)
-        scores = [self.score_network(*one) for one in zip(networks, keeps, strict=True)]
-        return [
-            (network, self._evaluation(keep, similarity))
-            for network, keep, similarity in zip(networks, keeps, scores, strict=True)
-        ]
+        return [self.keep_better(*one) for one in zip(networks, keeps, strict=True)]
+
+    def keep_better(self, network: nn.Module, strategy: ArrayLike) -> tuple[nn.Module, Evaluation]:
+        """Return a repaired network, or one of the same strategy that scores higher without.
+
+        It is compared with the network merely cut, and with the one that :meth:`evaluate` scored,
+        unless that takes a costly repair. Where that was fitted to the images that it is scored
+        on, and has an advantage there, it is only taken if the repaired network is worse than the
+        one merely cut. A warning says so where one of these is better.
+
+        Returns:
+            The network that is best, on the CPU, and its evaluation.
+        """
+        keep = self.network.check_strategy(strategy)
+        score = best = self.score_network(network, keep)
+        cut = self.network.cut(self.kept_channels(keep))
+        if (bare := self.score_network(cut, keep)) > best:
+            network, best = cut, bare
+        fair = self.score_batches is not self.batches
+        if not self.screens and (fair or best > score):
+            own = self.evaluate(keep).similarity
+            if own > best:
+                network, best = self.compress(keep), own
+        if best > score:
+            _logger.warning(
+                "a repair made the network worse (similarity %.6f, %.6f without), so it was not "
+                "used", score, best,
+            )  # fmt: skip
+        return network.cpu(), self._evaluation(keep, best)
 
     def repair_all(
         self,
         strategies: Sequence[ArrayLike],
-        images: Tensor,
+        images: Tensor | Several,
         options: SequentialOptions = DELIVERING,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[nn.Module]:
         """Do the same without scoring the networks, which are returned alone."""
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
-        images = check_images(images, "repair")
-        check_fit(self.baseline, images)
+        images = _checked(self.baseline, images, "repair")
         cuts = [self._cut(self.kept_channels(keep)) for keep in keeps]
         placed = images.to(self.device, next(self.candidate.network.parameters()).dtype)
         repair_sequentially(self.network, cuts, placed, options, progress)
-        return [cut.network.cpu() for cut in cuts]
+        return [feed_plainly(cut.network.cpu()) for cut in cuts]
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels, however it was trained.
@@ -367,7 +420,7 @@ class PruningProblem:
         """
         return self.scorer.compare(self.scorer.read(network, self.kept_channels(strategy)))
 
-    def judge(self, images: Tensor) -> Judge:
+    def judge(self, images: Tensor | Several) -> Judge:
         """Return a judge of finished networks, by their outputs on other images.
 
         Args:
@@ -378,9 +431,9 @@ class PruningProblem:
             ValueError: if they do not fit, or the outputs cannot be compared.
         """
         check_outputs(self.baseline, "kl", None)
-        batches = self._place(check_images(images, "judge"), large=False)
+        batches = self._place(_checked(self.baseline, images, "judge"), large=False)
         whole = self.network.candidate(self.device).network
-        return Judge(whole, batches, self.baseline.outputs)
+        return Judge(whole, batches, self.baseline.outputs, self.baseline.packing)
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
         """Return a pruned network's features on the calibration images, in the baseline's shape.
@@ -436,6 +489,7 @@ class PruningProblem:
         """Return every argument that decides scores, JSON-able: see ``Option.decides``."""
         decisive = [name for name, known in options(ProblemConfig).items() if known.decides]
         settings = {name: value for name, value in self._config.items() if name in decisive}
+        settings["latency_table"] = self.latency_table
         read_back: dict[str, Any] = json.loads(json.dumps(settings | {"budget": self.budget}))
         return read_back
 
@@ -448,7 +502,6 @@ class PruningProblem:
 
     def _place(self, images: Tensor, *, large: bool) -> list[Tensor]:
         """Put images on the device, in batches of the type that candidates are run in."""
-        check_fit(self.baseline, images)
         dtype = next(self.candidate.network.parameters()).dtype
         return split_images(images.to(self.device, dtype), self.network.layout, large=large)
 
@@ -463,3 +516,28 @@ class PruningProblem:
 
     def _evaluation(self, keep: NDArray[np.int64], similarity: float) -> Evaluation:
         return Evaluation.of(keep.tolist(), similarity, self.cost(keep), self.baseline_cost)
+
+
+def _baseline(network: nn.Module, images: Tensor | Several) -> Baseline:
+    """Load a module that takes images of this shape, or such inputs."""
+    packing, shape = None, None
+    if is_several(images):
+        packing = Packing.of(images)  # type: ignore[arg-type]
+    else:
+        shape = tuple(check_images(images).shape[1:])  # type: ignore[arg-type]
+    return build_baseline(
+        network,
+        "published",
+        {},
+        input_shape=shape,
+        normalization=None,
+        seed=0,
+        packing=packing,
+    )
+
+
+def _checked(baseline: Baseline, images: Tensor | Several, what: str) -> Tensor:
+    """Return images that fit a network, several inputs packed."""
+    checked = check_images(pack_inputs(baseline.packing, images, baseline.title), what)
+    check_fit(baseline, checked)
+    return checked

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lfgcl_env.latency.runtimes import RUNTIMES
 from lfgcl_env.pruning.criteria.criterion import CRITERIA
 from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.score.similarities import SIMILARITIES
@@ -11,6 +12,7 @@ from lfgcl_env.pruning.structure.scope import SCOPES
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "budget_metric": METRICS,
+    "latency_runtime": RUNTIMES,
     "criterion": CRITERIA,
     "repair": REPAIRS,
     "similarity": SIMILARITIES,

@@ -14,9 +14,10 @@ from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Kept, Name, Ratio
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning import Evaluation, PruningProblem, read_structure
 from lfgcl_env.pruning.structure.header import StoredEvaluation
 from lfgcl_env.runs import report
+from lfgcl_env.runs.measured import Measured, read_measured, with_section, write_measured
 from lfgcl_env.runs.run_folder import PRUNED
 
 BEST = "best.json"
@@ -57,6 +58,8 @@ class Best(StoredEvaluation, Sealed):
         settings: of the problem.
         shortlist: what was repaired and compared, from the best to the worst.
         groups: in the order of ``keep``.
+        measured: what ``lfgcl measure`` found of the network, see
+            :class:`~lfgcl_env.runs.measured.Measured`; None before.
     """
 
     model_config = _OPEN
@@ -68,12 +71,14 @@ class Best(StoredEvaluation, Sealed):
     settings: dict[Name, JsonValue]
     shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
     groups: Annotated[list[StoredGroup], MinLen(1), MaxLen(LONGEST_LIST)]
+    measured: dict[Name, JsonValue] | None = None
 
 
 def write_best(
     folder: Path,
     problem: PruningProblem,
     best: Evaluation,
+    repaired: Evaluation | None,
     network: nn.Module,
     shortlist: Sequence[Any],
     facts: Mapping[str, Any],
@@ -83,7 +88,8 @@ def write_best(
     Args:
         folder: the run folder.
         problem: what was searched.
-        best: the evaluation of what is kept.
+        best: the evaluation of what is kept, as it was searched.
+        repaired: the network's own, if it is another one than was searched.
         network: the network, compressed and repaired.
         shortlist: what it was chosen from, from the best to the worst, see
             :class:`~lfgcl_env.search.shortlist.Shortlisted`; empty without one.
@@ -93,7 +99,6 @@ def write_best(
     Raises:
         OSError: if a file cannot be written.
     """
-    repaired = shortlist[0].repaired if shortlist else None
     problem.save(
         folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
     )
@@ -116,6 +121,32 @@ def write_best(
     text = sealed(described, indent=2)
     parse_sealed(Best, text, "the best strategy cannot be recorded")
     write_text(folder / BEST, f"{text}\n")
+    # A resumed run may end with the same network, of which measurements still hold.
+    measured = read_measured(folder, read_structure(folder / PRUNED)["tensors"])
+    if measured is not None:
+        add_measured(folder, measured)
+
+
+def add_measured(folder: Path, measured: Measured) -> None:
+    """Write what was measured of a run's network: ``measured.json``, ``best.json``, the report.
+
+    Args:
+        folder: the run folder. One of a run on a range of budgets gets ``measured.json`` alone.
+        measured: of its networks.
+
+    Raises:
+        ValueError: if ``best.json`` is damaged, or the folder holds a link out of it.
+        OSError: if a file cannot be written.
+    """
+    write_measured(folder, measured)
+    if not (folder / BEST).exists():
+        return
+    facts = read_best(folder).model_dump(exclude={"checksum"}, exclude_unset=True)
+    facts["measured"] = measured.model_dump(exclude={"checksum"})
+    write_text(folder / BEST, f"{sealed(facts, indent=2)}\n")
+    page = folder / "report.txt"
+    if page.exists():
+        write_text(page, with_section(read_text(page), measured))
 
 
 def read_best(folder: Path) -> Best:

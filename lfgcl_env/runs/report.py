@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from lfgcl_env.edge.files import write_png
+from lfgcl_env.networks.several_inputs import fed_packed
 from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
@@ -54,7 +55,8 @@ def compare_layers(
     """
     whole = network.baseline.network
     example = torch.zeros(1, *network.baseline.input_shape)
-    after = {layer.name: layer for layer in measure_layers(pruned, example)}
+    with fed_packed(pruned, network.baseline.packing):
+        after = {layer.name: layer for layer in measure_layers(pruned, example)}
     table = [
         LayerChange(
             layer.name,
@@ -141,9 +143,21 @@ def list_large_layers(problem: PruningProblem) -> str:
     )
 
 
+def list_bundles(problem: PruningProblem) -> str:
+    """Name the groups whose channels go in bundles, which strategies count instead of channels.
+
+    Returns:
+        A line, or nothing where every group is counted in channels.
+    """
+    bundled = [f"{g.name} (of {g.bundle})" for g in problem.groups if g.bundle > 1]
+    if not bundled:
+        return ""
+    return f"counted in bundles of channels in best.json and evaluations: {', '.join(bundled)}\n"
+
+
 def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
     """Write one line: similarity before and after a sequential repair, and costs."""
-    after = f" ({repaired.similarity:.4f} repaired)" if repaired else ""
+    after = f" ({repaired.similarity:.4f} delivered)" if repaired else ""
     return (
         f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
         f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's"
@@ -152,7 +166,7 @@ def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluat
 
 def format_page(problem: PruningProblem, table: list[LayerChange], above: str) -> str:
     """Write a line above, the table, and the layers that are gone or repaired otherwise."""
-    below = list_removed_layers(table) + list_large_layers(problem)
+    below = list_removed_layers(table) + list_bundles(problem) + list_large_layers(problem)
     return f"{above}\n\n{format_table(table)}" + (f"\n{below}" if below else "")
 
 

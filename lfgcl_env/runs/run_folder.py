@@ -22,6 +22,7 @@ ARGUMENTS = "arguments.json"
 EVALUATIONS = "evaluations.jsonl"
 PRUNED = "pruned.safetensors"
 AGENT = "agent.zip"
+LATENCY = "latency.json"
 LOCK = ".lock"
 
 _LONGEST_LINE = 2**20

@@ -35,6 +35,8 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
         made = {"environment": env.spec.id, **env.spec.kwargs, **known}
         if made["images"] is None:
             made["images"] = env.unwrapped.images  # type: ignore[attr-defined]
+        # The table itself, which decides strategies, not where it was found.
+        made["latency_table"] = env.unwrapped.problem.latency_table  # type: ignore[attr-defined]
     described = {name: _as_json(value) for name, value in (made | dict(search)).items()}
     by_type = [name for name, (_, exact) in described.items() if not exact]
     if by_type:

@@ -28,7 +28,7 @@ from lfgcl_env.pruning import Evaluation
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search.protocol import Agent
 from lfgcl_env.search.record_evaluations import problem_of
-from lfgcl_env.search.shortlist import Shortlisted, choose
+from lfgcl_env.search.shortlist import Shortlisted, choose, without_harm
 from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded
 
 
@@ -42,7 +42,8 @@ class Point:
         origin: of what was kept: ``"prediction"``, ``"search"`` or ``"allocation"``.
         reward: of what was kept, after the problem's own repair.
         searched: the evaluation of what was kept, after the problem's own repair.
-        repaired: after sequential repair; None without a shortlist.
+        repaired: the evaluation of what is handed over, where it is another network than the one
+            scored; None without a shortlist, unless the repair did harm.
         shortlist: what was repaired and compared, from the best to the worst.
         evaluations: distinct strategies scored until this point was finished: those of the search,
             all predictions, and the allocation's.
@@ -178,7 +179,7 @@ def sweep(
         if not strategies:
             raise ValueError(f"no strategy to choose from meets the budget of {budget:g}")
         best = best_first(strategies)[0]
-        network = problem.compress(best.evaluation.keep)
+        network, bare = without_harm(env, best.evaluation.keep)
         yield Point(
-            budget, own, best.origin, best.reward, best.evaluation, None, (), len(counted), network
+            budget, own, best.origin, best.reward, best.evaluation, bare, (), len(counted), network
         )

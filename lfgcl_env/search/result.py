@@ -16,7 +16,7 @@ from lfgcl_env.runs.run_folder import AGENT
 from lfgcl_env.search.budget_sweep import Point, ask, sweep
 from lfgcl_env.search.protocol import Agent, AgentError, agent_errors
 from lfgcl_env.search.record_evaluations import budgets_of, problem_of
-from lfgcl_env.search.shortlist import Shortlisted, choose
+from lfgcl_env.search.shortlist import Shortlisted, choose, without_harm
 from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded
 from lfgcl_env.search.sweep_files import SweepFiles
 
@@ -87,14 +87,17 @@ def with_shortlist(
             network=network,
         )  # fmt: skip
     if result.folder:
-        kept = result.network or problem.compress(result.best.keep)
+        if result.network is None:
+            network, repaired = without_harm(env, result.best.keep)
+        else:
+            network, repaired = result.network, result.shortlist[0].repaired
         facts = _facts(result, env) | {
             "reward": result.reward,
             "evaluations_with_shortlist": len(counted),
         }
         if images is not None:
             facts["repair_images"] = len(images)
-        write_best(result.folder, problem, result.best, kept, result.shortlist, facts)
+        write_best(result.folder, problem, result.best, repaired, network, result.shortlist, facts)
     return result
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lfgcl_env.config import complete
 from lfgcl_env.edge.schema import short
+from lfgcl_env.latency.table import write_table
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
-from lfgcl_env.pruning.repair.graph_runner import trace
+from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
 from lfgcl_env.runs.record import Record
-from lfgcl_env.runs.run_folder import RunFolder
+from lfgcl_env.runs.run_folder import LATENCY, RunFolder
 from lfgcl_env.search.asked import describe, may_differ
 from lfgcl_env.search.budget_sweep import answer, spaced
 from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agent_errors, find_agent
@@ -120,7 +121,7 @@ def run_search(
     budgets = spaced(low, high, points) if low < high else (high,)
     images: Tensor | None = None
     if shortlist:
-        trace(problem.baseline.network)  # refuses what cannot be repaired before it is searched
+        check_graph(problem.network)  # refuses what cannot be repaired before it is searched
         own: Any = env.unwrapped
         images = own.repair_images() if repair_images is None else repair_images
     factory = find_agent(agent) if isinstance(agent, str) else agent
@@ -157,6 +158,8 @@ def run_search(
         elif run:
             run.check_new()
             run.begin(asked)
+        if run and problem.latency_table is not None:
+            write_table(run.path / LATENCY, problem.network.latency.table)
         write = stack.enter_context(run.open_records(recorded)) if run else None
         logs = open_logs(run, problem, budgets, total=evaluations, progress=progress, wandb=wandb)
         stack.callback(logs.close)

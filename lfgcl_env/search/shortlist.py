@@ -108,29 +108,56 @@ def choose(
     return network, [winner, *(one for _, one in others)]
 
 
+def without_harm(
+    env: gym.Env[Any, Any], keep: tuple[int, ...]
+) -> tuple[nn.Module, Evaluation | None]:
+    """Return a strategy's network as it was scored, or merely cut where that scores higher.
+
+    Returns:
+        The network, on the CPU, and its evaluation if it is merely cut.
+    """
+    problem, own = problem_of(env), env.unwrapped
+    network = problem.compress(keep)
+    cut = problem.network.cut(problem.kept_channels(keep))
+    score, bare = (float(own.score(one, keep)) for one in (network, cut))  # type: ignore[attr-defined]
+    if not bare > score:
+        return network, None
+    _warn("", "the repair", score, bare)
+    return cut, replace(problem.evaluate(keep), similarity=problem.score_network(cut, keep))
+
+
 def _deliver(
     env: gym.Env[Any, Any], quick: nn.Module, winner: Shortlisted, images: Tensor, where: str
 ) -> tuple[nn.Module, Shortlisted]:
     """Repair the winner thoroughly, unless that or any repair makes it worse."""
     problem, keep = problem_of(env), winner.searched.keep
-    network, final = problem.finish(keep, images)
-    score = _judge(env, network, keep)
-    best, what = _judged(winner), ""
-    if best > score:
-        network, what = quick, "the thorough repair"
+    (network,) = problem.repair_all([keep], images)
+    score = best = _judge(env, network, keep)
+    what = ""
+    if _judged(winner) > best:
+        network, best, what = quick, _judged(winner), "the thorough repair"
     # Costly scores are of a repair like the quick one, and so is what they would hand over.
     if what or not problem.screens:
         rough = problem.compress(keep)
-        own = _judge(env, rough, keep)
-        if own > max(score, best):
+        if (own := _judge(env, rough, keep)) > best:
             network, best, what = rough, own, "a repair on other images"
+    similarity = problem.score_network(network, keep)
+    cut = problem.network.cut(problem.kept_channels(keep))
+    # Judging takes long, so that only those are judged that are in doubt.
+    if problem.score_network(cut, keep) > similarity and (own := _judge(env, cut, keep)) > best:
+        network, best, what = cut, own, "every repair"
+        similarity = problem.score_network(cut, keep)
     if what:
-        _logger.warning(
-            "%s%s made the network worse (%.6f, %.6f without), so it was not used",
-            where, what, score, best,
-        )  # fmt: skip
-        final, score = replace(final, similarity=problem.score_network(network, keep)), best
-    return network, replace(winner, repaired=final, score=score)
+        _warn(where, what, score, best)
+    final = replace(winner.searched, similarity=similarity)
+    return network, replace(winner, repaired=final, score=best)
+
+
+def _warn(where: str, what: str, score: float, best: float) -> None:
+    _logger.warning(
+        "%s%s made the network worse (%.6f, %.6f without), so it was not used",
+        where, what, score, best,
+    )  # fmt: skip
 
 
 def _compare(

@@ -115,7 +115,7 @@ def test_a_dictionary_that_is_given_is_not_changed():
         ({"device": 3}, "device must be a name, got 3"),
         ({"device": "gpu"}, "device 'gpu' cannot be used"),
         ({"device": "meta"}, "device 'meta' cannot be used"),
-        ({"images": ["a.png"]}, "images must be a word, a path, a tensor or an array"),
+        ({"images": ["a.png"]}, "images in a tuple or dictionary must be tensors or arrays"),
         ({"images": np.zeros((4, 3, 32, 32), object)}, "neither uint8 pixels nor floating-point"),
         ({"images": torch.zeros(4, 3, 32, 32).to_sparse()}, "give a dense tensor"),
         ({"images": "~nobody/images"}, "unknown images '~nobody/images'"),

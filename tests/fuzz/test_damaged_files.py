@@ -155,7 +155,7 @@ def good(tmp_path_factory):
          "evaluations": 3, "agent_seed": 0}
     )  # fmt: skip
     facts = {"reward": 0.5, "evaluations": 1, "evaluations_with_shortlist": 1, "steps": 1}
-    write_best(folder, problem, evaluation, problem.compress([3, 4]), [], facts)
+    write_best(folder, problem, evaluation, None, problem.compress([3, 4]), [], facts)
     stored = json.loads((folder / "best.json").read_text())
     names = ("keep", "similarity", "macs", "params", "macs_ratio", "params_ratio")
     one = {name: stored[name] for name in names}

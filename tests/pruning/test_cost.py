@@ -5,6 +5,7 @@ import pytest
 import torch
 from networks_for_tests import (
     SCOPED,
+    Head,
     awaken,
     images,
     plain,
@@ -12,7 +13,7 @@ from networks_for_tests import (
     shared_problem,
     simple_problem,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lfgcl_env.networks import load_baseline
@@ -102,7 +103,7 @@ def test_a_layer_that_is_used_twice_counts_twice_in_macs_and_once_in_params():
         assert (cost.macs, cost.params) == counted(problem.compress([keep]))
 
 
-def test_attention_counts_in_macs_and_stays():
+def test_products_of_attention_count_in_macs_and_go_with_heads():
     class Attending(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,11 +117,14 @@ def test_attention_counts_in_macs_and_stays():
 
     network = Attending().eval()
     problem = simple_problem(network, images(), budget=1.0, repair="none")
-    assert [group.name for group in problem.groups] == ["encoder.linear1"]
+    assert [group.name for group in problem.groups] == ["encoder.self_attn.q", "encoder.linear1"]
     assert problem.baseline_cost.macs == count_macs(network, images(1))
-    assert problem.cost([4]).macs == count_macs(problem.compress([4]), images(1))
-    saved = problem.baseline_cost.macs - problem.cost([4]).macs
-    assert saved == 12 * 16 * (8 + 8)  # channels x tokens x (in + out)
+    for keep in ([2, 4], [1, 16], [1, 3]):
+        assert problem.cost(keep).macs == count_macs(problem.compress(keep), images(1))
+    saved = problem.baseline_cost.macs - problem.cost([1, 4]).macs
+    hidden = 12 * 16 * (8 + 8)  # channels x tokens x (in + out)
+    head = 4 * 16 * 8 * 4 + 2 * 16 * 16 * 4  # four layers, and two products of tokens
+    assert saved == hidden + head
 
 
 @pytest.mark.parametrize(
@@ -150,3 +154,21 @@ def test_what_is_no_strategy_is_refused(strategy):
             with pytest.raises(ValueError, match=r"channels"):
                 use(strategy)
     assert not counted
+
+
+def test_parameters_beside_the_weight_have_no_inputs():
+    class Gained(nn.Conv2d):
+        def __init__(self, into: int, out: int) -> None:
+            super().__init__(into, out, 3, padding=1)
+            self.gain = nn.Parameter(torch.ones(out, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self._conv_forward(x, self.weight * self.gain, self.bias)
+
+    network = nn.Sequential(Gained(3, 8), nn.ReLU(), Gained(8, 6), nn.ReLU(), Head(6)).eval()
+    problem = simple_problem(network, images())
+    assert len(problem.groups) == 2
+    pruned = problem.compress([3, 4])
+    assert pruned[2].gain.shape == (4, 1, 1, 1)
+    cost = problem.cost([3, 4])
+    assert (cost.macs, cost.params) == counted(pruned)

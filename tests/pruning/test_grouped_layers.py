@@ -14,9 +14,11 @@ from networks_for_tests import (
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from lfgcl_env.envs.rendering import table
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned, read_structure
 from lfgcl_env.pruning.structure.candidate import Candidate
+from lfgcl_env.runs.report import list_bundles
 
 
 def stack(between: nn.Module, into: int = 8, out: int = 8) -> nn.Module:
@@ -55,6 +57,16 @@ class Two(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         joined = torch.cat([self.left(x).relu(), self.right(x).relu()], 1)
         return self.head(self.mixed(joined).relu())
+
+
+def test_reports_and_tables_say_where_strategies_count_bundles():
+    problem = simple_problem(awaken(stack(nn.Conv2d(8, 8, 3, padding=1, groups=4))), images())
+    assert [group.bundle for group in problem.groups] == [2, 1]
+    line = list_bundles(problem)
+    assert line == "counted in bundles of channels in best.json and evaluations: 0 (of 2)\n"
+    shown = table(problem, np.array([3, 4]), None).splitlines()
+    assert [" ".join(row.split()[1:4]) for row in shown[1:3]] == ["6 / 8", "4 / 6"]
+    assert not list_bundles(simple_problem(awaken(stack(nn.Identity())), images()))
 
 
 NORMS = {

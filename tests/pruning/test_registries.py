@@ -10,11 +10,12 @@ from networks_for_tests import awaken, images, plain, simple_problem
 
 from lfgcl_env.config import ProblemConfig, defaults
 from lfgcl_env.edge.discovery import import_modules
+from lfgcl_env.latency.runtimes import RUNTIMES
 from lfgcl_env.pruning import CHOICES, CRITERIA, METRICS, REPAIRS, SCOPES, SIMILARITIES
 from lfgcl_env.pruning.criteria.criterion import criterion
 from lfgcl_env.pruning.repair.interface import Repair, repair
 from lfgcl_env.pruning.score.similarities import similarity
-from lfgcl_env.pruning.structure.cost import metric
+from lfgcl_env.pruning.structure.cost import TIMED, metric
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +38,14 @@ def test_choices_are_the_registries_of_all_arguments_that_are_names():
         "similarity": SIMILARITIES,
         "scope": SCOPES,
         "budget_metric": METRICS,
+        "latency_runtime": RUNTIMES,
     }
     known = {name: defaults(ProblemConfig)[name] for name in CHOICES}
     assert known.pop("similarity") is None  # it follows from the repair
     assert {kind.similarity for kind in REPAIRS.values()} <= set(SIMILARITIES)
     assert all(default in CHOICES[name] for name, default in known.items())
     assert set(REPAIRS) == {"none", "batchnorm", "least_squares", "sequential"}
-    assert set(METRICS) == {"macs", "params"}
+    assert set(METRICS) == {"macs", "params", "latency"}
 
 
 def test_a_new_criterion_orders_channels():
@@ -114,6 +116,6 @@ def test_a_new_file_in_a_folder_is_found(tmp_path, monkeypatch):
 
 def test_metrics_grow_with_every_channel():
     problem = small()
-    for name in METRICS:
+    for name in set(METRICS) - TIMED:
         costs = [problem.network.cost_model.many(np.array([k, 3]), name) for k in range(1, 9)]
         assert all(low < high for low, high in pairwise(costs))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from networks_for_tests import FAMILIES, Head, awaken, images, plain, simple_problem
 from torch import nn
+from torchvision import models
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
@@ -40,6 +41,33 @@ def test_sequential_repair_brings_features_nearer_on_the_images_it_saw(name, sco
     assert repaired.keep == tuple(keep)
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf"])
+def test_few_rows_for_many_features_leave_a_network_no_worse_on_other_images(name):
+    network = awaken(models.get_model(name))
+    mine, others, judged = (images(32, seed=seed) for seed in range(3))
+    problem = PruningProblem(network, mine, judged, budget=0.6, criterion="l1")
+    keep = uniform(problem)
+    (repaired,) = problem.repair_all([keep], others, SequentialOptions(rows=4096, gauss_newton=1))
+    assert problem.score_network(repaired, keep) > problem.evaluate(keep).similarity
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_two_or_three_rows_give_finite_weights(count):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    problem = simple_problem(network, images(4, 2))
+    (repaired,) = problem.repair_all([[4]], images(count, 2), FEW)
+    assert all(torch.isfinite(p).all() for p in repaired.parameters())
+
+
+def test_finish_returns_what_scores_highest_and_says_so(caplog):
+    problem = made("resnet20", score_images=images(16, seed=2))
+    keep = uniform(problem)
+    network, evaluation = problem.finish(keep, torch.zeros(16, 3, 32, 32), FEW)
+    assert "a repair made the network worse" in caplog.text
+    assert evaluation == problem.evaluate(keep)
+    assert problem.score_network(network, keep) == pytest.approx(evaluation.similarity)
+
+
 def test_alternation_improves_on_a_single_pass():
     problem = made("resnet20", budget=0.5)
     keep = uniform(problem)
@@ -56,7 +84,9 @@ def test_pairs_are_alternated_through_relus_but_not_through_capped_ones(kind, al
     problem = PruningProblem(awaken(network), images(16, 12), budget=0.6)
     keep = uniform(problem)
     repaired = [
-        problem.finish(keep, images(16, 12, seed=1), replace(FEW, gauss_newton=count))[0][0].weight
+        problem.repair_all([keep], images(16, 12, seed=1), replace(FEW, gauss_newton=count))[0][
+            0
+        ].weight
         for count in (0, 2)
     ]
     assert torch.equal(*repaired) is not alternated
@@ -66,7 +96,7 @@ def test_pairs_are_alternated_through_relus_but_not_through_capped_ones(kind, al
 def test_every_family_can_be_repaired_and_stays_finite(name):
     problem = made(name, budget=0.8)
     keep = uniform(problem)
-    network, _ = problem.finish(keep, images(8, seed=1), FEW)
+    (network,) = problem.repair_all([keep], images(8, seed=1), FEW)
     with torch.no_grad():
         assert torch.isfinite(network(images(4, seed=2))).all()
     assert sum(p.numel() for p in network.parameters()) == problem.cost(keep).params
@@ -83,7 +113,7 @@ def test_nothing_pruned_nothing_changed():
 def test_repair_is_deterministic_and_leaves_the_baseline_alone():
     problem = made("resnet20")
     before = copy.deepcopy(problem.baseline.network.state_dict())
-    first, second = (problem.finish(uniform(problem), images(16), FEW)[0] for _ in range(2))
+    first, second = (problem.repair_all([uniform(problem)], images(16), FEW)[0] for _ in range(2))
     for key, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[key])
     for key, tensor in before.items():
@@ -95,7 +125,7 @@ def test_dead_channels_and_constant_images_give_finite_weights():
     with torch.no_grad():
         norm = problem.baseline.network.get_submodule("layer1.0.bn2")
         norm.weight[0] = 0.0
-    network, _ = problem.finish(uniform(problem), torch.zeros(4, 3, 32, 32), FEW)
+    (network,) = problem.repair_all([uniform(problem)], torch.zeros(4, 3, 32, 32), FEW)
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
@@ -325,7 +355,7 @@ def test_an_interrupted_score_leaves_no_trace(monkeypatch):
 def test_a_delivery_does_not_depend_on_the_repair_that_scored():
     others, strategy = images(24, seed=5), [4, 3]
     delivered = [
-        simple_problem(awaken(plain()), images(16), repair=name).finish(strategy, others)[0]
+        simple_problem(awaken(plain()), images(16), repair=name).repair_all([strategy], others)[0]
         for name in ("least_squares", "sequential")
     ]
     for one, other in zip(*(network.state_dict().values() for network in delivered), strict=True):

@@ -13,6 +13,9 @@ from networks_for_tests import awaken, images, plain
 import lfgcl_env  # noqa: F401 - registers the environments
 from lfgcl_env.images import LabelledImages
 from lfgcl_env.pruning import allocate
+from lfgcl_env.pruning.repair import least_squares
+from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.structure.saved_form import read_structure
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.return_so_far import ReturnSoFar
 from lfgcl_env.search.run_search import run_search
@@ -157,19 +160,54 @@ def test_finished_networks_are_compared_by_the_environments_own_reward():
 def test_a_repair_that_makes_a_network_worse_is_not_used(caplog, monkeypatch):
     env = make_env(budget=0.6)
     problem = env.unwrapped.problem
-    usual = problem.finish
+    usual = problem.repair_all
 
     def spoil(*arguments):
-        network, evaluation = usual(*arguments)
-        with torch.no_grad():
-            network[0].weight.zero_()
-        return network, evaluation
+        networks = usual(*arguments)
+        if len(arguments) == 2:  # the thorough one
+            with torch.no_grad():
+                networks[0][0].weight.zero_()
+        return networks
 
-    monkeypatch.setattr(problem, "finish", spoil)
+    monkeypatch.setattr(problem, "repair_all", spoil)
     network, listed = choose(env, records(env), OTHERS, size=2)
     assert "made the network worse" in caplog.text
     assert network[0].weight.abs().sum() > 0
     assert listed[0].score == pytest.approx(env.unwrapped.judge(network, listed[0].searched.keep))
+
+
+def spoil_refits(monkeypatch):
+    """Let every refit, closed form or sequential, set weights that have nothing to do with data."""
+
+    def spoilt(moments, kept):
+        columns = torch.cat([moments.reader.columns(kept), torch.tensor([-1])])
+        return torch.full_like(moments.weights[:, columns], 3.0)
+
+    monkeypatch.setattr(least_squares, "repaired_weights", spoilt)
+    monkeypatch.setattr(
+        Fit, "solve", lambda self, _: self.layer.set(torch.full_like(self.layer.matrix(), 3.0))
+    )
+
+
+def test_where_every_repair_does_harm_the_network_is_merely_cut(caplog, monkeypatch):
+    spoil_refits(monkeypatch)
+    env = make_env(budget=0.6)
+    problem = env.unwrapped.problem
+    network, listed = choose(env, records(env), OTHERS, size=2)
+    keep = listed[0].searched.keep
+    cut = problem.network.cut(problem.kept_channels(keep))
+    assert "every repair made the network worse" in caplog.text
+    assert torch.equal(network[0].weight, cut[0].weight)
+    assert listed[0].repaired.similarity == problem.score_network(cut, keep)
+    assert listed[0].repaired.similarity > listed[0].searched.similarity
+
+
+def test_without_a_shortlist_a_harmful_repair_is_not_used_either(tmp_path, caplog, monkeypatch):
+    spoil_refits(monkeypatch)
+    result = run_search(make_env(budget=0.6), "random", 4, out=tmp_path / "run")
+    assert "the repair made the network worse" in caplog.text
+    saved = read_structure(tmp_path / "run" / "pruned.safetensors")
+    assert saved["repaired"]["similarity"] > result.best.similarity
 
 
 @pytest.mark.parametrize("wrapper", [negated, Penalised])

@@ -246,7 +246,7 @@ def test_an_interrupted_shortlist_is_repaired_anew(tmp_path, monkeypatch):
 
     env = clean_env()
     with monkeypatch.context() as patched:
-        patched.setattr(env.unwrapped.problem, "finish", stop)
+        patched.setattr(env.unwrapped.problem, "repair_all", stop)
         with pytest.raises(KeyboardInterrupt):
             run_search(env, "random", 4, out=tmp_path / "run", **options)
     assert not (tmp_path / "run" / "best.json").exists()

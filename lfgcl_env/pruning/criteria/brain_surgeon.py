@@ -86,7 +86,11 @@ def eliminate(
 
 
 def _weigh(moments: Moments, weights: Tensor) -> Moments:
-    """Scale a layer's outputs so that their squared errors have weights."""
+    """Scale a layer's outputs so that their squared errors have weights.
+
+    A transposed convolution has one row for every tap of an output channel.
+    """
+    weights = weights.repeat_interleave(len(moments.weights) // len(weights))
     return replace(moments, weights=moments.weights * weights.to(moments.weights).sqrt()[:, None])
 
 

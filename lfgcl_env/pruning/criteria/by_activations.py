@@ -10,7 +10,7 @@ from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.structure.groups import Group, Member
 
 _RANK_IMAGES = 64
-_OF_MAPS = (nn.Conv2d, nn.Conv3d)
+_OF_MAPS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @criterion("thinet")

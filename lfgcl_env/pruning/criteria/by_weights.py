@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lfgcl_env.pruning.criteria.criterion import Context, Scores, criterion
 from lfgcl_env.pruning.structure.groups import Group, Member
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, weight_axes
 
 
 @criterion("l1")
@@ -51,8 +51,9 @@ def _filters(context: Context, group: Group) -> list[Tensor]:
     rows = []
     for member in group.members:
         if member.side == "out":
-            weight = context.network.get_submodule(member.layer).weight
-            rows.append(_by_channel(weight, member, group))  # type: ignore[arg-type]
+            module = context.network.get_submodule(member.layer)
+            weight = module.weight.movedim(weight_axes(module)[0], 0)  # type: ignore[union-attr,operator]
+            rows.append(_by_channel(weight, member, group))
     return rows
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.networks.outputs import holds_classes, named_outputs
+from lfgcl_env.pruning.structure.layers import layer_sizes
 
 _TEMPERATURE = 4.0
 _IMAGES = 128
@@ -108,9 +109,7 @@ def _keeper(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tens
 
 
 def _channels(network: nn.Module, layer: str) -> int:
-    weight = network.get_submodule(layer).weight
-    assert isinstance(weight, Tensor)
-    return len(weight)
+    return layer_sizes(network.get_submodule(layer))[0]
 
 
 def _draw(output: Tensor, generator: torch.Generator) -> Tensor:

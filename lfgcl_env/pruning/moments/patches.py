@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
+from lfgcl_env.pruning.structure.layers import CONVOLUTIONS, TRANSPOSED
 
 _BLOCK = 128
 """Features in a block of a symmetric product."""
@@ -20,12 +20,21 @@ class PatchReader:
     channels of one tap together, and a constant 1 last. :meth:`matrix` lays weights out alike, so
     that ``matrix(weight, bias) @ row`` is the layer's output at the row's position.
 
+    A transposed convolution multiplies every input position with all its taps, and adds up what
+    meets at an output position. Its rows are input positions, and its matrix has a row for every
+    tap of every output channel.
+
     Args:
-        module: a convolution without groups, or a linear layer.
+        module: a convolution without groups, transposed or not, or a linear layer.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.kernel: tuple[int, ...] = ()
+        self._spread: tuple[int, ...] = ()  # outputs and taps of a transposed convolution
+        if isinstance(module, TRANSPOSED):
+            self.channels = module.in_channels
+            self._spread = (module.out_channels, *module.kernel_size)
+            return
         if isinstance(module, nn.Linear):
             self.channels = module.in_features
             return
@@ -42,6 +51,11 @@ class PatchReader:
         return prod(self.kernel)
 
     @property
+    def _axis(self) -> int:
+        """The dimension of the input that holds channels."""
+        return 1 if self.kernel or self._spread else -1
+
+    @property
     def features(self) -> int:
         """Length of a row: taps times channels, and the constant."""
         return self.taps * self.channels + 1
@@ -49,7 +63,7 @@ class PatchReader:
     def positions(self, x: Tensor) -> int:
         """Count the output positions per input, which are the rows that one input gives."""
         if not self.kernel:
-            return int(x[0].numel() // x.shape[-1])
+            return int(x[0].numel() // x.shape[self._axis])
         return prod(self._output_size(x))
 
     def rows(self, x: Tensor, chosen: Tensor) -> Tensor:
@@ -69,7 +83,7 @@ class PatchReader:
 
         The layer's inputs may have lost channels.
         """
-        channels = chunks[0].shape[1 if self.kernel else -1]
+        channels = chunks[0].shape[self._axis]
         count = sum(places.numel() for places in chosen)
         patches = chunks[0].new_empty(count, self.taps * channels)
         start = 0
@@ -83,7 +97,7 @@ class PatchReader:
         """Write patches at chosen positions, tap by tap; (images * positions * taps, channels)."""
         images, channels = len(x), into.shape[1]
         if not self.kernel:
-            flat = x.reshape(-1, channels)
+            flat = x.movedim(self._axis, -1).reshape(-1, channels)
             each = len(flat) // images
             start = torch.arange(images, device=x.device)[:, None] * each
             torch.index_select(flat, 0, (start + chosen).flatten(), out=into)
@@ -106,13 +120,20 @@ class PatchReader:
 
     def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Lay weights (out, in, ...) and bias (out,) out as a matrix (out, features)."""
-        rows = weight.flatten(2).movedim(2, 1).flatten(1) if self.kernel else weight
+        if self._spread:
+            rows = weight.flatten(1).T
+            bias = None if bias is None else bias.repeat_interleave(prod(self._spread[1:]))
+        else:
+            rows = weight.flatten(2).movedim(2, 1).flatten(1) if self.kernel else weight
         last = rows.new_zeros(len(rows), 1) if bias is None else bias[:, None]
         return torch.cat([rows, last.to(rows)], dim=1)
 
     def weight(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a :meth:`matrix`, for any number of input channels."""
         body, bias = matrix[:, :-1], matrix[:, -1]
+        if self._spread:
+            body = body.T.reshape(-1, *self._spread)
+            bias = bias.reshape(self._spread[0], -1)[:, 0]
         if self.kernel:
             channels = body.shape[1] // self.taps
             body = body.reshape(len(body), self.taps, channels).movedim(1, 2)

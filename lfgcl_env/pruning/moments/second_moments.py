@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.patches import PatchReader, choose_positions, gram
-from lfgcl_env.pruning.structure.layers import layer_kind
+from lfgcl_env.pruning.structure.layers import TRANSPOSED, layer_kind
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 LARGEST = 2400
@@ -100,7 +100,7 @@ def collect_moments(
     return {
         name: collected.moments(
             network.get_submodule(name),
-            name in followed_by or network.get_submodule(name).bias is not None,
+            _has_intercept(network.get_submodule(name), followed=name in followed_by),
         )
         for name, collected in sums.items()
         if collected.used
@@ -124,8 +124,20 @@ def _readers(network: nn.Module, plan: SlicePlan) -> Iterator[tuple[str, PatchRe
     """Yield the dense layers whose inputs follow groups."""
     for name, slices in plan.layers.items():
         module = network.get_submodule(name)
-        if slices.into is not None and layer_kind(module) in ("conv", "linear"):
+        if slices.into is not None and layer_kind(module) in (
+            "conv",
+            "linear",
+            "transposed",
+        ):
             yield name, PatchReader(module)
+
+
+def _has_intercept(module: nn.Module, *, followed: bool) -> bool:
+    """Whether a refit may change a layer's bias.
+
+    Not that of a transposed convolution: the rows of its taps, which are fitted, share it.
+    """
+    return not isinstance(module, TRANSPOSED) and (followed or module.bias is not None)
 
 
 def _is_large(reader: PatchReader) -> bool:

@@ -44,11 +44,11 @@ class LiveTargets:
         """Drop what is not needed after a step."""
         self._values.forget(self._schedule.baseline_unused[index])
 
-    def positions(self, refit: Refit) -> int:
-        """Count the output positions of a layer for one image."""
-        value: Tensor = self._values[refit.point][0]
-        linear = isinstance(self._network.get_submodule(refit.layer), nn.Linear)
-        return value[0].numel() // value.shape[-1 if linear else 1]
+    def shapes(self, refit: Refit) -> list[tuple[int, int]]:
+        """Return the length of a layer's every output, and the positions of each of its rows."""
+        values: list[Tensor] = self._values[refit.point]
+        axis = -1 if isinstance(self._network.get_submodule(refit.layer), nn.Linear) else 1
+        return [(len(value), value[0].numel() // value.shape[axis]) for value in values]
 
     def rows(self, refit: Refit, chosen: Sequence[Tensor]) -> Tensor:
         """Return the values at sampled positions; (rows, channels)."""
@@ -87,11 +87,11 @@ class KeptTargets:
         for index, step in enumerate(schedule.steps):
             live.advance(index)
             if isinstance(step, Refit):
-                available = live.positions(step)
-                chosen = samples(step.number, available, chunks[0].device)
+                shapes = live.shapes(step)
+                chosen = samples(step.number, shapes, chunks[0].device)
                 self._rows[step.layer] = live.rows(step, chosen)
                 if gauss_newton and step.path:
-                    count = samples.whole_chunks(available)
+                    count = samples.whole_chunks(shapes[0][1])
                     self._whole[step.layer] = [v.clone() for v in live.whole(step, count)]
             live.forget(index)
 

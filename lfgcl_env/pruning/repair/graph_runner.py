@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lfgcl_env.pruning.repair.conv_bn import can_convolve
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, does_more, is_frozen_norm, layer_kind
+from lfgcl_env.pruning.repair.tracer import trace_once
+from lfgcl_env.pruning.structure.layers import BATCH_NORMS, does_more, layer_kind
 
 Value = list[Tensor]
 """A node's value, one tensor per chunk of images."""
@@ -22,24 +23,6 @@ WAY_OUT = "choose repair='least_squares' (--repair least_squares)"
 """What networks that sequential repair refuses can be repaired with."""
 
 
-class _OneInput(nn.Module):
-    """Calls a network with images alone, so that its other arguments have their defaults."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Any:
-        return self.network(images)
-
-
-class _Tracer(fx.Tracer):
-    """Sees norms made of buffers as one operation, as it does PyTorch's own modules."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_frozen_norm(m) or super().is_leaf_module(m, module_qualified_name)
-
-
 def trace(network: nn.Module) -> fx.Graph:
     """Trace the graph of operations of a network that is called with images alone.
 
@@ -48,15 +31,13 @@ def trace(network: nn.Module) -> fx.Graph:
             is used after it was changed in place, which the graph does not show.
     """
     try:
-        graph = _Tracer().trace(_OneInput(network))
+        graph = trace_once(network)
     except Exception as error:
         raise ValueError(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "
             f"({type(error).__name__}): {WAY_OUT}"
         ) from error
     for node in graph.nodes:
-        if node.op in ("call_module", "get_attr"):
-            node.target = str(node.target).removeprefix("network.")
         if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
             raise ValueError(
                 "sequential repair needs a network whose tensors come from its input and its "

@@ -50,6 +50,13 @@ class Repair:
             ValueError: if it cannot; the message names a repair that can.
         """
 
+    def check_cut(self, network: PrunableNetwork) -> None:
+        """Refuse a network that cannot be repaired so once channels are gone.
+
+        Raises:
+            ValueError: if it cannot; the message names a repair that can.
+        """
+
     def prepare(
         self,
         network: PrunableNetwork,

@@ -1,6 +1,7 @@
 """One layer's least-squares problem inside sequential repair."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +9,15 @@ from torch import Tensor
 from lfgcl_env.pruning.moments.patches import gram_with_one
 from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
+
+_SURE = 8
+"""Rows for each feature from which on a fit is not checked on other images."""
+
+_HELD_OUT = 4
+"""Of so many images one is held out."""
+
+_MORE = (1.0, 10.0, 100.0, 1000.0)
+"""Ridges that are tried with few rows, as multiples of the usual one."""
 
 
 class Fit:
@@ -45,44 +55,127 @@ class Fit:
         """
         self.patches = self.layer.reader.patches(inputs, chosen)
         self.moments = gram_with_one(self.patches) / len(self.patches)
+        self._per_image = chosen[0].shape[1]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether there are so many rows that a fit to them holds on other images."""
+        count, features = self.patches.shape
+        return count >= _SURE * (features + 1)
 
     def solve(self, relu_aware: int) -> None:
         """Set the layer's weights to the solution.
+
+        With few rows a quarter of the images is held out, and the ridge is raised as far as their
+        error asks for; where no fit lowers it, the layer is left as it is.
 
         Args:
             relu_aware: how often targets below zero are replaced by the current output's negative
                 part, where a ReLU follows.
         """
-        patches, layer = self.patches, self.layer
-        count, features = patches.shape
-        wanted = self._wanted[:count]
-        there = None if self._there is None else self._there[:count]
-        prior = layer.matrix()
-        size = features + 1 if layer.intercept else features
+        count, features = self.patches.shape
+        times = relu_aware if self.relu else 0
         strength = ridge_strength(self._ridge, features + 1, count)
-        ridge = ridge_of(self.moments, strength)[:size]
-        factor = factorise(self.moments[:size, :size], ridge)
-        fixed = 0.0 if layer.intercept else prior[:, -1].to(patches.dtype)
-        matrix = prior
-        if self.relu and relu_aware:
+        if not self.is_sure:
+            better = self._strength_by_others(strength, times)
+            if better is None:
+                return
+            strength = better
+        there = None if self._there is None else self._there[:count]
+        rows = _Rows(self.patches, self._wanted[:count], there)
+        matrix = self._solution(rows, self.moments, strength, times)
+        if matrix is not None:
+            self.layer.set(matrix)
+
+    def _strength_by_others(self, least: float, times: int) -> float | None:
+        """Return the ridge whose fit to most images is best on the others; None for no fit."""
+        count = len(self.patches)
+        held = self._held_out(count)
+        there = None if self._there is None else self._there[:count]
+        rows = _Rows(self.patches, self._wanted[:count], there)
+        mine, others = rows.pick(~held), rows.pick(held)
+        moments = gram_with_one(mine.patches) / len(mine.patches)
+        best, lowest = None, self._error(others, self.layer.matrix())
+        before = float("inf")
+        for strength in (least * more for more in _MORE):
+            matrix = self._solution(mine, moments, strength, times)
+            error = float("inf") if matrix is None else self._error(others, matrix)
+            if error < lowest:
+                best, lowest = strength, error
+            if error > before:
+                break
+            before = error
+        return best
+
+    def _held_out(self, count: int) -> Tensor:
+        """Return which rows are of images that are held out; of a single one, rows are."""
+        images = -(-count // self._per_image)
+        each = self._per_image if images > 1 else 1
+        every = min(_HELD_OUT, max(2, images))
+        number = torch.arange(count, device=self.patches.device) // each
+        return number % every == every - 1
+
+    def _error(self, rows: "_Rows", matrix: Tensor) -> float:
+        """Return the squared error of a map, behind the ReLU where one follows."""
+        output, wanted = rows.output(matrix), rows.wanted
+        if self.relu:
+            output, wanted = output.relu(), wanted.relu()
+        return float((output - wanted).square().sum())
+
+    def _solution(
+        self, rows: "_Rows", moments: Tensor, strength: float, times: int
+    ) -> Tensor | None:
+        """Return the map that fits rows best; None if there is no finite one."""
+        layer, count = self.layer, len(rows.patches)
+        prior = layer.matrix()
+        size = prior.shape[1] if layer.intercept else prior.shape[1] - 1
+        ridge = ridge_of(moments, strength)[:size]
+        factor = factorise(moments[:size, :size], ridge)
+        fixed = 0.0 if layer.intercept else prior[:, -1].to(rows.patches.dtype)
+        matrix, wanted = prior, rows.wanted
+        if times:
             below, above = wanted.le(0).to(wanted.dtype), wanted.relu()
-        for attempt in range(1 + (relu_aware if self.relu else 0)):
+        for attempt in range(1 + times):
             goal = wanted
-            if self.relu and attempt:
-                narrow = matrix.to(patches.dtype)
-                output = torch.addmm(narrow[:, -1], patches, narrow[:, :-1].T)
-                if there is not None:
-                    output += there
+            if attempt:
                 # Where the target is positive, it stays; a where() takes three times as long.
-                goal = output.clamp_(max=0).mul_(below).add_(above)
-            if there is not None:
-                goal = goal - there
-            cross = gram_with_one(patches, goal - fixed).T[:, :size] / count
+                goal = rows.output(matrix).clamp_(max=0).mul_(below).add_(above)
+            if rows.there is not None:
+                goal = goal - rows.there
+            cross = gram_with_one(rows.patches, goal - fixed).T[:, :size] / count
             solution = torch.cholesky_solve((cross + prior[:, :size] * ridge).T, factor).T
             if not bool(torch.isfinite(solution).all()):
-                return
+                return None
             matrix = torch.cat([solution, prior[:, size:]], dim=1)
-        layer.set(matrix)
+        return matrix
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a layer is fitted to.
+
+    Attributes:
+        patches: its inputs; (rows, features).
+        wanted: the values at its point; (rows, channels).
+        there: of them what the other operand of an addition gives, or None; (rows, channels).
+    """
+
+    patches: Tensor
+    wanted: Tensor
+    there: Tensor | None
+
+    def pick(self, which: Tensor) -> "_Rows":
+        """Return some of the rows; bool, (rows,)."""
+        there = None if self.there is None else self.there[which]
+        return _Rows(self.patches[which], self.wanted[which], there)
+
+    def output(self, matrix: Tensor) -> Tensor:
+        """Return what a map gives at the layer's point; (rows, channels)."""
+        narrow = matrix.to(self.patches.dtype)
+        output = torch.addmm(narrow[:, -1], self.patches, narrow[:, :-1].T)
+        if self.there is not None:
+            output += self.there
+        return output
 
 
 def factorise(moments: Tensor, ridge: Tensor) -> Tensor:

@@ -60,20 +60,23 @@ class Samples:
         self._chunks, self._options = chunks, options
         self._known: dict[int, list[Tensor]] = {}
 
-    def __call__(self, number: int, available: int, device: torch.device) -> list[Tensor]:
-        """Return the positions of a layer, for every chunk; int64, (images, positions).
+    def __call__(
+        self, number: int, shapes: Sequence[tuple[int, int]], device: torch.device
+    ) -> list[Tensor]:
+        """Return the positions of a layer, for every chunk; int64, (rows, positions).
 
         Args:
             number: its call's place among all operations, which decides the random draw.
-            available: output positions for one image.
+            shapes: of every chunk's output the length of the first dimension, which holds the
+                images or their windows, and the positions that each of these has.
             device: of the positions.
         """
         if number not in self._known:
             generator = torch.Generator().manual_seed(self._options.seed + number)
-            wanted = max(1, self._options.rows // sum(self._chunks))
+            wanted = max(1, self._options.rows // sum(count for count, _ in shapes))
             self._known[number] = [
                 choose_positions(count, available, wanted, generator).to(device)
-                for count in self._chunks
+                for count, available in shapes
             ]
         return self._known[number]
 

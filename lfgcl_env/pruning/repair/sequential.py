@@ -6,7 +6,9 @@ the baseline's value at the point where the layer's contribution ends: behind it
 behind the addition to a residual stream if there is one, minus the pruned network's other operand.
 So errors made earlier are corrected later. Where a ReLU follows, every value below zero meets a
 target below zero: such targets are replaced by the negative part of the current output, and the
-layer is solved again.
+layer is solved again. A layer with few rows for its features, such as the gate of a
+squeeze-and-excitation block, which sees one position an image, is fitted with as much of a ridge as
+images that are held out ask for, or left as it is.
 
 The idea of layer-wise reconstruction on the compressed network's own inputs is that of channel
 pruning (He et al., ICCV 2017) and asymmetric reconstruction (Zhang et al., TPAMI 2016); the target
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.baseline_values import KeptTargets, LiveTargets
+from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.pruning.repair.fused_forward import FusedForward
 from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.pruning.repair.interface import Features, Reader, repair, run_plain
@@ -118,6 +121,14 @@ class SequentialRepair(LeastSquaresRepair):
         """
         trace(network)
 
+    def check_cut(self, network: PrunableNetwork) -> None:
+        """Refuse a network whose graph changes with its sizes.
+
+        Raises:
+            ValueError: if it does; the message names a repair that can.
+        """
+        check_graph(network)
+
     @torch.inference_mode()
     def prepare(
         self,
@@ -127,6 +138,7 @@ class SequentialRepair(LeastSquaresRepair):
         moments: Callable[[], Mapping[str, Moments]],
     ) -> None:
         """Compute the baseline's values where layers are fitted."""
+        self.check_cut(network)
         super().prepare(network, candidate, images, moments)
         self._plan = network.plan
         self._chunks = split(torch.cat(list(images)), network.layout)

@@ -139,6 +139,8 @@ class Walk:
             first.layer = self._layer(producer)
         positions = self._chosen(producer, first.layer, sources)
         available = first.layer.reader.positions(sources[0][:1])
+        if not (fit.is_sure and first.is_sure):
+            return
         count = self._samples.whole_chunks(available)
         target = self._cut_outputs(refit, targets.whole(refit, count))
         other = None if refit.other is None else self._values[refit.other][:count]
@@ -158,8 +160,8 @@ class Walk:
         return layer
 
     def _chosen(self, refit: Refit, layer: ConvBN, inputs: list[Tensor]) -> list[Tensor]:
-        available = layer.reader.positions(inputs[0][:1])
-        return self._samples(refit.number, available, inputs[0].device)
+        shapes = [(len(x), layer.reader.positions(x[:1])) for x in inputs]
+        return self._samples(refit.number, shapes, inputs[0].device)
 
     def _cut_outputs(self, refit: Refit, values: list[Tensor]) -> list[Tensor]:
         """Return the baseline's values, (..., channels, ...), at the output channels that stay."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.networks.several_inputs import Packing, fed_packed
 from lfgcl_env.pruning.repair.fused_forward import fused
 from lfgcl_env.pruning.score.output_values import read_output
 from lfgcl_env.pruning.score.similarities import kl
@@ -23,12 +24,17 @@ class Judge:
         baseline: the network that others are compared with, in evaluation mode.
         batches: images on its device.
         places: of the outputs, see :func:`~lfgcl_env.networks.outputs.named_outputs`.
+        packing: of several inputs, or None.
     """
 
     def __init__(
-        self, baseline: nn.Module, batches: Sequence[Tensor], places: Iterable[str]
+        self,
+        baseline: nn.Module,
+        batches: Sequence[Tensor],
+        places: Iterable[str],
+        packing: Packing | None = None,
     ) -> None:
-        self._batches, self._places = batches, tuple(places)
+        self._batches, self._places, self._packing = batches, tuple(places), packing
         self._targets = self._run(baseline)
 
     def __call__(self, network: nn.Module) -> float:
@@ -44,7 +50,7 @@ class Judge:
     @torch.inference_mode()
     def _run(self, network: nn.Module) -> list[Tensor]:
         found: list[list[Tensor]] = [[] for _ in self._places]
-        with fused(network):
+        with fed_packed(network, self._packing), fused(network):
             for batch in self._batches:
                 returned = network(batch)
                 for place, into in zip(self._places, found, strict=True):

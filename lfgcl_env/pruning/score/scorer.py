@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.prepared import settle
+from lfgcl_env.networks.several_inputs import fed_packed
 from lfgcl_env.pruning.repair.interface import Features, run_plain
 from lfgcl_env.pruning.score.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.score.similarities import SIMILARITIES, relative_error, variance
@@ -44,7 +45,7 @@ class Scorer:
         similarity: str,
         features: str | Sequence[str] | None = None,
     ) -> None:
-        self._plan = network.plan
+        self._plan, self._packing = network.plan, network.baseline.packing
         self._batches = batches
         self._similarity = SIMILARITIES[similarity]
         places = [OUTPUT] if self._similarity.of_outputs else features
@@ -93,7 +94,8 @@ class Scorer:
             raise ValueError(f"a network must be a torch.nn.Module, got {type(network).__name__}")
         settled = settle(network, self._batches[0].device)
         try:
-            found = run_plain(settled, self.reader, self._batches)
+            with fed_packed(settled, self._packing):
+                found = run_plain(settled, self.reader, self._batches)
         except ValueError:
             raise
         except Exception as error:

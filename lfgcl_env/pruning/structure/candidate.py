@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
-from lfgcl_env.pruning.structure.layers import BATCH_NORMS, channel_attributes, layer_sizes
+from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
+from lfgcl_env.pruning.structure.layers import (
+    BATCH_NORMS,
+    channel_attributes,
+    layer_sizes,
+    weight_axes,
+)
 from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -74,8 +80,9 @@ class Candidate:
         self._places = {name: places.get(m, []) for name, m in self._modules.items()}
         # Before any cut: a depthwise convolution cut to one channel looks like any other.
         self._sizes = {name: Sizes(module) for name, module in self._modules.items()}
+        self._axes = {n: head_axes(m) for n, m in self._modules.items() if head_count(m)}
         self._originals = {
-            name: {key: tensor for key, tensor in _tensors(module) if tensor.dim() > 0}
+            name: {key: t for key, t in _tensors(module) if self._is_cut(name, key, t)}
             for name, module in self._modules.items()
         }
         self._installed: dict[str, tuple[bytes, ...]] = {}
@@ -104,27 +111,38 @@ class Candidate:
                 if name in self.solver and changed & {name, norm}:
                     self._shift_mean(name, norm, mask)
 
+    def _is_cut(self, name: str, key: str, tensor: Tensor) -> bool:
+        """Whether a tensor of a layer has channels, or of attention a row for each head."""
+        return key in self._axes[name] if name in self._axes else tensor.dim() > 0
+
     def _cut(self, name: str, slices: LayerSlices, mask: NDArray[np.bool_]) -> None:
         module = self._modules[name]
         out = slices.out.kept(mask) if slices.out else None
         into = slices.into.kept(mask) if slices.into else None
-        if (out is not None and not len(out)) or (into is not None and not len(into)):
+        empty = any(kept is not None and not len(kept) for kept in (out, into))
+        if empty and name not in self._axes:
             put(self._stand_in(name, out, into), self._places[name])
             return
         put(module, self._places[name])
         tensors = self._originals[name]
+        outputs, inputs = weight_axes(module)
         if into is not None and self.solver is not None and name in self.solver:
             weight, bias = self.solver(name, into)
             tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
         elif into is not None:
             chosen = torch.from_numpy(into)
             tensors = {
-                key: tensor.index_select(1, chosen.to(tensor.device)) if key == "weight" else tensor
+                key: tensor.index_select(inputs, chosen.to(tensor.device))
+                if key == "weight"
+                else tensor
                 for key, tensor in tensors.items()
             }
         for key, tensor in tensors.items():
             if out is not None:
-                tensor = tensor.index_select(0, torch.from_numpy(out).to(tensor.device))
+                axis = outputs if key == "weight" else 0
+                if name in self._axes:
+                    axis = self._axes[name][key]
+                tensor = tensor.index_select(axis, torch.from_numpy(out).to(tensor.device))
             self._replace(module, key, tensor)
         self._sizes[name].set(
             None if out is None else len(out), None if into is None else len(into)

@@ -1,13 +1,15 @@
-"""MACs and parameters of any strategy in closed form."""
+"""MACs, parameters and whatever else a budget counts, of any strategy in closed form."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from lfgcl_env.pruning.structure.layers import Layer, layer_sizes
+from lfgcl_env.config import LatencyConfig
+from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
+from lfgcl_env.pruning.structure.layers import Layer, layer_sizes, weight_axes
 from lfgcl_env.pruning.structure.slice_plan import Dimension, SlicePlan
 
 
@@ -16,7 +18,7 @@ class Cost:
     """What a network costs.
 
     Attributes:
-        macs: multiply-accumulates of convolutions and linear layers for one input.
+        macs: multiply-accumulates of convolutions, linear layers and attention for one input.
         params: number of parameters.
     """
 
@@ -32,13 +34,21 @@ class Measured:
         network: the baseline.
         plan: its slice plan.
         layers: its convolutions and linear layers.
-        other_macs: MACs of matrix products outside these layers, such as attention; constant.
+        other_macs: MACs of matrix products outside these layers that stay.
+        head_macs: MACs of such products for one head, by the name of the attention.
+        input_shape: of one input.
+        allowed: counts that every group may keep, ascending.
+        latency: whose time counts.
     """
 
     network: nn.Module
     plan: SlicePlan
     layers: Sequence[Layer]
-    other_macs: int
+    other_macs: int = 0
+    head_macs: Mapping[str, int] = field(default_factory=dict)
+    input_shape: Sequence[int] = ()
+    allowed: Sequence[Sequence[int]] = ()
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
 
 
 Count = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -49,12 +59,22 @@ Metric = Callable[[Measured], Count]
 METRICS: dict[str, Metric] = {}
 """What a budget may count, by name; see :func:`metric`."""
 
+TIMED: set[str] = set()
+"""Those whose first count takes a minute, because something has to be measured for it."""
 
-def metric(name: str) -> Callable[[Metric], Metric]:
-    """Register what a budget may count under a name in :data:`METRICS`."""
+
+def metric(name: str, *, timed: bool = False) -> Callable[[Metric], Metric]:
+    """Register what a budget may count under a name in :data:`METRICS`.
+
+    Args:
+        name: of the metric.
+        timed: whether something has to be measured for it.
+    """
 
     def register(function: Metric) -> Metric:
         METRICS[name] = function
+        if timed:
+            TIMED.add(name)
         return function
 
     return register
@@ -132,6 +152,10 @@ def multiply_accumulates(measured: Measured) -> Count:
     """Count multiply-accumulates for one input."""
     products = Products(len(measured.plan.groups))
     products.add(measured.other_macs, 1)
+    for name, each in measured.head_macs.items():
+        heads = measured.plan.layers[name].out
+        assert heads is not None
+        products.add(each, heads)
     for layer in measured.layers:
         slices = measured.plan.layers.get(layer.name)
         out = (slices and slices.out) or layer.out_channels
@@ -147,15 +171,23 @@ def parameters(measured: Measured) -> Count:
     counted: set[int] = set()
     for name, module in measured.network.named_modules():
         slices = measured.plan.layers.get(name)
-        for parameter in module.parameters(recurse=False):
+        axes = head_axes(module) if slices and head_count(module) else None
+        for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) in counted:
                 continue
             counted.add(id(parameter))
-            shape = tuple(parameter.shape)
-            rest = int(np.prod(shape[2:], dtype=np.int64))
-            out = (slices and slices.out) or (shape[0] if shape else 1)
-            into = (slices and slices.into) or (shape[1] if len(shape) > 1 else 1)
-            products.add(rest, out, into if len(shape) > 1 else 1)
+            shape = list(parameter.shape)
+            if slices and axes is not None:
+                each = parameter.numel() // shape[axes[key]] if key in axes else parameter.numel()
+                products.add(each, (key in axes and slices.out) or 1)
+                continue
+            sizes: list[Dimension | int] = [*shape, 1, 1][: max(2, len(shape))]
+            out, into = weight_axes(module) if key == "weight" else (0, 1)
+            if slices and slices.out and shape:
+                sizes[out] = slices.out
+            if slices and slices.into and key == "weight":  # others have no inputs
+                sizes[into] = slices.into
+            products.add(int(np.prod(shape[2:], dtype=np.int64)), sizes[0], sizes[1])
         if slices and slices.into and module.bias is None:
             # Without inputs it becomes a constant, which has a bias.
             products.add_if_empty(slices.out or layer_sizes(module)[0], slices.into)
@@ -166,31 +198,33 @@ class CostModel:
     """Counts whatever a budget may count, for any strategy.
 
     Args:
-        network: the baseline.
-        plan: its slice plan.
-        layers: its convolutions and linear layers, measured.
-        other_macs: MACs of matrix products outside these layers, such as attention; constant.
+        measured: what metrics look at.
 
     Attributes:
         baseline: cost of the unpruned network.
     """
 
-    def __init__(
-        self, network: nn.Module, plan: SlicePlan, layers: Sequence[Layer], other_macs: int = 0
-    ) -> None:
-        measured = Measured(network, plan, layers, other_macs)
-        self._counts = {name: made(measured) for name, made in METRICS.items()}
-        self._whole = np.array([group.channels for group in plan.groups], dtype=np.int64)
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
+        self._counts: dict[str, Count] = {}
+        groups = measured.plan.groups
+        self._whole = np.array([group.channels for group in groups], dtype=np.int64)
         self.baseline = self(self._whole)
 
     def __call__(self, keep: NDArray[np.int64]) -> Cost:
         """Return the cost of keeping ``keep[g]`` channels of every group g; int64, (groups,)."""
-        return Cost(int(self._counts["macs"](keep)), int(self._counts["params"](keep)))
+        return Cost(int(self.many(keep, "macs")), int(self.many(keep, "params")))
+
+    def count(self, metric: str) -> Count:
+        """Return what counts a metric, made when it is first asked for."""
+        if metric not in self._counts:
+            self._counts[metric] = METRICS[metric](self._measured)
+        return self._counts[metric]
 
     def many(self, keep: NDArray[np.int64], metric: str) -> NDArray[np.int64]:
         """Count one metric of many strategies at once, from (..., groups) to (...)."""
-        return self._counts[metric](keep)
+        return self.count(metric)(keep)
 
     def of_baseline(self, metric: str) -> int:
         """Count one metric of the unpruned network."""
-        return int(self._counts[metric](self._whole))
+        return int(self.count(metric)(self._whole))

@@ -11,7 +11,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from lfgcl_env.pruning.structure.layers import CONVOLUTIONS
+from lfgcl_env.pruning.structure.layers import CONVOLUTIONS, TRANSPOSED
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,12 @@ def stand_in(
         out: output channels that are left.
         bias: what a layer without inputs gives, (out,); None for its own bias, or zeros.
         layout: of four-dimensional outputs in memory.
+
+    Raises:
+        ValueError: for a transposed convolution, which nothing stands in for.
     """
+    if isinstance(layer, TRANSPOSED):
+        raise ValueError("a transposed convolution keeps at least one channel on either side")
     if out == 0:
         return NoChannels(layer)
     weight = layer.weight

@@ -4,10 +4,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lfgcl_env.pruning.structure.layers import CONVOLUTIONS, does_more, is_channelwise, layer_kind
+from lfgcl_env.pruning.structure.layers import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    does_more,
+    is_channelwise,
+    layer_kind,
+)
 
-_FORWARDS = {kind.forward for kind in (*CONVOLUTIONS, nn.Linear)}
-_INNER_FORWARDS = {kind._conv_forward for kind in CONVOLUTIONS}
+_FORWARDS = {kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)}
+_INNER_FORWARDS = {kind._conv_forward for kind in (*CONVOLUTIONS, *TRANSPOSED)}
 
 
 def find_fixed(network: nn.Module) -> dict[str, str]:
@@ -50,8 +56,8 @@ def _way_out(module: nn.Module) -> str | None:
 def find_refittable(network: nn.Module) -> frozenset[str]:
     """Return the names of the layers that a repair may give other weights.
 
-    These are convolutions without groups and linear layers that do nothing else with their weights,
-    share them with no other module, and have no hooks.
+    These are convolutions without groups, transposed or not, and linear layers that do nothing else
+    with their weights, share them with no other module, and have no hooks.
 
     Args:
         network: before any cut.
@@ -60,7 +66,9 @@ def find_refittable(network: nn.Module) -> frozenset[str]:
     return frozenset(
         name
         for name, module in network.named_modules()
-        if layer_kind(module) in ("conv", "linear") and name not in fixed and _is_plain(module)
+        if layer_kind(module) in ("conv", "linear", "transposed")
+        and name not in fixed
+        and _is_plain(module)
     )
 
 

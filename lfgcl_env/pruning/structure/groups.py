@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lfgcl_env.pruning.structure.training_mode import TrainingOnly
+
 
 @dataclass(frozen=True)
 class Member:
@@ -98,6 +100,7 @@ class Tracing:
             that it was traced with.
         followed_by: for layers whose output goes into a BatchNorm and nowhere else, that
             BatchNorm's name.
+        training_only: what the network runs in training only.
         protected: groups that would be pruned if nothing protected them.
     """
 
@@ -105,6 +108,7 @@ class Tracing:
     excluded: tuple[Exclusion, ...]
     parts: dict[str, tuple[Tensor, ...]]
     followed_by: dict[str, str]
+    training_only: TrainingOnly
     protected: tuple[Group, ...] = ()
 
 

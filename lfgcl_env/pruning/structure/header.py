@@ -38,6 +38,14 @@ class StoredEvaluation(Schema):
     params_ratio: Ratio
 
 
+class StoredInput(Schema):
+    """One of several inputs of a network; its name is None where it goes by its place."""
+
+    name: Name | None
+    shape: Annotated[list[_Size], MaxLen(8)]
+    dtype: Literal["float32", "int64", "int32", "bool"]
+
+
 class Header(Sealed):
     """What stands in the header of a saved network, besides the facts that its saver adds.
 
@@ -46,7 +54,8 @@ class Header(Sealed):
         network: what the architecture is rebuilt from; None for one that was given as a module.
         arguments: of its builder.
         weights: of the baseline, see :class:`~lfgcl_env.networks.Baseline`.
-        input_shape: of one input, such as (channels, height, width).
+        input_shape: of one input, such as (channels, height, width); None where there are several.
+        inputs: several inputs of the network, or None.
         num_classes: of the network; None if it has none.
         normalization: mean and std of the inputs.
         layers: for every layer that was cut its output and input channels; None for a side that
@@ -66,7 +75,8 @@ class Header(Sealed):
     network: Name | None
     arguments: dict[Name, JsonValue]
     weights: Text
-    input_shape: Annotated[list[_Size], MinLen(1), MaxLen(4)]
+    input_shape: Annotated[list[_Size], MinLen(1), MaxLen(4)] | None
+    inputs: Annotated[list[StoredInput], MinLen(1), MaxLen(LONGEST_LIST)] | None = None
     num_classes: Annotated[int, Ge(1), Le(10**5)] | None
     normalization: Annotated[list[_Channels], MinLen(2), MaxLen(2)] | None
     layers: Annotated[dict[Name, _Cut], MaxLen(LONGEST_LIST)]

@@ -1,13 +1,20 @@
 """A network's layers: their kinds and sizes, and one record per convolution and linear layer."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -23,14 +30,15 @@ class Layer:
 
     Attributes:
         name: the module's name in ``network.named_modules()``.
-        kind: ``"conv"``, ``"depthwise"``, ``"grouped"`` or ``"linear"``.
+        kind: ``"conv"``, ``"depthwise"``, ``"grouped"``, ``"transposed"`` or ``"linear"``.
         in_channels: input channels (features of a linear layer).
         out_channels: output channels.
         fan: input channels that one output channel sees (1 for a depthwise convolution).
         kernel: number of kernel positions (9 for a 3x3 convolution, 1 for a linear layer).
         stride: stride along the last dimension.
         positions: output positions per input (32 * 32 for a stride-1 convolution on CIFAR-10),
-            summed over the calls where a network uses a layer more than once.
+            summed over the calls where a network uses a layer more than once. Of a transposed
+            convolution, which multiplies its kernel with every input position, these.
     """
 
     name: str
@@ -58,7 +66,14 @@ def layer_kind(module: nn.Module) -> str | None:
         if module.groups == module.in_channels == module.out_channels:
             return "depthwise"
         return "grouped"
+    if isinstance(module, TRANSPOSED) and module.groups == 1:
+        return "transposed"
     return None
+
+
+def weight_axes(module: nn.Module) -> tuple[int, int]:
+    """Return the dimensions of a layer's weight that hold its output and its input channels."""
+    return (1, 0) if isinstance(module, TRANSPOSED) else (0, 1)
 
 
 def is_frozen_norm(module: nn.Module) -> bool:
@@ -92,21 +107,28 @@ def channel_attributes(module: nn.Module) -> dict[str, str]:
     """Map the attributes of a module that count channels to the side that they follow.
 
     They are proportional to the channels on this side: ``"out"``, which is all there is of a layer
-    that is channelwise, or ``"in"``.
+    that is channelwise, or ``"in"``. The channels of attention are its heads.
     """
     if is_channelwise(module):
         return {name: "out" for name in _COUNTS if isinstance(getattr(module, name, None), int)}
     if isinstance(module, nn.Linear):
         return {"in_features": "in", "out_features": "out"}
+    if head_count(module):
+        return dict.fromkeys(head_attributes(module), "out")
     return {"in_channels": "in", "out_channels": "out"}
 
 
 def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """Return a layer's output and input channels, also for one that is channelwise."""
+    """Return a layer's output and input channels, also for one that is channelwise.
+
+    The channels of attention are its heads.
+    """
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     if layer_kind(module):
         return int(module.out_channels), int(module.in_channels)  # type: ignore[arg-type]
+    if head_count(module):
+        return heads_of(module), heads_of(module)
     if is_frozen_norm(module):
         size = module.running_mean.numel()  # type: ignore[union-attr, operator]
     elif isinstance(module, nn.GroupNorm):
@@ -152,9 +174,11 @@ def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     names = {module: name for name, module in network.named_modules()}
     positions: dict[nn.Module, int] = {}
 
-    def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        channels = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-        count = output.numel() // (len(example) * int(channels))  # type: ignore[arg-type]
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes = layer_sizes(module)
+        transposed = isinstance(module, TRANSPOSED)
+        counted, channels = (inputs[0], sizes[1]) if transposed else (output, sizes[0])
+        count = counted.numel() // (len(example) * channels)
         positions[module] = positions.get(module, 0) + count
 
     handles = [m.register_forward_hook(record) for m in network.modules() if layer_kind(m)]
@@ -170,18 +194,37 @@ def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 def count_macs(network: nn.Module, example: Tensor) -> int:
     """Count MACs of all that PyTorch's FLOP counter knows, for one input: half its FLOPs.
 
+    Attention and recurrent layers are run step by step, not as fused operations, which are not
+    counted.
+
     Args:
         network: in evaluation mode.
         example: inputs (images, channels, height, width).
     """
+    with counting_flops() as counter:
+        network(example)
+    return int(counter.get_total_flops()) // (2 * len(example))
+
+
+@contextmanager
+def counting_flops() -> Iterator[FlopCounterMode]:
+    """Count the FLOPs of what runs inside the block, without gradients.
+
+    Fused attention runs as the products that it is made of: the processor's is not counted.
+    """
     fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one fused operation, which is not counted
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(example)
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(action="ignore"),  # of settings for other devices
+            torch.backends.mkldnn.flags(enabled=False),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
-    return int(counter.get_total_flops()) // (2 * len(example))
 
 
 def _layer(name: str, module: nn.Module, positions: int) -> Layer:
@@ -190,7 +233,7 @@ def _layer(name: str, module: nn.Module, positions: int) -> Layer:
     if isinstance(module, nn.Linear):
         sizes = (module.in_features, module.out_features, module.in_features, 1, 1)
     else:
-        assert isinstance(module, CONVOLUTIONS)
+        assert isinstance(module, (*CONVOLUTIONS, *TRANSPOSED))
         sizes = (
             module.in_channels,
             module.out_channels,

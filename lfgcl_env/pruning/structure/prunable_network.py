@@ -8,16 +8,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from lfgcl_env.config import StructureConfig, complete, signature
+from lfgcl_env.config import LatencyConfig, StructureConfig, complete, signature
 from lfgcl_env.edge.patterns import check_patterns
+from lfgcl_env.latency.prediction import LatencyModel
 from lfgcl_env.networks import Baseline
+from lfgcl_env.pruning.budget import latency_metric  # noqa: F401 (registers it)
 from lfgcl_env.pruning.budget.limits import Limits, find_producers
 from lfgcl_env.pruning.budget.projection import Projection
 from lfgcl_env.pruning.budget.rounding import Rounding
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
-from lfgcl_env.pruning.structure.cost import Cost, CostModel
+from lfgcl_env.pruning.structure.cost import Cost, CostModel, Measured
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
-from lfgcl_env.pruning.structure.layers import Layer, count_macs, measure_layers
+from lfgcl_env.pruning.structure.layers import Layer, measure_layers
+from lfgcl_env.pruning.structure.products import count_products
 from lfgcl_env.pruning.structure.scope import find_prunable
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.surgery import cut
@@ -31,6 +34,7 @@ class PrunableNetwork:
 
     Args:
         baseline: the network; it is never changed.
+        latency: whose time a budget of latency counts; None for the defaults.
         **config: see :class:`~lfgcl_env.config.StructureConfig`. With ``min_channels=0`` a group
             may lose all its channels where that is exact and leaves an output that depends on the
             images; every other group keeps at least one.
@@ -62,10 +66,24 @@ class PrunableNetwork:
 
     __signature__: ClassVar[inspect.Signature] = signature(
         StructureConfig,
-        [inspect.Parameter("baseline", inspect.Parameter.POSITIONAL_ONLY, annotation=Baseline)],
+        [
+            inspect.Parameter("baseline", inspect.Parameter.POSITIONAL_ONLY, annotation=Baseline),
+            inspect.Parameter(
+                "latency",
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=None,
+                annotation=LatencyConfig | None,
+            ),
+        ],
     )
 
-    def __init__(self, baseline: Baseline, /, **config: Unpack[StructureConfig]) -> None:
+    def __init__(
+        self,
+        baseline: Baseline,
+        /,
+        latency: LatencyConfig | None = None,
+        **config: Unpack[StructureConfig],
+    ) -> None:
         chosen = complete(StructureConfig, config, "the network")
         self.baseline = baseline
         self.protect = check_patterns(chosen["protect"])
@@ -80,8 +98,7 @@ class PrunableNetwork:
         self.excluded: tuple[Exclusion, ...] = tracing.excluded
         self.followed_by = tracing.followed_by
         self.plan = SlicePlan(module, self.groups)
-        other_macs = count_macs(module, example[:1]) - sum(layer.macs for layer in self.layers)
-        self.cost_model = CostModel(module, self.plan, self.layers, max(other_macs, 0))
+        products = count_products(module, self.plan, self.layers, example[:1], self.layout)
         self.channels = np.array([group.channels for group in self.groups], dtype=np.int64)
         self.limits = Limits.of(chosen)
         producers = find_producers(module, self.groups)
@@ -93,11 +110,34 @@ class PrunableNetwork:
             self.limits.steps(producers),
             [max(pair) for pair in zip(fewest, self.lowest.tolist(), strict=True)],
         )
+        self.cost_model = CostModel(
+            Measured(
+                module,
+                self.plan,
+                self.layers,
+                *products,
+                baseline.input_shape,
+                [self.rounding.counts(group).tolist() for group in range(len(self.groups))],
+                complete(LatencyConfig, latency or {}, "the latency"),
+            )
+        )
         self._ways = self.limits.ways(producers, self.channels.tolist())
         if tracing.protected:
             self._ways.append("less under protect")
         for counts in (self.channels, self.lowest):
             counts.flags.writeable = False
+
+    @property
+    def latency(self) -> LatencyModel:
+        """Predicts the time of strategies; measures it first if no table is at hand.
+
+        Raises:
+            ValueError, FileNotFoundError, ImportError: see
+                :func:`~lfgcl_env.pruning.budget.latency_metric.latency`.
+        """
+        model = self.cost_model.count("latency")
+        assert isinstance(model, LatencyModel)
+        return model
 
     def projection(self, metric: str) -> Projection:
         """Return the projection onto budgets of ``metric`` within all limits."""

@@ -22,12 +22,20 @@ from lfgcl_env.edge.files import as_path, write_beside
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
+from lfgcl_env.networks.free_heads import free_heads
 from lfgcl_env.networks.plain_module import unwrap
 from lfgcl_env.networks.safe_building import build_safely, is_safe
 from lfgcl_env.pruning.structure.candidate import Sizes
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of, put, stand_in
+from lfgcl_env.pruning.structure.head_counts import head_axes, head_count, heads_of
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
-from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes, names_of
+from lfgcl_env.pruning.structure.layers import (
+    is_channelwise,
+    layer_kind,
+    layer_sizes,
+    names_of,
+    weight_axes,
+)
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 _KEY = "lfgcl_env"
@@ -79,7 +87,8 @@ def save_pruned(
         # Arguments that JSON cannot hold come without a name.
         "arguments": baseline.arguments if baseline.name is not None else {},
         "weights": baseline.weights,
-        "input_shape": list(baseline.input_shape),
+        "input_shape": list(baseline.input_shape) if baseline.packing is None else None,
+        "inputs": None if baseline.packing is None else baseline.packing.facts(),
         "num_classes": baseline.num_classes,
         "normalization": normalization and [list(normalization.mean), list(normalization.std)],
         "layers": layers,
@@ -132,8 +141,9 @@ def load_pruned(
     """
     with _open_file(path) as file:
         header = _header(file, path)
-        module = _architecture(header, network, path, trust=trust)
-        what = header.network or type(module).__name__
+        given = _architecture(header, network, path, trust=trust)
+        what = header.network or type(given).__name__
+        module = free_heads(given)
         keys = file.keys()
         shapes = {key: file.get_slice(key).get_shape() for key in keys}
         types = {key: file.get_slice(key).get_dtype() for key in keys}
@@ -203,7 +213,7 @@ def _check_shapes(
         raise ValueError(f"it differs in {odd[:3]}")
     modules = dict(module.named_modules())
     for name, cut in header.layers.items():
-        if name not in modules or not _is_layer(modules[name]):
+        if name not in modules or not (_is_layer(modules[name]) or head_count(modules[name])):
             raise ValueError(f"it has no layer {name!r}")
         shape = _shape_of_layer(name, shapes, modules[name], cut)
         sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
@@ -211,8 +221,15 @@ def _check_shapes(
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
     firsts = {name: first for first, names in names_of(module).items() for name in names}
     for key, full in whole.items():
-        cut = header.layers.get(firsts[key.rpartition(".")[0]], [None, None])
-        if not _may_be_cut_to(shapes[key], list(full.shape), cut):
+        name, _, attribute = key.rpartition(".")
+        owner, cut = modules[firsts[name]], header.layers.get(firsts[name], [None, None])
+        if head_count(owner) and not _is_layer(owner):
+            right = shapes[key] == _with_heads(owner, attribute, list(full.shape), cut[0])
+        else:
+            if attribute == "weight":
+                cut = [cut[axis] for axis in weight_axes(owner)]
+            right = _may_be_cut_to(shapes[key], list(full.shape), cut)
+        if not right:
             raise ValueError(
                 f"its {key} is {shapes[key]}, which is not cut from {list(full.shape)}"
             )
@@ -230,7 +247,7 @@ def _install(module: nn.Module, header: Header, tensors: Mapping[str, Tensor]) -
     places = places_of(module)
     for name, (out, into) in header.layers.items():
         layer = module.get_submodule(name)
-        if out == 0 or into == 0:
+        if (out == 0 or into == 0) and _is_layer(layer):
             put(_stand_in(layer, None if out != 0 else 0), places[layer])
             continue
         Sizes(layer).set(out, into)
@@ -297,9 +314,12 @@ def _shape_of_layer(
     Of a layer without inputs only the bias is left, of one without outputs nothing. A norm without
     tensors has whatever size it was cut to.
     """
+    if not _is_layer(layer):
+        return [min(cut[0] or 0, heads_of(layer)), 0]
     shape = shapes.get(f"{name}.weight", shapes.get(f"{name}.running_mean"))
     if shape is not None:
-        return [*shape, 1][: max(2, len(shape))]
+        padded = [*shape, 1][: max(2, len(shape))]
+        return [padded[axis] for axis in weight_axes(layer)] + padded[2:]
     out = cut[0] or 0
     if out and not layer_kind(layer) and not layer.state_dict():
         return [min(out, layer_sizes(layer)[0]), 0]
@@ -308,6 +328,14 @@ def _shape_of_layer(
 
 def _is_layer(module: nn.Module) -> bool:
     return layer_kind(module) is not None or is_channelwise(module)
+
+
+def _with_heads(attention: nn.Module, key: str, whole: list[int], heads: int | None) -> list[int]:
+    """Return the shape of an attention module's own tensor with so many heads; None: all."""
+    axis = head_axes(attention).get(key)
+    if heads is None or axis is None:
+        return whole
+    return [*whole[:axis], heads, *whole[axis + 1 :]]
 
 
 def _may_be_cut_to(shape: list[int], whole: list[int], sizes: list[int | None]) -> bool:

@@ -49,15 +49,16 @@ def find_prunable(
     for pattern in protect:
         check_used([pattern], known, "protect", "matches no module of the network")
     tracing = find_groups(network, example)
+    only = tracing.training_only
     kept_whole = {group.name: _protection(group, protect, names) for group in tracing.groups}
     excluded = [*filter(None, kept_whole.values()), *tracing.excluded]
     free = [group for group in tracing.groups if kept_whole[group.name] is None]
     within = [group for group in tracing.groups if scope == "all" or not group.coupled]
     in_scope = [group for group in within if kept_whole[group.name] is None]
     coupled = [group for group in free if group not in in_scope]
-    right, wrong = split_exact(network, in_scope, example, layout)
+    right, wrong = split_exact(network, in_scope, example, layout, only)
     if not right:
-        if split_exact(network, coupled, example, layout)[0]:
+        if split_exact(network, coupled, example, layout, only)[0]:
             raise ValueError(
                 f"no channels of this network can be pruned with scope={scope!r}, since additions "
                 "couple all that can: choose scope='all' (--scope all)"
@@ -66,7 +67,7 @@ def find_prunable(
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
     excluded += [Exclusion(group.name, group.channels, COUPLED) for group in coupled]
     spared = [group for group in within if kept_whole[group.name] is not None]
-    held, _ = split_exact(network, spared, example, layout)
+    held, _ = split_exact(network, spared, example, layout, only)
     return replace(
         tracing, groups=tuple(right), excluded=(*excluded, *wrong), protected=tuple(held)
     )

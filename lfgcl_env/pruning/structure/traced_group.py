@@ -61,7 +61,7 @@ def read_group(
             size = layer_sizes(node.module)[1 if side == "in" else 0]
             members.append(_member(layer, side, item, channels, size))
         elif node.type == tp.ops.OPTYPE.PARAMETER:
-            raise Unprunable("a free parameter of the network follows its channels")
+            raise Unprunable(_whose(node.module, names))
         elif isinstance(node.module, tp.ops._OutputOp):
             raise Unprunable(OUTPUT)
         elif isinstance(node.module, nn.Module) and node.module in names:
@@ -73,13 +73,23 @@ def read_group(
     return Group(name, channels, tuple(_merge(members)), coupled, part)
 
 
+def _whose(parameter: object, names: dict[nn.Module, str]) -> str:
+    """Say what a parameter that channels meet outside of known layers belongs to."""
+    for module, name in names.items():
+        if isinstance(module, nn.RNNBase) and any(p is parameter for p in module.parameters()):
+            return _why_not(module, name)
+    return "a free parameter of the network follows its channels"
+
+
 def _why_not(module: nn.Module, name: str) -> str:
     """Say why a layer that channels go through cannot lose any."""
     kind = type(module).__name__
     if isinstance(module, nn.LayerNorm):
         return f"{kind} {name} computes each of its channels from all of them"
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return f"{kind} {name} is a recurrent layer, which is not cut"
     if getattr(module, "transposed", False):
-        return f"{kind} {name} is a transposed convolution, which is not cut"
+        return f"{kind} {name} is a transposed convolution with groups, which is not cut"
     return f"{kind} {name} is of a kind that is not cut"
 
 

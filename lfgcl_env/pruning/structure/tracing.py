@@ -4,13 +4,14 @@ Source: DepGraph (Fang et al., CVPR 2023). The dependency graph is traced once; 
 is, for every group, which positions of which layers' dimensions belong to which of its channels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.pruning.structure.attention_heads import Attention, find_attention
 from lfgcl_env.pruning.structure.bundles import bundle_channels
 from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
 from lfgcl_env.pruning.structure.fixed_layers import find_fixed
@@ -18,6 +19,7 @@ from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing, Unprun
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind, layer_sizes
 from lfgcl_env.pruning.structure.traced_group import OUTPUT, read_group, side_of
 from lfgcl_env.pruning.structure.training_heads import add_training_heads
+from lfgcl_env.pruning.structure.training_mode import find_training_only
 
 
 def find_groups(network: nn.Module, example: Tensor) -> Tracing:
@@ -32,8 +34,9 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
     """
     names = {module: name for name, module in network.named_modules()}
     fixed = find_fixed(network)
-    groups: list[Group] = []
-    excluded: list[Exclusion] = []
+    attention = find_attention(network, example, fixed)
+    groups = [found.group for found in attention if found.group]
+    excluded = [found.exclusion for found in attention if found.exclusion]
     parts: dict[str, tuple[Tensor, ...]] = {}
     followed_by: dict[str, str] = {}
     pending: list[tuple[nn.Module, tuple[Tensor, ...]]] = [(network, (example,))]
@@ -47,19 +50,26 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
             pending += _children_with_inputs(part, inputs)
             continue
         parts[names[part]] = inputs
-        found, left_out = _groups_of_graph(graph, part, names, fixed, whole=part is network)
-        groups += found
+        heads = {layer for one in attention for layer in one.layers}
+        found, left_out = _groups_of_graph(graph, part, names, fixed, heads, whole=part is network)
+        groups += [group for group in found if not _cuts_heads(group, attention)]
         excluded += left_out
         followed_by |= _batchnorms_behind(graph, names)
     excluded += _outside(network, parts)
     order = {name: index for index, name in enumerate(names.values())}
     groups.sort(key=lambda group: order[group.name])
-    groups, left_out = add_training_heads(network, example, groups, fixed)
+    only = find_training_only(network, example)
+    groups, left_out = add_training_heads(network, example, only, groups, fixed)
     excluded += left_out
     kept, overlapping = _without_overlaps(groups)
     excluded += overlapping
     kept, apart = bundle_channels(network, kept, excluded)
-    return Tracing(tuple(kept), (*excluded, *apart), parts, followed_by)
+    return Tracing(tuple(kept), (*excluded, *apart), parts, followed_by, only)
+
+
+def _cuts_heads(group: Group, attention: Sequence[Attention]) -> bool:
+    """Whether a group has channels of heads, which go whole or not at all."""
+    return any(a.owns(m.layer, m.side) for a in attention for m in group.members)
 
 
 def _outside(network: nn.Module, parts: Iterable[str]) -> list[Exclusion]:
@@ -114,6 +124,7 @@ def _groups_of_graph(
     part: nn.Module,
     names: dict[nn.Module, str],
     fixed: dict[str, str],
+    heads: Container[str],
     *,
     whole: bool,
 ) -> tuple[list[Group], list[Exclusion]]:
@@ -121,10 +132,10 @@ def _groups_of_graph(
     excluded: list[Exclusion] = []
     produced: set[str] = set()
     for module in part.modules():
-        if layer_kind(module) not in ("conv", "linear", "grouped"):
+        if layer_kind(module) not in ("conv", "linear", "grouped", "transposed"):
             continue
         name = names[module]
-        if name in produced or module not in graph.module2node:
+        if name in heads or name in produced or module not in graph.module2node:
             continue
         channels = int(getattr(module, "out_channels", 0) or getattr(module, "out_features", 0))
         try:

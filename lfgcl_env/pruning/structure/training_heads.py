@@ -11,11 +11,15 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Member, Unprunable
 from lfgcl_env.pruning.structure.traced_group import read_group
-from lfgcl_env.pruning.structure.training_mode import TrainingOnly, find_training_only
+from lfgcl_env.pruning.structure.training_mode import TrainingOnly
 
 
 def add_training_heads(
-    network: nn.Module, example: Tensor, groups: Sequence[Group], fixed: dict[str, str]
+    network: nn.Module,
+    example: Tensor,
+    only: TrainingOnly,
+    groups: Sequence[Group],
+    fixed: dict[str, str],
 ) -> tuple[list[Group], list[Exclusion]]:
     """Add the layers that read groups in training only, found by a second trace in training.
 
@@ -25,13 +29,13 @@ def add_training_heads(
     Args:
         network: in evaluation mode; not changed.
         example: inputs (images, channels, height, width).
+        only: what the network runs in training only.
         groups: found in evaluation mode.
         fixed: layers that cannot be cut, and why.
 
     Returns:
         The groups with these layers, and those that cannot be pruned because of them.
     """
-    only = find_training_only(network, example)
     if not only.heads:
         return list(groups), []
     copied = copy.deepcopy(network)

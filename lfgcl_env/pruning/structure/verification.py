@@ -21,6 +21,7 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
+from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 from lfgcl_env.pruning.structure.training_mode import (
     TrainingOnly,
@@ -36,6 +37,7 @@ def split_exact(
     groups: Sequence[Group],
     example: Tensor,
     layout: torch.memory_format = torch.channels_last,
+    only: TrainingOnly | None = None,
 ) -> tuple[list[Group], list[Exclusion]]:
     """Separate the groups for which cutting and hiding differ from the others.
 
@@ -47,12 +49,14 @@ def split_exact(
         example: inputs (images, channels, height, width).
         layout: that the network can be run in, see
             :func:`~lfgcl_env.pruning.structure.candidate.fastest_layout`.
+        only: what it runs in training only; None to find out.
     """
     if not groups:
         return [], []
     double = copy.deepcopy(network).eval().double().cpu()
     inputs = example.double().cpu()
-    training = _Training(double, inputs, find_training_only(network, example))
+    only = find_training_only(network, example) if only is None else only
+    training = _Training(double, inputs, only)
 
     def find_fault(tried: Sequence[Group]) -> str | None:
         return _find_fault(double, tried, inputs, layout, training)
@@ -194,8 +198,17 @@ def _find_fault(
         return f"the network fails without its channels ({with_kind(error)})"
     whole = _observe(network, plan, inputs, kept)
     hidden = _hide(network, plan, kept)
-    if not _is_same(cut, _observe(hidden, plan, inputs, kept), whole):
+    masked = _observe(hidden, plan, inputs, kept)
+    if not _is_same(cut, masked, whole):
         return WRONG
+    if all(torch.equal(masked[name], whole[name]) for name in masked):
+        # An output that no channel reaches, as behind a layer of zeros, tells nothing.
+        cut = _observe(candidate.network, plan, inputs, inside=True)
+        masked, whole = (
+            _observe(one, plan, inputs, kept, inside=True) for one in (hidden, network)
+        )
+        if not _is_same(cut, masked, whole):
+            return WRONG
     return training.find_fault(candidate.network, hidden)
 
 
@@ -235,6 +248,8 @@ def _observe(
     plan: SlicePlan,
     inputs: Tensor,
     kept: Sequence[NDArray[np.int64]] | None = None,
+    *,
+    inside: bool = False,
 ) -> dict[str, Tensor]:
     """Run a network, and return its outputs by their places.
 
@@ -246,6 +261,7 @@ def _observe(
         plan: how it is cut.
         inputs: to be run on.
         kept: for each group, the channels that consumers' outputs are reduced to.
+        inside: whether the outputs of consumers belong to a single tensor as well.
     """
     consumed: dict[str, Tensor] = {}
 
@@ -263,7 +279,7 @@ def _observe(
                 stack.callback(hook.remove)
         returned = network(inputs)
     if isinstance(returned, Tensor):
-        return {"": returned}
+        return {"": returned} | (consumed if inside else {})
     return named_outputs(returned) | consumed
 
 
@@ -295,7 +311,9 @@ def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]
     for name, slices in plan.layers.items():
         if slices.into is not None:
             hidden = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
-            weight = copied.get_submodule(name).weight
-            assert isinstance(weight, Tensor)
-            weight.data[:, torch.from_numpy(hidden)] = 0
+            consumer = copied.get_submodule(name)
+            assert isinstance(consumer.weight, Tensor)
+            consumer.weight.data.index_fill_(
+                weight_axes(consumer)[1], torch.from_numpy(hidden), 0.0
+            )
     return copied

@@ -1,0 +1,294 @@
+"""``lfgcl export``: a pruned network as a file that runs without this package."""
+
+import logging
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lfgcl_env.cli.evaluate import (
+    budgets_of_run,
+    fitting_test_set,
+    load_unpruned,
+    own_builder,
+    pruned_networks,
+)
+from lfgcl_env.cli.targets import load_network
+from lfgcl_env.cli.text import columns
+from lfgcl_env.export import FORMATS, Comparison, OnnxNetwork, compare, export_network, quantize
+from lfgcl_env.export.onnx_model import check_installed
+from lfgcl_env.images import LabelledImages, TooFewImages, top1
+from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, default_images, load_calibration
+from lfgcl_env.images.views import make_views
+from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.normalization import as_normalization
+from lfgcl_env.networks.outputs import find_outputs
+from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
+from lfgcl_env.search.sweep_files import network_file
+
+COMPARED = 2048
+"""Images that int8 is compared on, where there are so many."""
+
+COMPARED_NUMBERS = 2**24
+"""Numbers in these images, beyond which there are fewer, but at least 256."""
+
+GOOD = 90.0
+"""Agreement [%] below which the command warns."""
+
+_EXAMPLES = 8
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is exported.
+
+    Attributes:
+        baseline: its network is the one that is exported, pruned or not.
+        unpruned: loads what it was pruned from.
+        place: the default file, without suffix.
+        run: arguments of its run; empty without one.
+        cost: MACs and parameters, if they are known.
+    """
+
+    baseline: Baseline
+    unpruned: Any
+    place: Path
+    run: Mapping[str, Any]
+    cost: Mapping[str, Any]
+
+
+def export(arguments: dict[str, Any]) -> None:
+    """Export a network, check the file, and print what it takes and returns.
+
+    Args:
+        arguments: all of the command's; those of images and of a network's name only where they
+            are given.
+
+    Raises:
+        ValueError: if options do not fit each other, the network cannot be exported, or a file
+            names code that is not trusted.
+        FileNotFoundError: if the network or images are missing.
+        FileExistsError: if the file is there already.
+        ImportError: if the extra ``onnx`` is needed and missing.
+    """
+    int8, kind = arguments["int8"], arguments["format"]
+    _check_options(arguments)
+    if kind == "onnx":
+        check_installed()
+    source = _load(arguments)
+    end = ("_int8" if int8 else "") + FORMATS[kind].suffix
+    target = Path(arguments["output"] or f"{source.place}{end}")
+    _check_target(target)
+    baseline = source.baseline
+    normalization = baseline.normalization
+    if arguments["fold_normalization"] and normalization is None:
+        raise ValueError(
+            f"the normalization of {baseline.title}'s inputs is not known, so it cannot be folded "
+            "in: give --normalization M,M,M/S,S,S"
+        )
+    folded = normalization if arguments["fold_normalization"] else None
+    takes = _describe_input(baseline, folded=folded is not None)
+    with tempfile.TemporaryDirectory() as folder:
+        done = export_network(
+            baseline.network,
+            _examples(baseline, folded=folded is not None),
+            Path(folder) / "float.onnx" if int8 else target,
+            kind,
+            normalization=folded,
+            input_name=arguments["input_name"],
+            output_names=arguments["output_names"],
+            opset=arguments["opset"],
+            facts={"network": baseline.title, "input": takes, **source.cost},
+        )
+        if int8:
+            calibration, others = _images(source, arguments)
+            if folded:
+                calibration, others = folded.undo(calibration), folded.undo(others)
+            quantize(done.path, calibration, target)
+            found = compare(done.path, target, others)
+            top1s = _accuracy(done.path, target, arguments, baseline, folded is not None)
+    opset = f", opset {done.opset}" if done.opset else ""
+    print(f"{target}  {target.stat().st_size:,} bytes{opset}")
+    print(f"input   {done.input} {_shape(done.input_shape)}, float32, {takes}")
+    for name, shape in done.outputs.items():
+        print(f"output  {name} {_shape(shape)}")
+    sizes = ", ".join(map(str, done.batches[:-1])) + f" and {done.batches[-1]}"
+    print(
+        f"{'its float model is ' if int8 else ''}equal to PyTorch to {done.error:.0e} in "
+        f"{FORMATS[kind].runtime}, on batches of {sizes} images"
+    )
+    if int8:
+        _print_int8(found, len(calibration), top1s)
+
+
+def _check_options(arguments: Mapping[str, Any]) -> None:
+    if arguments["int8"] and arguments["format"] != "onnx":
+        raise ValueError(
+            f"--int8 is quantised by ONNX Runtime: give --format onnx, not {arguments['format']}"
+        )
+    if not arguments["int8"]:
+        for name in ("images", "num_images", "data"):
+            if arguments.get(name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is for --int8: add it, or leave both")
+
+
+def _check_target(target: Path) -> None:
+    """Refuse a file that is there, or that cannot be made, before minutes of work."""
+    if os.path.lexists(target):
+        raise FileExistsError(f"{str(target)!r} exists: delete it, or give another --output")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {str(target.parent)!r}: make it, or give another --output"
+        )
+
+
+def _load(arguments: Mapping[str, Any]) -> _Source:
+    """Load the network of a run folder, of a file, or of a name."""
+    target = arguments["run"]
+    path = Path(target)
+    if not path.exists():
+        if os.sep in target or path.suffix == ".safetensors":
+            raise FileNotFoundError(f"there is no run folder and no pruned network at {target}")
+        baseline = load_network({**arguments, "network": target})
+        place = Path(re.sub(r"\W+", "_", baseline.title))
+        return _Source(baseline, lambda: baseline, place, {}, {})
+    for name in ("weights", "input_shape"):
+        if name in arguments:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for a network's name, and {target} has its own"
+            )
+    run = _run_of(path)
+    if path.is_dir() and run and (budgets := budgets_of_run(run)):
+        raise ValueError(
+            f"{path} holds {len(budgets)} networks: give the file of one, such as "
+            f"{path / network_file(budgets[0])}"
+        )
+    builder = own_builder(arguments)
+    (network,) = pruned_networks(path, [], builder)
+    structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
+    asked = run.asked() if run else {}
+    shape = tuple(structure["input_shape"])
+    title = structure["network"] or type(network).__name__
+    normalization = structure["normalization"] or arguments.get("normalization")
+    baseline = Baseline(
+        network=network,
+        name=structure["network"],
+        arguments=structure["arguments"],
+        input_shape=shape,
+        outputs=find_outputs(network, shape, title),
+        normalization=as_normalization(normalization),
+        weights=structure["weights"],
+    )
+    evaluation = structure.get("evaluation") or {}
+    return _Source(
+        baseline,
+        partial(load_unpruned, structure, builder, asked.get("seed", 0)),
+        path / Path(PRUNED).stem if path.is_dir() else path.with_suffix(""),
+        asked,
+        {name: evaluation[name] for name in ("macs", "params") if name in evaluation},
+    )
+
+
+def _run_of(path: Path) -> RunFolder | None:
+    """Return the run that a folder or a file belongs to, also one of its sweep."""
+    folders = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    return next((RunFolder(folder) for folder in folders if (folder / ARGUMENTS).exists()), None)
+
+
+def _examples(baseline: Baseline, *, folded: bool) -> Tensor:
+    """Return noise to check a file on: pixels, normalised if the network is to get them so."""
+    draw = torch.Generator().manual_seed(0)
+    if baseline.normalization is None:
+        return torch.randn(_EXAMPLES, *baseline.input_shape, generator=draw)
+    pixels = torch.rand(_EXAMPLES, *baseline.input_shape, generator=draw)
+    return pixels if folded else baseline.normalization.apply(pixels)
+
+
+def _images(source: _Source, arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Load images to calibrate on, those of the run, and others to compare on."""
+    run, baseline = source.run, source.baseline
+    images = arguments.get("images") or run.get("images") or default_images(baseline)
+    count = arguments.get("num_images", run.get("num_images", DEFAULT_COUNT))
+    seed = run.get("seed", 0)
+    load = partial(
+        load_calibration,
+        replace(baseline, network=source.unpruned().network) if images == "synthetic" else baseline,
+        images,
+        seed=seed,
+        root=arguments["data_root"] or run.get("data_root"),
+        download=arguments["download"],
+    )
+    calibration = load(count)
+    wanted = min(COMPARED, max(COMPARED_NUMBERS // math.prod(baseline.input_shape), DEFAULT_COUNT))
+    if images not in MADE:
+        try:
+            return calibration, load(len(calibration) + wanted)[len(calibration) :]
+        except TooFewImages:
+            pass
+    return calibration, make_views(calibration, min(wanted, 4 * len(calibration)), seed + 1)
+
+
+def _accuracy(
+    before: Path, after: Path, arguments: Mapping[str, Any], baseline: Baseline, folded: bool
+) -> tuple[float, float] | None:
+    """Measure top-1 [%] of two ONNX models, if there are labelled test images."""
+    if arguments["data"] is None:
+        return None
+    test_set = fitting_test_set(dict(arguments), baseline)
+    if folded and baseline.normalization:
+        pixels = baseline.normalization.undo(test_set.images)
+        test_set = LabelledImages(pixels, test_set.labels, test_set.name)
+    return top1(OnnxNetwork(before), test_set), top1(OnnxNetwork(after), test_set)
+
+
+def _print_int8(found: Comparison, calibrated: int, top1s: tuple[float, float] | None) -> None:
+    """Print a table of float and int8."""
+    whole, small = found.bytes
+    rows = [
+        ["", "float", "int8", ""],
+        ["bytes", f"{whole:,}", f"{small:,}", f"{small / whole:.1%}"],
+    ]
+    for size, (slow, fast) in found.milliseconds.items():
+        name = f"{size} image{'s' * (size > 1)} [ms]"
+        rows.append([name, f"{slow:.2f}", f"{fast:.2f}", f"{fast / slow:.1%}"])
+    if top1s:
+        before, after = top1s
+        rows.append(["top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f}"])
+    if found.agreement is not None:
+        rows.append(["same largest output", "", f"{found.agreement:.2f} %", ""])
+    rows.append(["error of outputs", "", f"{found.error:.1%}", ""])
+    print(f"calibrated on {calibrated:,} images and compared on {found.images:,} others:")
+    for line in columns(rows, ["left", "right", "right", "right"]):
+        print(line)
+    if found.agreement is not None and found.agreement < GOOD:
+        _log.warning(
+            "int8 changes the largest output of %.1f %% of the images: keep the float model, or "
+            "give other --images",
+            100 - found.agreement,
+        )
+
+
+def _describe_input(baseline: Baseline, *, folded: bool) -> str:
+    """Say what the file takes."""
+    normalization = baseline.normalization
+    if normalization is None:
+        return "as the network takes it"
+    channels = {1: "grey ", 3: "RGB "}.get(len(normalization.mean), "")
+    if folded:
+        return f"{channels}pixels from 0 to 1"
+    numbers = ["/".join(f"{n:g}" for n in part) for part in (normalization.mean, normalization.std)]
+    return f"{channels}pixels from 0 to 1 normalised by mean {numbers[0]} and std {numbers[1]}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(['batch', *map(str, shape)])})"

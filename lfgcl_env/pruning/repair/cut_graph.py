@@ -1,0 +1,48 @@
+"""Whether the graph of operations that a network is traced to holds for networks cut from it."""
+
+import numpy as np
+import torch
+from torch import fx
+
+from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.pruning.repair.graph_runner import WAY_OUT, GraphRunner, trace
+from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
+
+
+@torch.no_grad()
+def check_graph(network: PrunableNetwork) -> None:
+    """Refuse a network whose graph gives something else once channels are gone.
+
+    It does where the network reads sizes of its own that tracing takes for constants, such as a
+    layer's ``out_features``.
+
+    Raises:
+        ValueError: if it does, or there is no graph; the message names a repair that needs none.
+    """
+    candidate = network.candidate()
+    graph = trace(candidate.network)
+    candidate.install([np.arange((group.channels + 1) // 2) for group in network.groups])
+    draw = torch.Generator().manual_seed(0)
+    example = torch.randn(2, *network.baseline.input_shape, generator=draw)
+    example = example.to(next(candidate.network.parameters(), example))
+    if example.dim() == 4:
+        example = example.contiguous(memory_format=network.layout)
+    wanted = named_outputs(candidate.network(example))
+    runner = GraphRunner(candidate.network, [example])
+    found: dict[str, torch.Tensor] = {}
+    try:
+        for node in graph.nodes:
+            runner.run(node)
+            if node.op == "output":
+                found = named_outputs(fx.map_arg(node.args[0], lambda one: runner[one][0]))
+    except Exception:
+        found = {}
+    same = found.keys() == wanted.keys() and all(
+        found[name].shape == one.shape and torch.allclose(found[name], one, 1e-3, 1e-5)
+        for name, one in wanted.items()
+    )
+    if not same:
+        raise ValueError(
+            "sequential repair needs a network whose operations do not depend on its own sizes, "
+            f"and this one reads some that change when it is cut: {WAY_OUT}"
+        )
