@@ -30,6 +30,7 @@ class RecoveryOptions:
             it; 0 for none (Zhang et al., mixup, ICLR 2018).
         crop: pixels that an image is shifted by at most, in parts of its side; 0 for none.
         flip: whether every second image is mirrored.
+        clip: largest norm of a step's gradient; longer ones are shortened to it.
         ema: decay of the moving average of weights and statistics, per step.
         precision: ``fp32``, or ``bf16`` for autocast.
         seed: of order, crops, flips and mixtures.
@@ -46,6 +47,7 @@ class RecoveryOptions:
     mixup: float = 0.5
     crop: float = 0.125
     flip: bool = True
+    clip: float = 5.0
     ema: float = 0.998
     precision: str = "fp32"
     seed: int = 0
@@ -63,13 +65,13 @@ class RecoveryOptions:
         ranges = {
             "learning_rate": (0, 10), "momentum": (0, 1), "weight_decay": (0, 1),
             "temperature": (0, 100), "features": (0, 100), "mixup": (0, 0.5), "crop": (0, 0.5),
-            "ema": (0, 1),
+            "clip": (0, 1e6), "ema": (0, 1),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, int | float) or not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, got {value!r}")
-        for name in ("learning_rate", "temperature"):
+        for name in ("learning_rate", "temperature", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
         for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):

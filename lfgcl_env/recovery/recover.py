@@ -1,5 +1,6 @@
 """Recovery of a pruned network, from images to the network that is better."""
 
+import hashlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,11 +90,11 @@ def recover(
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"{len(labels)} labels were given for {len(images)} images")
     training = Training(baseline, network, images, options, torch.device(device), labels)
-    kept = {"before": float("nan"), "epochs": [], "losses": []}
+    of = _fingerprint(network, images, labels)
     if checkpoint is not None and checkpoint.exists():
-        kept = _read(checkpoint, training)
+        kept = _read(checkpoint, training, of)
     else:
-        kept["before"] = score(network)
+        kept = {"of": of, "before": score(network), "epochs": [], "losses": []}
     epochs, losses = kept["epochs"], kept["losses"]
 
     def keep() -> None:
@@ -121,17 +122,30 @@ def recover(
     )  # fmt: skip
 
 
-def _read(path: Path, training: Training) -> dict[str, Any]:
+def _fingerprint(network: nn.Module, images: Tensor, labels: Tensor | None) -> str:
+    """Return a checksum of what is trained and on what; of many images every hundredth counts."""
+    found = hashlib.sha256(f"{tuple(images.shape)}".encode())
+    step = max(1, len(images) // 100)
+    for tensor in (*network.state_dict().values(), images[::step], labels):
+        if tensor is not None:
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _read(path: Path, training: Training, of: str) -> dict[str, Any]:
+    """Let a training go on from a checkpoint, and return what it had found."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        kept = {name: content[name] for name in ("before", "epochs", "losses")}
+        kept = {name: content[name] for name in ("of", "before", "epochs", "losses")}
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path} is no checkpoint of a recovery, or was damaged: delete it to begin anew"
         ) from error
+    if kept["of"] != of:
+        raise ValueError(f"{path} is of another network or other images: delete it to begin anew")
     try:
         training.load(content)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path} is of another recovery ({error}): delete it to begin anew"
         ) from error

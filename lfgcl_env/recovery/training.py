@@ -107,6 +107,7 @@ class Training:
             )
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._network.parameters(), self.options.clip)
         self._optimizer.step()
         self._network.eval()
         self._update_average()
