@@ -17,7 +17,8 @@ from torch.nn.grad import conv2d_input
 from lfgcl_env.pruning.moments.patches import gram_with_one
 from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN, convolve
-from lfgcl_env.pruning.repair.layer_fit import Fit, factorise
+from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.repair.ridge_fit import factorise
 
 _RIDGE = 0.1
 _DAMPING = 0.3

@@ -1,14 +1,14 @@
 """One layer's least-squares problem inside sequential repair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lfgcl_env.pruning.moments.patches import gram_with_one
-from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
+from lfgcl_env.pruning.moments.second_moments import ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
+from lfgcl_env.pruning.repair.ridge_fit import ByMoments, ByRows, Rows
 
 _SURE = 8
 """Rows for each feature from which on a fit is not checked on other images."""
@@ -34,7 +34,6 @@ class Fit:
 
     Attributes:
         patches: the layer's inputs; (rows, features).
-        moments: E[a a^T] of these rows a with a constant 1 last; float64, (features + 1, ...).
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class Fit:
         self.layer, self.relu = layer, relu
         self._wanted, self._there, self._ridge = wanted, there, ridge
         self.patches: Tensor
-        self.moments: Tensor
+        self._moments: Tensor | None = None
 
     def read(self, inputs: Sequence[Tensor], chosen: Sequence[Tensor]) -> None:
-        """Take the layer's input patches at chosen positions, and their moments.
+        """Take the layer's input patches at chosen positions.
 
         Args:
             inputs: chunks of the layer's inputs in the pruned network; the first ones alone are
@@ -54,8 +53,15 @@ class Fit:
             chosen: output positions of every chunk; int64, (images, positions).
         """
         self.patches = self.layer.reader.patches(inputs, chosen)
-        self.moments = gram_with_one(self.patches) / len(self.patches)
+        self._moments = None
         self._per_image = chosen[0].shape[1]
+
+    @property
+    def moments(self) -> Tensor:
+        """E[a a^T] of the rows a with a constant 1 last; float64, (features + 1, features + 1)."""
+        if self._moments is None:
+            self._moments = gram_with_one(self.patches) / len(self.patches)
+        return self._moments
 
     @property
     def is_sure(self) -> bool:
@@ -81,24 +87,24 @@ class Fit:
             if better is None:
                 return
             strength = better
-        there = None if self._there is None else self._there[:count]
-        rows = _Rows(self.patches, self._wanted[:count], there)
-        matrix = self._solution(rows, self.moments, strength, times)
+        matrix = self._solution(self._rows(), strength, times)
         if matrix is not None:
             self.layer.set(matrix)
 
+    def _rows(self) -> Rows:
+        count = len(self.patches)
+        there = None if self._there is None else self._there[:count]
+        return Rows(self.patches, self._wanted[:count], there)
+
     def _strength_by_others(self, least: float, times: int) -> float | None:
         """Return the ridge whose fit to most images is best on the others; None for no fit."""
-        count = len(self.patches)
-        held = self._held_out(count)
-        there = None if self._there is None else self._there[:count]
-        rows = _Rows(self.patches, self._wanted[:count], there)
+        rows = self._rows()
+        held = self._held_out(len(rows.patches))
         mine, others = rows.pick(~held), rows.pick(held)
-        moments = gram_with_one(mine.patches) / len(mine.patches)
         best, lowest = None, self._error(others, self.layer.matrix())
         before = float("inf")
         for strength in (least * more for more in _MORE):
-            matrix = self._solution(mine, moments, strength, times)
+            matrix = self._solution(mine, strength, times)
             error = float("inf") if matrix is None else self._error(others, matrix)
             if error < lowest:
                 best, lowest = strength, error
@@ -115,24 +121,25 @@ class Fit:
         number = torch.arange(count, device=self.patches.device) // each
         return number % every == every - 1
 
-    def _error(self, rows: "_Rows", matrix: Tensor) -> float:
+    def _error(self, rows: Rows, matrix: Tensor) -> float:
         """Return the squared error of a map, behind the ReLU where one follows."""
         output, wanted = rows.output(matrix), rows.wanted
         if self.relu:
             output, wanted = output.relu(), wanted.relu()
         return float((output - wanted).square().sum())
 
-    def _solution(
-        self, rows: "_Rows", moments: Tensor, strength: float, times: int
-    ) -> Tensor | None:
+    def _solution(self, rows: Rows, strength: float, times: int) -> Tensor | None:
         """Return the map that fits rows best; None if there is no finite one."""
-        layer, count = self.layer, len(rows.patches)
-        prior = layer.matrix()
-        size = prior.shape[1] if layer.intercept else prior.shape[1] - 1
-        ridge = ridge_of(moments, strength)[:size]
-        factor = factorise(moments[:size, :size], ridge)
-        fixed = 0.0 if layer.intercept else prior[:, -1].to(rows.patches.dtype)
-        matrix, wanted = prior, rows.wanted
+        layer, (count, features) = self.layer, rows.patches.shape
+        solve: ByRows | ByMoments
+        if count <= features:
+            solve = ByRows(rows.patches, strength, layer.intercept)
+        else:
+            whole = count == len(self.patches)
+            moments = self.moments if whole else gram_with_one(rows.patches) / count
+            solve = ByMoments(rows.patches, moments, strength, layer.intercept)
+        matrix = prior = layer.matrix()
+        wanted = rows.wanted
         if times:
             below, above = wanted.le(0).to(wanted.dtype), wanted.relu()
         for attempt in range(1 + times):
@@ -142,52 +149,7 @@ class Fit:
                 goal = rows.output(matrix).clamp_(max=0).mul_(below).add_(above)
             if rows.there is not None:
                 goal = goal - rows.there
-            cross = gram_with_one(rows.patches, goal - fixed).T[:, :size] / count
-            solution = torch.cholesky_solve((cross + prior[:, :size] * ridge).T, factor).T
-            if not bool(torch.isfinite(solution).all()):
+            matrix = solve(goal, prior)
+            if not bool(torch.isfinite(matrix).all()):
                 return None
-            matrix = torch.cat([solution, prior[:, size:]], dim=1)
         return matrix
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What a layer is fitted to.
-
-    Attributes:
-        patches: its inputs; (rows, features).
-        wanted: the values at its point; (rows, channels).
-        there: of them what the other operand of an addition gives, or None; (rows, channels).
-    """
-
-    patches: Tensor
-    wanted: Tensor
-    there: Tensor | None
-
-    def pick(self, which: Tensor) -> "_Rows":
-        """Return some of the rows; bool, (rows,)."""
-        there = None if self.there is None else self.there[which]
-        return _Rows(self.patches[which], self.wanted[which], there)
-
-    def output(self, matrix: Tensor) -> Tensor:
-        """Return what a map gives at the layer's point; (rows, channels)."""
-        narrow = matrix.to(self.patches.dtype)
-        output = torch.addmm(narrow[:, -1], self.patches, narrow[:, :-1].T)
-        if self.there is not None:
-            output += self.there
-        return output
-
-
-def factorise(moments: Tensor, ridge: Tensor) -> Tensor:
-    """Return the Cholesky factor of moments with a ridge, raised tenfold until there is one.
-
-    Args:
-        moments: (features, features).
-        ridge: one positive number per feature.
-    """
-    for _ in range(12):
-        factor, failed = torch.linalg.cholesky_ex(moments + torch.diag(ridge))
-        if not int(failed):
-            break
-        ridge = ridge * 10
-    return factor
