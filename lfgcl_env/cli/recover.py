@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +168,12 @@ def _load_images(
     }
     seed = arguments.get("seed") or 0
     count = arguments.get("num_images")
-    load = partial(load_calibration, baseline, source, seed=seed, **where)
     if arguments["labels"]:
         return _load_labelled(baseline, source, count, seed, where)
     if source in MADE and count is None:
         count = _MADE
-    every = load(None if count is None else count + min(WATCHED, max(1, count // 7)))
+    wanted = None if count is None else count + min(WATCHED, max(1, count // 7))
+    every = load_calibration(baseline, source, wanted, seed=seed, **where)
     watched = min(WATCHED, max(1, len(every) // 8))
     return _Images(every[watched:], every[:watched], None, str(source))
 
