@@ -113,16 +113,13 @@ class LatencyConfig(TypedDict, total=False):
             "pytorch",
             "for budget_metric 'latency': where networks will run",
             "a name",
-            decides=False,  # the table does
         ),
     ]
     latency_batch: Annotated[
         Positive,
-        Option(1, "likewise: images of a forward pass", POSITIVE, unit="images", decides=False),
+        Option(1, "likewise: images of a forward pass", POSITIVE, unit="images"),
     ]
-    latency_threads: Annotated[
-        Positive, Option(1, "likewise: threads that compute", POSITIVE, decides=False)
-    ]
+    latency_threads: Annotated[Positive, Option(1, "likewise: threads that compute", POSITIVE)]
     latency_table: Annotated[
         Path | None,
         Option(

@@ -1,11 +1,11 @@
 """``lfgcl export``: a pruned network as a file that runs without this package."""
 
-import logging
 import math
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,15 @@ from lfgcl_env.cli.evaluate import (
     own_builder,
     pruned_networks,
 )
+from lfgcl_env.cli.int8_text import print_int8
 from lfgcl_env.cli.targets import load_network
-from lfgcl_env.cli.text import columns
-from lfgcl_env.export import FORMATS, Comparison, OnnxNetwork, compare, export_network, quantize
+from lfgcl_env.edge.files import write_beside
+from lfgcl_env.export import FORMATS, OnnxNetwork, compare, export_network, quantize
 from lfgcl_env.export.onnx_model import check_installed
 from lfgcl_env.images import LabelledImages, TooFewImages, top1
 from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, default_images, load_calibration
 from lfgcl_env.images.views import make_views
-from lfgcl_env.networks import Baseline
+from lfgcl_env.networks import Baseline, Normalization
 from lfgcl_env.networks.normalization import as_normalization
 from lfgcl_env.networks.outputs import find_outputs
 from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
@@ -40,12 +41,10 @@ COMPARED = 2048
 COMPARED_NUMBERS = 2**24
 """Numbers in these images, beyond which there are fewer, but at least 256."""
 
-GOOD = 90.0
-"""Agreement [%] below which the command warns."""
-
 _EXAMPLES = 8
 
-_log = logging.getLogger(__name__)
+_IN_MEMORY = ("Tensor", "ndarray", "Parameter", "memmap")
+"""What a run's record calls images that were no file."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,13 @@ def export(arguments: dict[str, Any]) -> None:
         )
     folded = normalization if arguments["fold_normalization"] else None
     takes = _describe_input(baseline, folded=folded is not None)
+    test_set = _test_set(arguments, baseline, folded)
     with tempfile.TemporaryDirectory() as folder:
+        whole, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         done = export_network(
             baseline.network,
             _examples(baseline, folded=folded is not None),
-            Path(folder) / "float.onnx" if int8 else target,
+            whole if int8 else target,
             kind,
             normalization=folded,
             input_name=arguments["input_name"],
@@ -114,9 +115,13 @@ def export(arguments: dict[str, Any]) -> None:
             calibration, others = _images(source, arguments)
             if folded:
                 calibration, others = folded.undo(calibration), folded.undo(others)
-            quantize(done.path, calibration, target)
-            found = compare(done.path, target, others)
-            top1s = _accuracy(done.path, target, arguments, baseline, folded is not None)
+            quantize(whole, calibration, small)
+            found = compare(whole, small, others)
+            top1s = (
+                [top1(OnnxNetwork(one), test_set) for one in (whole, small)] if test_set else None
+            )
+            # Last, so that whatever fails leaves nothing in the way of the next try.
+            write_beside(target, partial(shutil.copyfile, small))
     opset = f", opset {done.opset}" if done.opset else ""
     print(f"{target}  {target.stat().st_size:,} bytes{opset}")
     print(f"input   {done.input} {_shape(done.input_shape)}, float32, {takes}")
@@ -128,7 +133,7 @@ def export(arguments: dict[str, Any]) -> None:
         f"{FORMATS[kind].runtime}, on batches of {sizes} images"
     )
     if int8:
-        _print_int8(found, len(calibration), top1s)
+        print_int8(found, len(calibration), top1s)
 
 
 def _check_options(arguments: Mapping[str, Any]) -> None:
@@ -176,17 +181,22 @@ def _load(arguments: Mapping[str, Any]) -> _Source:
     builder = own_builder(arguments)
     (network,) = pruned_networks(path, [], builder)
     structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
+    if structure["inputs"]:
+        raise ValueError(
+            f"the network in {path} takes several inputs, and only networks of one are exported: "
+            "load it with lfgcl_env.load_pruned, and call torch.onnx.export(network, inputs, "
+            "dynamo=True)"
+        )
     asked = run.asked() if run else {}
     shape = tuple(structure["input_shape"])
     title = structure["network"] or type(network).__name__
-    normalization = structure["normalization"] or arguments.get("normalization")
     baseline = Baseline(
         network=network,
         name=structure["network"],
         arguments=structure["arguments"],
         input_shape=shape,
         outputs=find_outputs(network, shape, title),
-        normalization=as_normalization(normalization),
+        normalization=_normalization(path, structure["normalization"], arguments),
         weights=structure["weights"],
     )
     evaluation = structure.get("evaluation") or {}
@@ -197,6 +207,23 @@ def _load(arguments: Mapping[str, Any]) -> _Source:
         asked,
         {name: evaluation[name] for name in ("macs", "params") if name in evaluation},
     )
+
+
+def _normalization(
+    path: Path, stored: Sequence[Sequence[float]] | None, arguments: Mapping[str, Any]
+) -> Normalization | None:
+    """Return the normalization of a file, or the one that is given where the file has none.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    known, given = as_normalization(stored), as_normalization(arguments.get("normalization"))
+    if known and given and known != given:
+        raise ValueError(
+            f"{path} takes inputs normalised by mean {known.mean} and std {known.std}: leave "
+            "--normalization out"
+        )
+    return known or given
 
 
 def _run_of(path: Path) -> RunFolder | None:
@@ -218,6 +245,8 @@ def _images(source: _Source, arguments: Mapping[str, Any]) -> tuple[Tensor, Tens
     """Load images to calibrate on, those of the run, and others to compare on."""
     run, baseline = source.run, source.baseline
     images = arguments.get("images") or run.get("images") or default_images(baseline)
+    if "images" not in arguments and images in _IN_MEMORY:
+        raise ValueError("the run's images were a tensor and are not kept: give --images")
     count = arguments.get("num_images", run.get("num_images", DEFAULT_COUNT))
     seed = run.get("seed", 0)
     load = partial(
@@ -238,44 +267,15 @@ def _images(source: _Source, arguments: Mapping[str, Any]) -> tuple[Tensor, Tens
     return calibration, make_views(calibration, min(wanted, 4 * len(calibration)), seed + 1)
 
 
-def _accuracy(
-    before: Path, after: Path, arguments: Mapping[str, Any], baseline: Baseline, folded: bool
-) -> tuple[float, float] | None:
-    """Measure top-1 [%] of two ONNX models, if there are labelled test images."""
+def _test_set(
+    arguments: Mapping[str, Any], baseline: Baseline, folded: Normalization | None
+) -> LabelledImages | None:
+    """Load labelled test images as the file takes them, if they are asked for."""
     if arguments["data"] is None:
         return None
-    test_set = fitting_test_set(dict(arguments), baseline)
-    if folded and baseline.normalization:
-        pixels = baseline.normalization.undo(test_set.images)
-        test_set = LabelledImages(pixels, test_set.labels, test_set.name)
-    return top1(OnnxNetwork(before), test_set), top1(OnnxNetwork(after), test_set)
-
-
-def _print_int8(found: Comparison, calibrated: int, top1s: tuple[float, float] | None) -> None:
-    """Print a table of float and int8."""
-    whole, small = found.bytes
-    rows = [
-        ["", "float", "int8", ""],
-        ["bytes", f"{whole:,}", f"{small:,}", f"{small / whole:.1%}"],
-    ]
-    for size, (slow, fast) in found.milliseconds.items():
-        name = f"{size} image{'s' * (size > 1)} [ms]"
-        rows.append([name, f"{slow:.2f}", f"{fast:.2f}", f"{fast / slow:.1%}"])
-    if top1s:
-        before, after = top1s
-        rows.append(["top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f}"])
-    if found.agreement is not None:
-        rows.append(["same largest output", "", f"{found.agreement:.2f} %", ""])
-    rows.append(["error of outputs", "", f"{found.error:.1%}", ""])
-    print(f"calibrated on {calibrated:,} images and compared on {found.images:,} others:")
-    for line in columns(rows, ["left", "right", "right", "right"]):
-        print(line)
-    if found.agreement is not None and found.agreement < GOOD:
-        _log.warning(
-            "int8 changes the largest output of %.1f %% of the images: keep the float model, or "
-            "give other --images",
-            100 - found.agreement,
-        )
+    found = fitting_test_set(dict(arguments), baseline)
+    pixels = folded.undo(found.images) if folded else found.images
+    return LabelledImages(pixels, found.labels, found.name)
 
 
 def _describe_input(baseline: Baseline, *, folded: bool) -> str:

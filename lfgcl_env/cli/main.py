@@ -1,4 +1,4 @@
-"""The command ``lfgcl``: prune, evaluate, export, inspect, synthesize, validate, list."""
+"""The command ``lfgcl``: prune, evaluate, export, measure, inspect, synthesize, validate, list."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -1,6 +1,8 @@
 """``lfgcl measure``: how fast, small and frugal pruned networks are beside their baseline."""
 
+import logging
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from tqdm import tqdm
 
 from lfgcl_env.cli.evaluate import budgets_of_run, load_unpruned, own_builder, pruned_networks
 from lfgcl_env.cli.text import described
-from lfgcl_env.latency.measuring import measure_beside
-from lfgcl_env.latency.runtimes import available
+from lfgcl_env.edge.value_checks import first_line
+from lfgcl_env.latency.measuring import Measurement, measure_beside
+from lfgcl_env.latency.runtimes import RUNTIMES, Runtime, available
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.structure.layers import count_macs
 from lfgcl_env.runs.best import add_measured
@@ -24,6 +27,8 @@ from lfgcl_env.runs.measured import (
 )
 from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.runs.run_folder import RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 def measure(arguments: dict[str, Any]) -> None:
@@ -44,6 +49,11 @@ def measure(arguments: dict[str, Any]) -> None:
     builder = own_builder(arguments)
     pruned = pruned_networks(path, budgets, builder)
     structures: list[Any] = [network.pruned_structure for network in pruned]
+    if structures[0].get("inputs"):
+        raise ValueError(
+            f"the network in {path} takes several inputs, and `lfgcl measure` gives one: time it "
+            "with inputs of your own, see lfgcl_env.load_pruned"
+        )
     seed = run.asked().get("seed", 0) if run and run.begun else 0
     baseline = load_unpruned(structures[0], builder, seed)
     names = [f"{label(budget)} pruned" for budget in budgets] or ["pruned"]
@@ -52,21 +62,7 @@ def measure(arguments: dict[str, Any]) -> None:
         BASELINE: baseline.network,
         **dict(zip(names, pruned, strict=True)),
     }
-    turns = [
-        (runtime, batch) for runtime in runtimes for batch in dict.fromkeys(arguments["batch"])
-    ]
-    measurements = [
-        one
-        for runtime, batch in tqdm(turns, unit="table", disable=None, file=sys.stderr)
-        for one in measure_beside(
-            networks,
-            baseline.input_shape,
-            runtime,
-            batch,
-            arguments["threads"],
-            arguments["seconds"] * len(networks),
-        )
-    ]
+    measurements = _measurements(networks, baseline.input_shape, runtimes, arguments)
     example = torch.zeros(1, *baseline.input_shape)
     measured = collect(
         f"{described(baseline)}, inputs {baseline.input_shape}",
@@ -79,7 +75,7 @@ def measure(arguments: dict[str, Any]) -> None:
             for name, network in networks.items()
         },
         measurements,
-        {runtime.name: runtime.memory for runtime in runtimes},
+        {name: RUNTIMES[name].memory for name in dict.fromkeys(m.runtime for m in measurements)},
         provenance(),
     )
     if run:
@@ -89,3 +85,41 @@ def measure(arguments: dict[str, Any]) -> None:
         print(as_text(measured))
     else:
         print(f"{describe(measured)}\n\n{format_measured(measured)}", end="")
+
+
+def _measurements(
+    networks: Mapping[str, nn.Module],
+    shape: Sequence[int],
+    runtimes: Sequence[Runtime],
+    arguments: Mapping[str, Any],
+) -> list[Measurement]:
+    """Measure in one runtime after the other.
+
+    One that fails and was not asked for by its name is left out with a warning, so that what the
+    others found is not lost.
+
+    Raises:
+        ValueError: if one that was asked for cannot run a network, or none can.
+    """
+    found: list[Measurement] = []
+    failure: Exception | None = None
+    sizes = list(dict.fromkeys(arguments["batch"]))
+    bar = tqdm(total=len(runtimes) * len(sizes), unit="table", disable=None, file=sys.stderr)
+    with bar:
+        for runtime in runtimes:
+            for batch in sizes:
+                seconds = arguments["seconds"] * len(networks)
+                try:
+                    found += measure_beside(
+                        networks, shape, runtime, batch, arguments["threads"], seconds
+                    )
+                except (ValueError, RuntimeError) as error:
+                    if arguments["runtime"]:
+                        raise
+                    failure = error
+                    _log.warning("%s is left out: %s", runtime.name, first_line(error))
+                    break
+                bar.update()
+    if failure and not found:
+        raise failure
+    return found

@@ -23,6 +23,7 @@ from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.logs import check_wandb
+from lfgcl_env.runs.report import predict_latency
 from lfgcl_env.runs.run_folder import LATENCY, PRUNED, RunFolder
 from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.record_evaluations import budgets_of
@@ -183,12 +184,17 @@ def _test(
 def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
     """Return a line on what was found, and what it costs."""
     best, whole = result.best, problem.baseline_cost
+    time = predict_latency(problem, best)
     screened = f", {result.screened} screened" if result.screened else ""
     return [
         f"{result.ended}{screened}; the best has {reward} {result.reward:.4f}"
         f"{_of_shortlist(result)}",
         f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
         f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
+        *(
+            f"time   {before:>10.3g} ms -> {after:>10.3g} ms ({after / before:.1%}), predicted"
+            for before, after in ([time] if time else [])
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,11 @@ def export_network(
         raise ValueError(f"opset and names of inputs and outputs are for ONNX, not for {format}")
     settled = settle(make_plain(network))
     title = type(settled).__name__
+    if isinstance(example, tuple | list | Mapping) or _inputs(settled) > 1:
+        raise ValueError(
+            f"{title} takes several inputs, and only networks of one are exported: give a module "
+            "that takes one tensor and calls it, or torch.onnx.export(network, inputs, dynamo=True)"
+        )
     images = _check_example(example, normalization)
     module = ExportedModule(settled, normalization).eval()
     outputs = _run(module, images, title)
@@ -137,6 +143,13 @@ def export_network(
         error=error,
         batches=batches,
     )
+
+
+def _inputs(network: nn.Module) -> int:
+    """Count the inputs that a network needs."""
+    given = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = signature(network.forward).parameters.values()
+    return sum(one.kind in given and one.default is Parameter.empty for one in parameters)
 
 
 def _check_example(example: Tensor, normalization: Normalization | None) -> Tensor:

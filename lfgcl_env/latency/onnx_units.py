@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lfgcl_env.latency.onnx_repeated import repeat
 from lfgcl_env.latency.onnx_session import start
 from lfgcl_env.latency.operations import Signature, TensorLike
 from lfgcl_env.latency.timing import Call
@@ -21,20 +22,44 @@ _FEW, _MANY = (1, 2), (2, 6)
 _LARGE = 2**18  # numbers in a weight, above which few copies are taken
 
 
+_FUSED = {
+    *("add", "alias", "batch_norm", "clamp", "clamp_min", "clone", "contiguous", "detach"),
+    *("dropout", "feature_dropout", "flatten", "hardsigmoid", "hardtanh", "leaky_relu", "relu"),
+    *("relu6", "reshape", "sigmoid", "tanh", "to", "view", "_to_copy", "_unsafe_view"),
+}
+"""Operations that the runtime computes within the one before, or not at all."""
+
+
 def in_onnx(signature: Signature, values: Sequence[int], threads: int) -> list[tuple[Call, float]]:
     """Return two sessions whose times differ by some copies of the operation.
 
     Empty for operations that the runtime fuses into others, or that take next to no time.
+
+    Raises:
+        ValueError: if the operation cannot be measured.
     """
-    layer = _LAYERS.get(signature.name.removesuffix(".default").removeprefix("aten."))
-    if layer is None:
-        return []
     shapes, others = _arguments(signature, values)
+    if signature.operation in _FUSED or not shapes:
+        return []
+    layer = _LAYERS.get(signature.operation)
     few, many = _MANY if np.prod(shapes[min(1, len(shapes) - 1)]) <= _LARGE else _FEW
-    example = torch.rand(shapes[0])
-    sessions = [start(layer(shapes, others, n), example, threads) for n in (few, many)]
+    if layer is not None:
+        example = torch.rand(shapes[0])
+        sessions = [start(layer(shapes, others, n), [example], threads) for n in (few, many)]
+    else:
+        sessions = [_repeated(signature, values, n, threads) for n in (few, many)]
     share = 1.0 / (many - few)
     return [(sessions[1], share), (sessions[0], -share)]
+
+
+def _repeated(signature: Signature, values: Sequence[int], copies: int, threads: int) -> Call:
+    try:
+        return start(*repeat(signature, values, copies), threads)
+    except Exception as error:  # whatever the exporter and ONNX Runtime raise
+        raise ValueError(
+            f"ONNX Runtime's latency table does not know {signature.name}: choose latency_runtime "
+            "pytorch (--latency-runtime pytorch)"
+        ) from error
 
 
 def _arguments(
@@ -51,16 +76,25 @@ def _arguments(
 
 def _convolution(shapes: list[tuple[int, ...]], others: list[Any], copies: int) -> bytes:
     weight = shapes[1]
-    numbers = [number for number in others if isinstance(number, int)]
     dims = len(weight) - 2
     # Stride, padding and dilation for every dimension, then groups; missing ones are the default.
+    name = next((leaf for leaf in others if isinstance(leaf, str)), None)
+    numbers = [leaf for leaf in others if isinstance(leaf, int)]
+    if name is not None:  # of the padding, in the place of its numbers
+        numbers[dims:dims] = [0] * dims
     defaults = [1] * dims + [0] * dims + [1] * dims + [1]
     full = numbers + defaults[len(numbers) :]
+    before = after = full[dims : 2 * dims]
+    dilations = full[2 * dims : 3 * dims]
+    if name == "same":
+        whole = [d * (size - 1) for d, size in zip(dilations, weight[2:], strict=True)]
+        before = [size // 2 for size in whole]
+        after = [size - size // 2 for size in whole]
     attributes = {
         "kernel_shape": list(weight[2:]),
         "strides": full[:dims],
-        "pads": full[dims : 2 * dims] * 2,
-        "dilations": full[2 * dims : 3 * dims],
+        "pads": before + after,
+        "dilations": dilations,
         "group": full[-1],
     }
 

@@ -7,7 +7,7 @@ time under every strategy and need no table.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,27 @@ class Signature:
 
     def arguments(self, values: Sequence[int], device: str) -> tuple[Any, Any]:
         """Return positional and keyword arguments for values of the axes; tensors hold noise."""
-        made = [_made(leaf, values, device) for leaf in self.leaves]
-        found: tuple[Any, Any] = tree_unflatten(made, self.spec)
+        found: tuple[Any, Any] = tree_unflatten(self.made(values, device), self.spec)
         return found
+
+    def made(self, values: Sequence[int], device: str = "cpu") -> list[Any]:
+        """Return the leaves for values of the axes; tensors hold noise."""
+        return [_made(leaf, values, device) for leaf in self.leaves]
+
+    @property
+    def operation(self) -> str:
+        """The name alone, such as ``"conv2d"``; the same where it works in place."""
+        return self.name.split(".")[1].rstrip("_")
+
+    @property
+    def function(self) -> Any:
+        """What computes it, not in place."""
+        namespace, operation, overload = self.name.split(".")
+        found = getattr(torch.ops, namespace)
+        for name in (operation.rstrip("_"), operation):
+            if hasattr(found, name) and overload in getattr(found, name).overloads():
+                return getattr(getattr(found, name), overload)
+        raise ValueError(f"this PyTorch has no operation {self.name}")
 
     def sizes(self, values: Sequence[int]) -> list[Any]:
         """Return the leaves for values of the axes, shapes for tensors."""
@@ -99,6 +117,14 @@ class Signature:
             else (leaf.at(values) if isinstance(leaf, Number) else leaf)
             for leaf in self.leaves
         ]
+
+    def bytes(self, values: Sequence[int]) -> int:
+        """Count the bytes of the tensors for values of the axes."""
+        return sum(
+            prod(size) * leaf.dtype.itemsize
+            for leaf, size in zip(self.leaves, self.sizes(values), strict=True)
+            if isinstance(leaf, TensorLike)
+        )
 
     @property
     def text(self) -> str:

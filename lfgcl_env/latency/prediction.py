@@ -1,5 +1,6 @@
 """The time of any strategy's network, predicted from a table."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ from lfgcl_env.latency.operations import Axis, Operation
 from lfgcl_env.latency.table import Table, Wanted, key_of
 
 Keep = NDArray[np.int64]
+
+_FAR = 0.15
+"""The share of a measured time by which a prediction may miss it without a warning."""
+
+_log = logging.getLogger(__name__)
 
 
 def wanted(operations: Sequence[Operation], allowed: Sequence[Sequence[int]]) -> list[Wanted]:
@@ -115,11 +121,26 @@ class LatencyModel:
         squares = float(predicted @ predicted)
         self.factor = max(float(predicted @ took) / squares, 0.0) if squares else 0.0
         self.overhead = table.networks[0] - self.factor * float(sums_at[0])
+        self._check(np.array(table.networks), self.overhead + self.factor * sums_at)
         self._terms = [
             (axes, _growing(np.rint(times * self.factor).astype(np.int64)))
             for axes, times in sums.items()
         ]
         self._constant = round(self.overhead)
+
+    def _check(self, took: NDArray[np.float64], predicted: NDArray[np.float64]) -> None:
+        """Warn where the prediction is far from a network that was measured whole."""
+        missed = predicted / took - 1
+        worst = int(np.argmax(np.abs(missed)))
+        if abs(missed[worst]) > _FAR:
+            _log.warning(
+                "the latency table predicts %.3g ms for a network that took %.3g ms (%+.0f %%): "
+                "budgets of latency are only as exact as that; measure anew on an idle machine, or "
+                "choose another latency_runtime",
+                predicted[worst] / 1e6,
+                took[worst] / 1e6,
+                100 * missed[worst],
+            )
 
     def __call__(self, keep: Keep) -> Keep:
         """Predict the times of many strategies, (..., groups) to (...) [ns]; int64."""

@@ -112,7 +112,7 @@ def _on_gpu(network: nn.Module, example: Tensor, threads: int) -> Prepared:
 def _on_onnx(network: nn.Module, example: Tensor, threads: int) -> Prepared:
     model = export(network, example)
     peak = partial(peak_of_process, model, example, threads)
-    return Prepared(start(model, example, threads), len(model), peak)
+    return Prepared(start(model, [example], threads), len(model), peak)
 
 
 def _forward(network: nn.Module, example: Tensor) -> Call:

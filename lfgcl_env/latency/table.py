@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ QUANTILE = 0.25
 """Of the times of a call: the lower quartile, what it takes where little else disturbs it."""
 
 _CHUNK = 100  # operations that take turns; more would fill the kernels' caches
+_CHUNK_BYTES = 2**29  # of their tensors
 _Nanoseconds = Annotated[float, Ge(-1e12), Le(1e15)]
 _Key = Annotated[str, MinLen(16), MaxLen(16)]
 
@@ -133,8 +134,7 @@ def measure_table(
         total=len(points), desc="latency table", unit="point", disable=None if progress else True
     )
     with bar:
-        for begin in range(0, len(points), _CHUNK):
-            chunk = points[begin : begin + _CHUNK]
+        for chunk in _chunks(points):
             units = [bench(one.signature, at, threads) for one, at in chunk]
             calls = [call for unit in units for call, _ in unit]
             share = seconds * len(chunk) / len(points)
@@ -159,6 +159,24 @@ def measure_table(
         "networks": [max(_typical(times), 1.0) for times in whole],
     }
     return parse_sealed(Table, sealed(fields), "what was measured cannot be recorded")
+
+
+Point = tuple[Wanted, tuple[int, ...]]
+
+
+def _chunks(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """Split what is measured, so that what takes turns fits the memory."""
+    chunk: list[Point] = []
+    taken = 0
+    for one, at in points:
+        size = one.signature.bytes(at)
+        if chunk and (len(chunk) == _CHUNK or taken + size > _CHUNK_BYTES):
+            yield chunk
+            chunk, taken = [], 0
+        chunk.append((one, at))
+        taken += size
+    if chunk:
+        yield chunk
 
 
 def _typical(seconds: Sequence[float]) -> float:

@@ -22,7 +22,7 @@ from lfgcl_env.networks.builders import (
     find_builder,
 )
 from lfgcl_env.networks.embedded_weights import load_embedded
-from lfgcl_env.networks.free_heads import with_free_heads
+from lfgcl_env.networks.free_heads import computes_the_same, with_free_heads
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
 from lfgcl_env.networks.plain_module import make_plain
@@ -96,7 +96,8 @@ def load_baseline(
             ``"package.module:function"``, a function that returns a module, or a module. A
             module is never changed: one in training mode, on another device or of another
             precision than float32 is copied, as is one whose attention cannot lose heads, see
-            :func:`~lfgcl_env.networks.free_heads.with_free_heads`. ``torch.compile`` and
+            :func:`~lfgcl_env.networks.free_heads.with_free_heads`, unless the network computes
+            something else or fails with attention that can. ``torch.compile`` and
             DataParallel are taken off.
         weights: ``"published"``: the checked published weights, torchvision's own (``DEFAULT``),
             or whatever a function or module brings along; ``"embedded"``: from this package,
@@ -158,24 +159,35 @@ def build_baseline(
             # Not torch.manual_seed: it would seed other devices too, which are not restored.
             torch.default_generator.manual_seed(seed)
             source = _from_builder(network, weights, arguments, given)
-    settled = with_free_heads(settle(make_plain(source.network)))
+    settled = settle(make_plain(source.network))
     what = source.name or type(source.network).__name__
     if packing is None:
         shape = check_shape(source.input_shape if input_shape is None else input_shape)
     else:
         shape = packing.shape
-        settled = copy_module(settled)
-        feed_packed(settled, packing)
+    free = with_free_heads(settled)
+    fed = _feed(free, packing)
+    if free is not settled and not computes_the_same(stock := _feed(settled, packing), fed, shape):
+        fed = stock
     return Baseline(
-        network=settled,
+        network=fed,
         name=source.name,
         arguments=source.arguments,
         input_shape=shape,
-        outputs=find_outputs(settled, shape, what, None if packing is None else str(packing)),
+        outputs=find_outputs(fed, shape, what, None if packing is None else str(packing)),
         normalization=given or source.normalization,
         weights=source.weights,
         packing=packing,
     )
+
+
+def _feed(network: nn.Module, packing: Packing | None) -> nn.Module:
+    """Return a network that takes packed inputs, if there are several, and else the network."""
+    if packing is None:
+        return network
+    copied = copy_module(network)
+    feed_packed(copied, packing)
+    return copied
 
 
 class _Source(NamedTuple):

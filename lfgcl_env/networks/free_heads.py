@@ -3,9 +3,12 @@
 import sys
 from collections import Counter
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lfgcl_env.networks.head_attention import HeadAttention
+from lfgcl_env.networks.outputs import Shape, named_outputs
+from lfgcl_env.networks.padded_encoder import PaddedEncoder
 from lfgcl_env.networks.prepared import copy_module
 
 
@@ -22,31 +25,73 @@ def with_free_heads(network: nn.Module) -> nn.Module:
     >>> type(with_free_heads(layer).self_attn).__name__, type(layer.self_attn).__name__
     ('HeadAttention', 'MultiheadAttention')
     """
-    if not _find_stock(network):
+    if not find_stock(network):
         return network
     return free_heads(copy_module(network))
 
 
 def free_heads(network: nn.Module) -> nn.Module:
     """Replace the modules inside a network in place; return the network, or what replaces it."""
-    replaced = {module: _freed(module) for module in _find_stock(network)}
+    replaced = {module: _freed(module) for module in find_stock(network)}
+    for encoder in [module for module in network.modules() if _nests(module)]:
+        if not replaced.keys().isdisjoint(encoder.modules()):
+            del encoder.use_nested_tensor  # which needs the stock module's one matrix
+            encoder.__class__ = PaddedEncoder
     for parent in list(network.modules()):
         for key, child in parent._modules.items():
             if child in replaced:
                 parent._modules[key] = replaced[child]
-        if replaced and isinstance(parent, nn.TransformerEncoder):
-            parent.use_nested_tensor = False  # which needs the stock module's one matrix
     return replaced.get(network, network)
 
 
-def _find_stock(network: nn.Module) -> list[nn.Module]:
+def computes_the_same(stock: nn.Module, free: nn.Module, shape: Shape) -> bool:
+    """Whether a network gives what another one does, up to rounding; True if that one fails.
+
+    Args:
+        stock: in evaluation mode on the CPU.
+        free: likewise.
+        shape: of one input, such as (channels, height, width).
+    """
+    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    given = []
+    for network in (stock, free):
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            try:
+                given.append(named_outputs(network(noise.clone())))
+            except Exception:  # a network of one's own may raise anything
+                return network is stock
+    wanted, found = given
+    return wanted.keys() == found.keys() and all(
+        found[place].shape == one.shape
+        and torch.allclose(found[place], one, 1e-3, _rounding(one), equal_nan=True)
+        for place, one in wanted.items()
+    )
+
+
+def _rounding(output: Tensor) -> float:
+    known = output[output.isfinite()]
+    return 1e-4 * float(known.abs().max()) if known.numel() else 0.0
+
+
+def _nests(module: nn.Module) -> bool:
+    """Whether an encoder makes nested tensors of sequences with padding."""
+    return isinstance(module, nn.TransformerEncoder) and bool(module.use_nested_tensor)
+
+
+def find_stock(network: nn.Module) -> list[nn.Module]:
     """Return the modules that can be replaced, none of whose parameters another one shares."""
+    # Encoders of one's own may do anything with nested tensors.
+    own = [m for m in network.modules() if _nests(m) and type(m) is not nn.TransformerEncoder]
+    left = {inner for encoder in own for inner in encoder.modules()}
     modules = list(network.modules())
     owners = Counter(p for module in modules for p in module._parameters.values() if p is not None)
     return [
         module
         for module in modules
-        if _is_stock(module) and all(owners[p] == 1 for p in module.parameters())
+        if _is_stock(module)
+        and module not in left
+        and all(owners[p] == 1 for p in module.parameters())
     ]
 
 

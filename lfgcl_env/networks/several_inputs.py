@@ -76,7 +76,9 @@ class Packing:
         named = _named(images)
         lengths = {len(tensor) if tensor.dim() else 0 for _, tensor in named}
         if len(lengths) != 1 or lengths == {0}:
-            shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in named)
+            shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in named[:3])
+            if len(named) > 3:
+                shapes += f" and {len(named) - 3} more"
             raise ValueError(
                 "several inputs need one entry for every image each, along their first "
                 f"dimension, got shapes {shapes}"

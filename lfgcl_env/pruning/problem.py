@@ -327,6 +327,10 @@ class PruningProblem:
         self._repair.carry(self.candidate, kept, smaller)
         return feed_plainly(smaller)
 
+    def cut(self, strategy: ArrayLike) -> nn.Module:
+        """Return a physically smaller network for a strategy, without any repair."""
+        return feed_plainly(self.network.cut(self.kept_channels(strategy)))
+
     def finish(
         self,
         strategy: ArrayLike,
@@ -373,8 +377,9 @@ class PruningProblem:
     def keep_better(self, network: nn.Module, strategy: ArrayLike) -> tuple[nn.Module, Evaluation]:
         """Return a repaired network, or one of the same strategy that scores higher without.
 
-        It is compared with the network merely cut, and with the one that :meth:`evaluate` scored,
-        unless that takes a costly repair. Where that was fitted to the images that it is scored
+        Scores are the problem's similarity, whatever a search is rewarded by. It is compared with
+        the network merely cut, and with the one that :meth:`evaluate` scored, unless that takes a
+        costly repair. Where that was fitted to the images that it is scored
         on, and has an advantage there, it is only taken if the repaired network is worse than the
         one merely cut. A warning says so where one of these is better.
 
@@ -383,7 +388,7 @@ class PruningProblem:
         """
         keep = self.network.check_strategy(strategy)
         score = best = self.score_network(network, keep)
-        cut = self.network.cut(self.kept_channels(keep))
+        cut = self.cut(keep)
         if (bare := self.score_network(cut, keep)) > best:
             network, best = cut, bare
         fair = self.score_batches is not self.batches

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
@@ -158,10 +159,24 @@ def list_bundles(problem: PruningProblem) -> str:
 def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
     """Write one line: similarity before and after a sequential repair, and costs."""
     after = f" ({repaired.similarity:.4f} delivered)" if repaired else ""
+    time = predict_latency(problem, kept)
+    predicted = f", predicted latency {time[1]:.3g} ms ({time[1] / time[0]:.1%})" if time else ""
     return (
         f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
-        f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's"
+        f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's{predicted}"
     )
+
+
+def predict_latency(problem: PruningProblem, kept: Evaluation) -> tuple[float, float] | None:
+    """Predict the times of the baseline and of a strategy [ms]; None without a budget of latency.
+
+    They are of a batch, in the runtime and on the machine that the budget's table is of.
+    """
+    if problem.budget_metric != "latency":
+        return None
+    both = np.array([problem.channels, kept.keep], dtype=np.int64)
+    whole, pruned = (float(n) / 1e6 for n in problem.costs(both))
+    return whole, pruned
 
 
 def format_page(problem: PruningProblem, table: list[LayerChange], above: str) -> str:

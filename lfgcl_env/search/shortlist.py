@@ -118,7 +118,7 @@ def without_harm(
     """
     problem, own = problem_of(env), env.unwrapped
     network = problem.compress(keep)
-    cut = problem.network.cut(problem.kept_channels(keep))
+    cut = problem.cut(keep)
     score, bare = (float(own.score(one, keep)) for one in (network, cut))  # type: ignore[attr-defined]
     if not bare > score:
         return network, None
@@ -142,11 +142,12 @@ def _deliver(
         if (own := _judge(env, rough, keep)) > best:
             network, best, what = rough, own, "a repair on other images"
     similarity = problem.score_network(network, keep)
-    cut = problem.network.cut(problem.kept_channels(keep))
-    # Judging takes long, so that only those are judged that are in doubt.
-    if problem.score_network(cut, keep) > similarity and (own := _judge(env, cut, keep)) > best:
-        network, best, what = cut, own, "every repair"
-        similarity = problem.score_network(cut, keep)
+    cut = problem.cut(keep)
+    bare = problem.score_network(cut, keep)
+    # Judging takes long: where rewards are similarities, only what is in doubt is judged.
+    own_reward = env.unwrapped.reward_name != "similarity"  # type: ignore[attr-defined]
+    if (own_reward or bare > similarity) and (own := _judge(env, cut, keep)) > best:
+        network, best, what, similarity = cut, own, "every repair", bare
     if what:
         _warn(where, what, score, best)
     final = replace(winner.searched, similarity=similarity)

@@ -1,6 +1,9 @@
 """``lfgcl export``: networks of runs, files and names."""
 
+import importlib
+import json
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -9,9 +12,14 @@ from command_for_tests import prune, said
 
 import lfgcl_env
 from lfgcl_env.cli.main import main
+from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.networks import IMAGENET, load_baseline
+from lfgcl_env.pruning import PruningProblem
 
-onnxruntime = pytest.importorskip("onnxruntime")
+LACKS_ONNX = any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript"))
+needs_onnx = pytest.mark.skipif(LACKS_ONNX, reason="the extra onnx is missing")
+if not LACKS_ONNX:
+    import onnxruntime
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def files(folder):
     return {path.name for path in folder.iterdir()}
 
 
-SUFFIXES = [("onnx", "onnx"), ("pt2", "pt2"), ("torchscript", "pt")]
+SUFFIXES = [pytest.param("onnx", "onnx", marks=needs_onnx), ("pt2", "pt2"), ("torchscript", "pt")]
 
 
 @pytest.mark.parametrize(("format", "suffix"), SUFFIXES)
@@ -45,6 +53,7 @@ def test_the_pruned_network_of_a_run_is_written_beside_it(own_run, format, suffi
     assert printed.err == ""
 
 
+@needs_onnx
 def test_a_folded_normalization_takes_pixels(own_run, tmp_path):
     path, pixels = tmp_path / "own.onnx", torch.rand(5, 3, 32, 32)
     given = ["--fold-normalization", "--output", str(path), "--input-name", "x", "--opset", "20"]
@@ -68,6 +77,7 @@ def test_a_network_is_exported_by_its_name(tmp_path, monkeypatch, capsys):
     assert "(batch, 3, 64, 64)" in capsys.readouterr().out
 
 
+@needs_onnx
 def test_int8_is_reported_beside_float(own_run, test_set, monkeypatch, capsys):
     monkeypatch.setattr("lfgcl_env.cli.export.COMPARED", 40)
     options = ["--int8", "--data", "CIFAR10", "--fold-normalization"]
@@ -82,6 +92,65 @@ def test_int8_is_reported_beside_float(own_run, test_set, monkeypatch, capsys):
     assert outputs(own_run / "pruned_int8.onnx", torch.rand(5, 3, 32, 32)).shape == (5, 10)
 
 
+@needs_onnx
+def test_int8_without_the_test_set_leaves_nothing_in_the_way(own_run, tmp_path, capsys):
+    before = files(own_run)
+    capsys.readouterr()
+    missing = ["--data", "CIFAR10", "--data-root", str(tmp_path / "nowhere")]
+    assert main(["export", str(own_run), "--int8", *missing]) == 2
+    assert "CIFAR" in said(capsys)
+    assert files(own_run) == before
+
+
+@needs_onnx
+def test_int8_of_a_run_on_a_tensor_needs_images(own_run, capsys):
+    record = own_run / "arguments.json"
+    fields = json.loads(record.read_text())
+    fields["arguments"]["images"] = "Tensor"
+    record.write_text(sealed({k: v for k, v in fields.items() if k != "checksum"}))
+    capsys.readouterr()
+    assert main(["export", str(own_run), "--int8"]) == 2
+    assert "the run's images were a tensor and are not kept: give --images" in said(capsys)
+    assert main(["export", str(own_run), "--int8", "--images", "random"]) == 0
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(1, 8, 3)
+        self.c, self.head = nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x, mask):
+        both = self.a(x).relu() + self.b(mask).relu()
+        return self.head(self.c(both).relu().mean((2, 3)))
+
+def pair():
+    torch.manual_seed(0)
+    return Pair().eval()
+"""
+
+
+@pytest.mark.parametrize("command", [["export", "--format", "pt2"], ["measure"]])
+def test_a_network_of_several_inputs_is_refused(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "paired_networks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = importlib.import_module("paired_networks").pair
+    both = (torch.randn(8, 3, 12, 12), torch.randn(8, 1, 12, 12))
+    quick = {"criterion": "l1", "repair": "none", "similarity": "cosine"}
+    problem = PruningProblem(network(), both, budget=0.8, scope="all", **quick)
+    keep = problem.project(np.full(len(problem.groups), 0.5))
+    problem.save("pair.safetensors", keep, problem.compress(keep))
+    name, *options = command
+    given = ["--network", "paired_networks:pair", *options]
+    assert main([name, "pair.safetensors", *given]) == 2
+    assert "the network in pair.safetensors takes several inputs" in said(capsys)
+
+
 def test_a_sweep_is_exported_file_by_file(tmp_path, capsys):
     assert prune(tmp_path, "--budget", "0.3:0.5", "--points", "2") == 0
     capsys.readouterr()
@@ -92,6 +161,7 @@ def test_a_sweep_is_exported_file_by_file(tmp_path, capsys):
     assert (tmp_path / "sweep" / "pruned_0.30.pt").is_file()
 
 
+@needs_onnx
 def test_nothing_is_overwritten(own_run, capsys):
     (own_run / "pruned.onnx").write_bytes(b"mine")
     assert main(["export", str(own_run)]) == 2
@@ -112,8 +182,10 @@ def test_nothing_is_overwritten(own_run, capsys):
         (["--output", "nowhere/file.onnx"], "there is no folder 'nowhere'"),
         (["--format", "tflite"], "invalid choice: 'tflite'"),
         (["--int8", "--images", "nothing"], "unknown images 'nothing'"),
+        (["--normalization", "0,0,0/1,1,1"], "takes inputs normalised by mean (0.485, 0.456"),
     ],
 )
+@needs_onnx
 def test_options_that_do_not_fit_are_refused(own_run, options, reason, tmp_path, capsys):
     before = files(own_run)
     capsys.readouterr()
@@ -122,6 +194,7 @@ def test_options_that_do_not_fit_are_refused(own_run, options, reason, tmp_path,
     assert files(own_run) == before
 
 
+@needs_onnx
 def test_runs_that_are_missing_damaged_or_unfinished_are_refused(own_run, tmp_path, capsys):
     capsys.readouterr()
     for missing in (str(tmp_path / "nothing"), "nothing.safetensors"):

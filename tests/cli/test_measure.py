@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from command_for_tests import prune, said
 
 from lfgcl_env.cli.main import main
+from lfgcl_env.latency.runtimes import RUNTIMES
 from lfgcl_env.runs.best import read_best
 
 FEW = ["--runtime", "pytorch", "--batch", "2", "--seconds", "1"]
@@ -84,3 +86,23 @@ def test_all_networks_of_a_sweep_are_measured_beside_each_other(tmp_path, capsys
 def test_an_unknown_runtime_is_refused(run, capsys):
     assert main(["measure", str(run), "--runtime", "tflite"]) == 2
     assert "onnxruntime" in said(capsys)
+
+
+@pytest.fixture
+def one_fails(monkeypatch):
+    """Let ONNX Runtime fail, whether it is installed or not."""
+
+    def fail(*_):
+        raise ValueError("it cannot be exported")
+
+    failing = replace(RUNTIMES["onnxruntime"], missing=lambda: None, prepare=fail)
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", failing)
+
+
+def test_a_runtime_that_fails_is_left_out_unless_it_was_asked_for(own_run, one_fails, capsys):
+    assert main(["measure", str(own_run), "--batch", "2", "--seconds", "1"]) == 0
+    assert "onnxruntime is left out: " in capsys.readouterr().err
+    measured = json.loads((own_run / "measured.json").read_text())
+    assert "pytorch" in {one["runtime"] for one in measured["measurements"]}
+    assert main(["measure", str(own_run), *FEW, "--runtime", "onnxruntime"]) == 2
+    assert "it cannot be exported" in said(capsys)

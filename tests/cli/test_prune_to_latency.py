@@ -1,6 +1,7 @@
 """``lfgcl prune --budget-metric latency``: a run keeps the table that its strategies met."""
 
 import json
+import re
 from functools import partial
 
 import pytest
@@ -21,7 +22,12 @@ def quick(monkeypatch, tmp_path):
 def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     assert prune(out, "--budget-metric", "latency", "--budget", "0.95", "--round-to", "8") == 0
-    assert "95.0% of the latency may remain" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "95.0% of the latency may remain" in printed
+    (share,) = re.findall(r"time +[\d.e+]+ ms -> +[\d.e+]+ ms \(([\d.]+)%\), predicted", printed)
+    assert float(share) <= 95
+    headline = (out / "report.txt").read_text().splitlines()[0]
+    assert re.search(rf", predicted latency [\d.e+]+ ms \({share}%\)", headline)
     table = read_table(out / "latency.json")
     asked = json.loads((out / "arguments.json").read_text())["arguments"]
     assert asked["latency_table"] == table.checksum
@@ -41,3 +47,18 @@ def test_a_missing_table_is_refused(tmp_path, capsys):
     assert prune(tmp_path / "run", *options) == 2
     assert "no latency table '0123456789abcdef'" in said(capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("where", ["new", "resumed"])
+def test_another_batch_than_the_table_s_is_refused(where, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert prune(out, "--budget-metric", "latency", "--budget", "0.95", "--round-to", "8") == 0
+    capsys.readouterr()
+    other = ["--latency-batch", "2"]
+    if where == "resumed":
+        assert main(["prune", "--resume", "--out", str(out), *other]) == 2
+        assert "latency_batch" in said(capsys)
+        return
+    options = ["--budget-metric", "latency", "--budget", "0.95", "--round-to", "8", *other]
+    assert prune(tmp_path / "new", *options, "--latency-table", str(out / "latency.json")) == 2
+    assert "is of batch 1, and latency_batch is 2: give latency_batch 1" in said(capsys)

@@ -100,6 +100,27 @@ def test_what_cannot_be_exported_says_why():
         onnx_session.export(Odd(), torch.randn(2, 3))
 
 
+def test_what_only_the_newer_exporter_knows_is_measured_in_silence(capfd):
+    pytest.importorskip("onnxscript")
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+    network = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    network.eval().requires_grad_(False)
+    example = torch.randn(2, 5, 8)
+    model = onnx_session.export(network, example)
+    (found,) = onnx_session.start(model, [example], 1)()
+    torch.testing.assert_close(torch.from_numpy(found), network(example), rtol=1e-4, atol=1e-5)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_disk_is_told_as_it_is(monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match="No space left"):
+        onnx_session.export(plain(), torch.randn(2, 3, 8, 8))
+
+
 def test_threads_are_as_before_after_a_measurement():
     before = torch.get_num_threads()
     with on_threads(before + 1):

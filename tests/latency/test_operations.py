@@ -1,10 +1,13 @@
 """Operations whose sizes follow from a strategy are found by running the network."""
 
+from itertools import product
+
 import numpy as np
 import torch
 from networks_for_tests import awaken, images, plain, simple_problem
 from torch import nn
 
+from lfgcl_env.latency import table
 from lfgcl_env.latency.operations import find_operations
 
 
@@ -67,3 +70,24 @@ def test_equal_operations_have_equal_texts():
     assert len(operations) == 6
     assert len({operation.signature.text for operation in operations}) == 3
     assert {axis.group for operation in operations for axis in operation.axes} == {0, 1}
+
+
+def test_what_takes_turns_is_bounded_in_bytes(monkeypatch):
+    operations = found(simple_problem(awaken(plain()), images(8)))
+    (*_, convolution) = [one for one in operations if "conv2d" in one.signature.name]
+    signature, full = convolution.signature, [axis.full for axis in convolution.axes]
+    args, _ = signature.arguments(full, "cpu")
+    tensors = [one for one in args if isinstance(one, torch.Tensor)]
+    assert signature.bytes(full) == sum(one.numel() * one.element_size() for one in tensors)
+    knots = tuple((1, count) for count in full)
+    points = [(table.Wanted(signature, knots), at) for at in product(*knots)] * 3
+
+    def sizes():
+        return [len(chunk) for chunk in table._chunks(points)]
+
+    assert sizes() == [len(points)]
+    monkeypatch.setattr(table, "_CHUNK_BYTES", 2 * signature.bytes(full))
+    assert sum(sizes()) == len(points)
+    assert 1 < max(sizes()) < len(points)
+    monkeypatch.setattr(table, "_CHUNK_BYTES", 1)
+    assert sizes() == [1] * len(points)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from networks_for_tests import awaken, images, plain, simple_problem
 
+from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.latency import table_cache
-from lfgcl_env.latency.table import measure_table, read_table, write_table
+from lfgcl_env.latency.table import Table, measure_table, read_table, write_table
 from lfgcl_env.latency.table_cache import adopt, cache_folder, find_table
 from lfgcl_env.pruning.budget import latency_metric
 
@@ -109,9 +110,33 @@ def test_a_table_may_be_a_file_and_come_from_another_machine(tmp_path, monkeypat
 
 def test_a_table_of_another_network_is_refused(tmp_path):
     path = tmp_path / "latency.json"
-    write_table(path, problem(latency_batch=4).network.latency.table)
+    write_table(path, problem(round_to=2).network.latency.table)
     with pytest.raises(ValueError, match="another network, batch or limits"):
         problem(latency_table=str(path))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"latency_runtime": "onnxruntime"}, {"latency_batch": 4}, {"latency_threads": 2}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_table_of_another_runtime_batch_or_threads_is_refused(tmp_path, other):
+    path = tmp_path / "latency.json"
+    write_table(path, problem().network.latency.table)
+    (name,) = other
+    with pytest.raises(ValueError, match=f"and {name} is {other[name]}: give {name} "):
+        problem(latency_table=str(path), **other)
+
+
+def test_a_prediction_that_misses_what_was_measured_warns(caplog, tmp_path):
+    path = tmp_path / "latency.json"
+    table = problem().network.latency.table
+    assert "predicts" not in caplog.text
+    fields = table.model_dump(exclude={"checksum"})
+    fields["networks"][2] = fields["networks"][0] * 1.5
+    write_table(path, Table.model_validate_json(sealed(fields)))
+    problem(latency_table=str(path))
+    assert "predicts" in caplog.text
 
 
 def test_an_edited_table_is_refused(tmp_path):

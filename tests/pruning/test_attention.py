@@ -150,6 +150,90 @@ class ReadsItself(Fused):
         return self.proj(mixed.reshape(count, tokens, self.proj.in_features))
 
 
+class Voters(nn.Module):
+    """No attention: as many classifiers as it has heads, or a stack of layers that has a number."""
+
+    def __init__(self, classifiers: bool = False) -> None:
+        super().__init__()
+        self.heads, self.classifiers = 4, classifiers
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.first, self.second = nn.Linear(8, 32), nn.Linear(32, 16)
+        self.outs = nn.ModuleList(nn.Linear(16, 5) for _ in range(4 if classifiers else 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu().mean((2, 3))
+        x = self.second(self.first(x).relu()).relu()
+        return sum(self.outs[i](x) for i in range(self.heads if self.classifiers else 1))
+
+
+class Core(nn.Module):
+    """The products of an attention, for modules that count its heads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        return ((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+class Nested(nn.Module):
+    """Two modules count the same heads, one inside the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.core = 4, Core()
+        self.q, self.k, self.v, self.proj = (nn.Linear(24, 24) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.core(self.q(x), self.k(x), self.v(x)))
+
+
+class Uncounted(nn.Module):
+    """Attention whose number of heads has a name that nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = 4
+        self.qkv, self.proj = nn.Linear(24, 72), nn.Linear(24, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.h, 6)).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Counts the heads of the attention in it, which counts them under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.inner = Uncounted()
+        self.mlp = nn.Sequential(nn.Linear(24, 20), nn.GELU(), nn.Linear(20, 24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.inner(x)
+        return x + self.mlp(x)
+
+
+class Conditional(Fused):
+    """What it does depends on how many heads it has."""
+
+    def __init__(self, condition: str) -> None:
+        super().__init__()
+        self.condition = condition
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.condition == "loop":
+            q, k, v = self.qkv(x).unflatten(-1, (3, -1, 6)).permute(2, 3, 0, 1, 4).unbind(0)
+            attend = F.scaled_dot_product_attention
+            heads = [attend(q[head], k[head], v[head]) for head in range(self.num_heads)]
+            return self.proj(torch.cat(heads, -1))
+        assert 24 % self.num_heads == 0
+        return self.qkv(x) if self.num_heads == 0 else super().forward(x)
+
+
 class Stock(nn.Module):
     """PyTorch's own attention, in which no patch attends to later ones."""
 
@@ -191,6 +275,7 @@ BUILDERS = {
     "fused": lambda: Classifier(Fused()),
     "fused, heads first": lambda: Classifier(Fused("heads first")),
     "separate": lambda: Classifier(Separate()),
+    "nested": lambda: Classifier(Nested()),
     "stock": lambda: Classifier(Stock(batch_first=True)),
     "stock, tokens first": lambda: Classifier(Stock(bias=False)),
     "vit": vit,
@@ -381,6 +466,33 @@ def test_heads_that_cannot_go_stay_and_it_says_why(attention, reason):
     assert network.baseline_cost.macs == count_macs(module, inputs)
 
 
+@pytest.mark.parametrize("classifiers", [False, True])
+def test_a_number_called_heads_alone_makes_no_attention(classifiers):
+    network = prunable(lively(Voters(classifiers)))
+    found = [(group.name, group.channels, group.bundle) for group in network.groups]
+    assert found == [("conv", 8, 1), ("first", 32, 1), ("second", 16, 1)]
+    check_exactness(network, [np.array([3, 5, 7])])
+
+
+def test_layers_behind_attention_have_channels_and_no_heads():
+    network = prunable(lively(Classifier(Block())))
+    found = [(group.name, group.channels) for group in network.groups]
+    assert found == [("attention.mlp.0", 20), ("mlp.0", 20)]
+    reasons = {e.name: e.reason for e in network.excluded}
+    assert reasons["attention.inner.qkv"].startswith("the network fails without its channels")
+
+
+def test_heads_are_found_where_fused_attention_takes_nan_for_zeros(monkeypatch):
+    attention = F.scaled_dot_product_attention
+
+    def forgetful(*arguments: object, **keywords: object) -> Tensor:
+        given = attention(*arguments, **keywords)
+        return given.nan_to_num() if torch.backends.cuda.flash_sdp_enabled() else given
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", forgetful)
+    assert prunable(build("fused")).groups[0].bundle == 18
+
+
 def test_heads_that_only_change_places_can_go():
     network = prunable(lively(Classifier(Transposed())))
     assert network.groups[0].name == "attention.qkv"
@@ -402,6 +514,27 @@ def test_sequential_repair_refuses_graphs_that_do_not_hold_for_cut_networks():
     with pytest.raises(ValueError, match="do not depend on its own sizes"):
         problem_of(network, repair="sequential")
     assert problem_of(network, repair="least_squares").evaluate([2, 7]).similarity > 0
+
+
+def test_conditions_on_heads_are_traced_and_loops_over_them_are_not():
+    network = lively(Classifier(Conditional("conditions")))
+    problem = problem_of(network, repair="sequential")
+    assert problem.evaluate([1, 7]).similarity > 0
+    looped = lively(Classifier(Conditional("loop")))
+    with pytest.raises(ValueError, match="do not depend on its own sizes"):
+        problem_of(looped, repair="sequential")
+    cheap = problem_of(looped, repair="least_squares")
+    assert len(cheap.screen([[1, 7], [2, 9]])) == 2
+    with pytest.raises(ValueError, match="do not depend on its own sizes"):
+        cheap.finish([2, 7], images(32))
+
+
+@pytest.mark.parametrize("protect", ["attention", None])
+def test_loops_over_heads_that_stay_are_traced(protect):
+    looped = Classifier(Conditional("loop") if protect else Voters(classifiers=True))
+    network = lively(looped if protect else looped.attention)
+    problem = problem_of(network, repair="sequential", protect=[protect] if protect else ())
+    assert problem.evaluate(problem.channels // 2).similarity > 0
 
 
 @pytest.mark.parametrize("name", ["fused", "stock", "swin"])

@@ -402,7 +402,8 @@ def test_settings_are_all_that_decides_scores_and_make_the_same_problem():
         "budget": 0.9, "budget_metric": "params", "criterion": "random", "repair": "batchnorm",
         "similarity": "mse", "features": ["0", "4"], "scope": "all", "round_to": 2,
         "min_channels": 2, "max_prune_ratio": [["0", 0.5], ["*", 0.75]], "protect": ["2"],
-        "seed": 5,
+        "seed": 5, "latency_runtime": "onnxruntime", "latency_batch": 4, "latency_threads": 2,
+        "latency_table": None,
     }  # fmt: skip
     problem = small(**chosen, device="cpu")
     assert problem.settings() == chosen

@@ -10,6 +10,7 @@ from torchvision import models
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
+from lfgcl_env.pruning.repair.layer_fit import Fit
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.repair.walk import Walk
 
@@ -49,6 +50,17 @@ def test_few_rows_for_many_features_leave_a_network_no_worse_on_other_images(nam
     keep = uniform(problem)
     (repaired,) = problem.repair_all([keep], others, SequentialOptions(rows=4096, gauss_newton=1))
     assert problem.score_network(repaired, keep) > problem.evaluate(keep).similarity
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(32, 0), (12, 1)])
+def test_the_layer_that_gives_outputs_needs_two_rows_for_each_feature(count, held_out, monkeypatch):
+    problem = simple_problem(awaken(plain()), images(8))
+    choose, chosen = Fit._strength_by_others, []
+    monkeypatch.setattr(
+        Fit, "_strength_by_others", lambda fit, *a: chosen.append(fit) or choose(fit, *a)
+    )
+    problem.repair_all([[4, 6]], images(count), FEW)
+    assert len(chosen) == held_out  # the convolution has a row for every pixel
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -360,3 +372,54 @@ def test_a_delivery_does_not_depend_on_the_repair_that_scored():
     ]
     for one, other in zip(*(network.state_dict().values() for network in delivered), strict=True):
         torch.testing.assert_close(one, other)
+
+
+class Encoded(nn.Module):
+    """Layers inside a module of torch.nn, which a graph shows as one operation."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.last(self.encoder(x).mean(1))
+
+
+def test_layers_behind_a_module_with_cut_layers_inside_are_refitted():
+    torch.manual_seed(0)
+    inputs, more = (torch.randn(64, 20, 16) for _ in range(2))
+    problem = PruningProblem(Encoded().eval(), inputs, budget=0.5)
+    keep = uniform(problem)
+    (repaired,) = problem.repair_all([keep], more, FEW)
+    closed = problem.compress(keep)
+    judge = problem.judge(torch.randn(64, 20, 16))
+    assert not torch.equal(repaired.last.weight, closed.last.weight)
+    assert judge(repaired) > judge(closed)
+
+
+def test_a_network_that_is_one_operation_is_refused():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    problem = PruningProblem(layer.eval(), torch.randn(16, 20, 16), budget=0.8)
+    with pytest.raises(ValueError, match=r"needs a network that torch\.fx can trace"):
+        problem.finish(uniform(problem), torch.randn(16, 20, 16), FEW)
+
+
+class Reading(nn.Module):
+    """Reads the size of a layer, which tracing takes for a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(x.reshape(-1, self.last.in_channels, 8, 8)).mean((2, 3))
+
+
+def test_a_graph_that_does_not_hold_once_cut_is_refused_in_one_sentence():
+    problem = PruningProblem(awaken(Reading()), images(16, 8), budget=0.6)
+    with pytest.raises(ValueError, match="reads some that change when it is cut"):
+        problem.finish(uniform(problem), images(16, 8, seed=1), FEW)

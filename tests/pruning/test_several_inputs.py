@@ -228,3 +228,34 @@ def test_other_inputs_for_a_delivery_are_refused():
     one = simple_problem(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), noise(8, 4))
     with pytest.raises(ValueError, match="was loaded to take one tensor, got 2 inputs"):
         one.finish([3], placed())
+
+
+def weighed(network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """A reward of one's own, which likes what no repair has changed."""
+    with torch.no_grad():
+        network(*inputs)
+    own = dict(captioned().named_parameters())
+    return -float((network.classes.bias - own["classes.bias"]).abs().sum())
+
+
+def test_a_network_that_is_merely_cut_takes_its_inputs_as_the_user_gives_them():
+    problem = simple_problem(captioned(), placed(), budget=0.6)
+    keep = problem.project(np.full(len(problem.groups), 0.5))
+    (harmed,) = problem.repair_all([keep], placed(seed=1))
+    with torch.no_grad():
+        harmed.stem[3].weight.mul_(-30)
+    network, evaluation = problem.keep_better(harmed, keep)
+    assert network is not harmed
+    assert len(called(network, placed(2))) == 2
+    assert evaluation.similarity == pytest.approx(problem.score_network(network, keep))
+
+
+@pytest.mark.parametrize("shortlist", [0, 2])
+def test_an_own_reward_decides_what_is_handed_over(tmp_path, caplog, shortlist):
+    env = gym.make(
+        "LFGCL-v0", network=captioned(), images=placed(), num_images=None, reward=weighed
+    )
+    run_search(env, "random", 3, out=tmp_path, shortlist=shortlist)
+    assert "repair made the network worse" in caplog.text
+    network = lfgcl_env.load_pruned(tmp_path / "pruned.safetensors", captioned())
+    assert weighed(network, placed(2)) == 0.0

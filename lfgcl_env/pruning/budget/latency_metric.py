@@ -25,7 +25,8 @@ def latency(measured: Measured) -> LatencyModel:
     """Count the nanoseconds of a forward pass, as a table predicts them.
 
     Raises:
-        ValueError: if the table belongs to another network, or is damaged.
+        ValueError: if the table belongs to another network, runtime, batch or number of threads,
+            or is damaged.
         FileNotFoundError: if there is no such table.
         ImportError: if the runtime is not installed.
     """
@@ -44,7 +45,7 @@ def latency(measured: Measured) -> LatencyModel:
     example = example.to(first.dtype)
     operations = find_operations(build, channels, example)
     if asked["latency_table"] is not None:
-        table = find_table(str(asked["latency_table"]))
+        table = _checked(find_table(str(asked["latency_table"])), asked)
     else:
         needed = wanted(operations, measured.allowed)
         whole = anchors(channels, measured.allowed)
@@ -72,14 +73,35 @@ def latency(measured: Measured) -> LatencyModel:
     return LatencyModel(operations, table, channels, measured.allowed)
 
 
+def _checked(table: Table, asked: LatencyConfig) -> Table:
+    """Return a table that is given if it is of what is asked for, on whatever machine.
+
+    Raises:
+        ValueError: if it is of something else.
+    """
+    for name, value in _asked(asked).items():
+        if (measured := table.belongs_to.get(name)) != value:
+            raise ValueError(
+                f"latency table {table.checksum} is of {name} {measured}, and latency_{name} is "
+                f"{value}: give latency_{name} {measured}, or another latency_table"
+            )
+    return table
+
+
+def _asked(asked: LatencyConfig) -> dict[str, str]:
+    return {
+        "runtime": asked["latency_runtime"],
+        "batch": str(asked["latency_batch"]),
+        "threads": str(asked["latency_threads"]),
+    }
+
+
 def _facts(
     asked: LatencyConfig, keys: Sequence[str], counts: Sequence[Sequence[int]]
 ) -> dict[str, str]:
     """Return what the times of a table hold for."""
     return {
-        "runtime": asked["latency_runtime"],
-        "batch": str(asked["latency_batch"]),
-        "threads": str(asked["latency_threads"]),
+        **_asked(asked),
         **machine(asked["latency_runtime"]),
         "network": digest(f"{sorted(keys)} {counts}"),
     }

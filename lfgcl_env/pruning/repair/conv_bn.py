@@ -95,9 +95,12 @@ class ConvBN:
         if isinstance(self.reader, PatchReader):
             own = self._weight()
             weight, bias = self.reader.weight(new)
-            self._replace("weight", weight.to(own.dtype).contiguous(memory_format=layout_of(own)))
+            # Copied: what has one row has any strides, and other kernels run on other strides.
+            layout = torch.contiguous_format if own.is_contiguous() else layout_of(own)
+            self._replace("weight", weight.to(own.dtype).clone(memory_format=layout))
         if isinstance(self.module.bias, Tensor):
-            self._replace("bias", bias.to(self.module.bias.dtype))
+            bias = bias.to(self.module.bias.dtype)
+            self._replace("bias", bias.clone(memory_format=torch.contiguous_format))
         elif self.norm is not None:
             mean = self.norm.running_mean
             assert isinstance(mean, Tensor)

@@ -14,13 +14,13 @@ def check_graph(network: PrunableNetwork) -> None:
     """Refuse a network whose graph gives something else once channels are gone.
 
     It does where the network reads sizes of its own that tracing takes for constants, such as a
-    layer's ``out_features``.
+    layer's ``out_features``, or a number of heads on which its flow depends.
 
     Raises:
         ValueError: if it does, or there is no graph; the message names a repair that needs none.
     """
     candidate = network.candidate()
-    graph = trace(candidate.network)
+    graph = trace(candidate.network, network.plan.layers)
     candidate.install([np.arange((group.channels + 1) // 2) for group in network.groups])
     draw = torch.Generator().manual_seed(0)
     example = torch.randn(2, *network.baseline.input_shape, generator=draw)

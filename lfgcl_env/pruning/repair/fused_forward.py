@@ -1,6 +1,6 @@
 """Forward passes with BatchNorms folded into convolutions, and sums and ReLUs taken in place."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -27,14 +27,15 @@ class FusedForward:
     Args:
         network: in evaluation mode. Its tensors may be replaced later, and layers by others that
             stand in for them.
+        cut: names of modules that may lose heads later.
 
     Raises:
         ValueError: if ``torch.fx`` cannot trace it.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, cut: Container[str] = ()) -> None:
         self._network, self._plain = network, network.forward
-        graph = trace(network)
+        graph = trace(network, cut)
         steps = fuse(network, graph, graph.nodes)
         self._steps = [step for step in steps if isinstance(step, fx.Node | Fused)]
         self._called = {str(node.target) for node in graph.nodes if node.op == "call_module"}

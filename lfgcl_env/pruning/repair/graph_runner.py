@@ -1,7 +1,7 @@
 """Running a network operation by operation, so that layers can be refitted in between."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import torch
@@ -19,19 +19,26 @@ _ADDITIONS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, F.relu6}
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.relu_: F.relu}
 
-WAY_OUT = "choose repair='least_squares' (--repair least_squares)"
+WAY_OUT = (
+    "choose repair='least_squares' (--repair least_squares), and problem.compress or --shortlist 0 "
+    "for what is handed over"
+)
 """What networks that sequential repair refuses can be repaired with."""
 
 
-def trace(network: nn.Module) -> fx.Graph:
+def trace(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
     """Trace the graph of operations of a network that is called with images alone.
+
+    Args:
+        network: to be traced.
+        cut: names of modules that may lose heads before the graph is run.
 
     Raises:
         ValueError: if ``torch.fx`` cannot trace it, as where its flow depends on values, or a value
             is used after it was changed in place, which the graph does not show.
     """
     try:
-        graph = trace_once(network)
+        graph = trace_once(network, cut)
     except Exception as error:
         raise ValueError(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "

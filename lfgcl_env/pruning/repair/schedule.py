@@ -6,7 +6,7 @@ run, and refitted, first.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
@@ -123,6 +123,7 @@ class Schedule:
     Args:
         network: the baseline in evaluation mode.
         example: an input, (1, channels, height, width); shapes are read with it.
+        cut: names of modules that networks cut from it may have fewer heads in.
 
     Raises:
         ValueError: if ``torch.fx`` cannot trace it; the message names the way out.
@@ -135,9 +136,9 @@ class Schedule:
         baseline_unused: for every step, the values that the baseline needs no more after it.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
+    def __init__(self, network: nn.Module, example: Tensor, cut: Container[str] = ()) -> None:
         self._network = network
-        self.graph = trace(network)
+        self.graph = trace(network, cut)
         self._shapes = shapes_of(network, self.graph, example)
         self._order = {node: i for i, node in enumerate(self.graph.nodes)}
         self._calls = Counter(n.target for n in self.graph.nodes if n.op == "call_module")

@@ -74,11 +74,12 @@ def repair_sequentially(
         progress: called with the steps done and their number.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace the network.
+        ValueError: if ``torch.fx`` cannot trace the network, or its graph changes with its sizes.
     """
+    check_graph(network)
     whole = network.candidate(images.device).network
     chunks = split(images, network.layout)
-    schedule = Schedule(whole, chunks[0][:1])
+    schedule = Schedule(whole, chunks[0][:1], network.plan.layers)
     samples = Samples([len(chunk) for chunk in chunks], options)
     walks = [
         Walk(cut.network, schedule, network.plan, cut.kept, chunks, samples, options)
@@ -142,7 +143,7 @@ class SequentialRepair(LeastSquaresRepair):
         super().prepare(network, candidate, images, moments)
         self._plan = network.plan
         self._chunks = split(torch.cat(list(images)), network.layout)
-        self._schedule = Schedule(candidate.network, self._chunks[0][:1])
+        self._schedule = Schedule(candidate.network, self._chunks[0][:1], network.plan.layers)
         self._samples = Samples([len(chunk) for chunk in self._chunks], self.options)
         self._targets = KeptTargets(
             candidate.network,
@@ -151,7 +152,7 @@ class SequentialRepair(LeastSquaresRepair):
             self._samples,
             gauss_newton=self.options.gauss_newton > 0,
         )
-        self._forward = FusedForward(candidate.network)
+        self._forward = FusedForward(candidate.network, network.plan.layers)
 
     @torch.inference_mode()
     def run(

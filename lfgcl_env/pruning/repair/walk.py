@@ -87,11 +87,17 @@ class Walk:
 
     def _find_changed(self) -> set[fx.Node]:
         """Return the nodes whose values differ from the baseline's, in size or in numbers."""
+        cut_layers = [
+            f"{name}."
+            for name, slices in self._plan.layers.items()
+            if any(d and len(d.kept(self._mask)) < d.size for d in (slices.out, slices.into))
+        ]
         changed: set[fx.Node] = set()
         for node in self._schedule.graph.nodes:
-            slices = self._plan.layers.get(str(node.target)) if node.op == "call_module" else None
-            dimensions = [d for d in (slices.out, slices.into) if d is not None] if slices else []
-            cut = any(len(d.kept(self._mask)) < d.size for d in dimensions)
+            # A module of torch.nn is one operation, with layers inside such as a Transformer's.
+            cut = node.op == "call_module" and any(
+                layer.startswith(f"{node.target}.") for layer in cut_layers
+            )
             if cut or any(n in changed for n in node.all_input_nodes):
                 changed.add(node)
         return changed
@@ -124,7 +130,9 @@ class Walk:
         if refit.other is not None:
             pairs = zip(self._values[refit.other], chosen, strict=True)
             there = torch.cat([layer.rows_of_output(value, places) for value, places in pairs])
-        fit = Fit(layer, wanted, there, relu=refit.relu, ridge=self._options.ridge)
+        last = all(user.op == "output" for user in refit.point.users)
+        ridge = self._options.ridge
+        fit = Fit(layer, wanted, there, relu=refit.relu, ridge=ridge, last=last)
         fit.read(inputs, chosen)
         return fit, chosen
 

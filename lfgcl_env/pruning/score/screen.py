@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.pruning.moments.second_moments import Moments
+from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.pruning.repair.fused_forward import FusedForward
 from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
 from lfgcl_env.pruning.score.scorer import Scorer
@@ -44,8 +45,9 @@ class Screen:
         self._scorer = Scorer(network, self._candidate, batches, self._repair.similarity, features)
         self._repair.prepare(network, self._candidate, batches, moments)
         self._forward: FusedForward | None = None
-        with suppress(ValueError):  # torch.fx cannot trace it
-            self._forward = FusedForward(self._candidate.network)
+        with suppress(ValueError):  # there is no graph, or none that holds for cut networks
+            check_graph(network)
+            self._forward = FusedForward(self._candidate.network, network.plan.layers)
         self._known: dict[tuple[int, ...], float] = {}
 
     def __len__(self) -> int:

@@ -2,12 +2,13 @@
 
 It has channels of the layers that give queries, keys and values, found by a probe of what reaches
 what, and the same channels of what the output projection reads. Whether cutting them and counting
-one head less is exact is checked later, as of all groups.
+one head less is exact is checked here too: where it is not, channels are left to other groups.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from lfgcl_env.pruning.structure.groups import Exclusion, Group, Member, Unpruna
 from lfgcl_env.pruning.structure.head_counts import head_count, heads_of
 from lfgcl_env.pruning.structure.head_probe import HeadProbe, first_calls
 from lfgcl_env.pruning.structure.layers import is_channelwise, layer_sizes
+from lfgcl_env.pruning.structure.verification import split_exact
 
 _PARTS = (1, 3, 2)
 """Blocks of heads one behind the other in a layer's outputs: queries, keys and values are three."""
@@ -37,19 +39,25 @@ class Attention:
     projection: str
 
     def owns(self, layer: str, side: str) -> bool:
-        """Whether channels on a side of a layer are those of heads."""
-        return (layer == self.projection and side == "in") or (
-            layer in self.layers and side != "in"
+        """Whether channels on a side of a layer are those of heads that can go."""
+        return self.group is not None and (
+            (layer == self.projection and side == "in") or (layer in self.layers and side != "in")
         )
 
 
-def find_attention(network: nn.Module, example: Tensor, fixed: dict[str, str]) -> list[Attention]:
-    """Find the attention modules of a network, and their heads.
+def find_attention(
+    network: nn.Module,
+    example: Tensor,
+    fixed: dict[str, str],
+    layout: torch.memory_format = torch.channels_last,
+) -> list[Attention]:
+    """Find the attention modules of a network, and those of their heads that can be cut exactly.
 
     Args:
         network: in evaluation mode; not changed.
         example: inputs (images, channels, height, width).
         fixed: layers that cannot be cut, and why.
+        layout: that the network can be run in.
     """
     counting = {name: m for name, m in network.named_modules() if head_count(m)}
     called = first_calls(network, counting.values(), example)
@@ -61,7 +69,14 @@ def find_attention(network: nn.Module, example: Tensor, fixed: dict[str, str]) -
             probe = HeadProbe(name, module, *called[module])
             if probe.projection is not None:
                 found[name] = _read(probe, fixed)
-    return list(reversed(found.values()))
+    groups = [one.group for one in reversed(found.values()) if one.group]
+    wrong = {e.name: e for e in split_exact(network, groups, example, layout)[1]}
+    return [
+        replace(one, group=None, exclusion=wrong[one.group.name])
+        if one.group and one.group.name in wrong
+        else one
+        for one in reversed(found.values())
+    ]
 
 
 def _is_inside(inner: str, outer: str) -> bool:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lfgcl_env.pruning.structure.head_counts import heads_of
-from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
+from lfgcl_env.pruning.structure.layers import (
+    is_channelwise,
+    layer_kind,
+    layer_sizes,
+    step_by_step,
+)
+from lfgcl_env.pruning.structure.product_calls import find_products
 
 _DENSE = ("conv", "linear")
 
@@ -54,7 +60,8 @@ class HeadProbe:
         keywords: of the call.
 
     Attributes:
-        projection: the layer behind all heads, by its name; None if there is none.
+        projection: the first layer behind all heads, by its name; None if there is none, or if
+            the module multiplies no matrices but in its layers, and so is no attention.
         before: the layers that give what it reads, in the order of their first calls.
     """
 
@@ -81,15 +88,21 @@ class HeadProbe:
             self._find_projection()
 
     def _find_projection(self) -> None:
+        called = find_products(self.module, *self._call)
+        if None not in called:
+            return
+        last = len(called) - called[::-1].index(None)
+        names = {m: name for name, m in self.layers.items() if layer_kind(m) in _DENSE}
+        givers = {names[m] for m in called[:last] if m in names}
+        readers = [names[m] for m in called[last:] if m in names]
         self._run(None, None)
         order = list(dict.fromkeys(self._order))
-        dense = [name for name in order if layer_kind(self.layers[name]) in _DENSE]
-        if len(dense) < 2:
-            return
-        reached = {name: self._reaches(name, dense) for name in order if name != dense[-1]}
-        self.before = [name for name, behind in reached.items() if dense[-1] in behind]
-        if any(layer_kind(self.layers[name]) in _DENSE for name in self.before):
-            self.projection = dense[-1]
+        dense = [name for name in order if name in givers or name in readers]
+        reached = {name: self._reaches(name, dense) for name in order}
+        behind = [name for name in readers if any(name in reached[giver] for giver in givers)]
+        if behind:
+            self.projection = behind[0]
+            self.before = [name for name in order if self.projection in reached[name]]
 
     def _reaches(self, name: str, dense: Sequence[str]) -> set[str]:
         """Return the dense layers that read something of what a layer gives."""
@@ -111,7 +124,8 @@ class HeadProbe:
     @torch.no_grad()
     def _run(self, name: str | None, channels: NDArray[np.int64] | None) -> None:
         self._order, self._reached = [], {}
-        with self._watching(name, channels):
+        # On some processors fused attention takes NaN for zeros.
+        with step_by_step(), self._watching(name, channels):
             self.module(*self._call[0], **self._call[1])
 
     @contextmanager

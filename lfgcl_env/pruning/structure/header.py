@@ -61,6 +61,7 @@ class Header(Sealed):
         layers: for every layer that was cut its output and input channels; None for a side that
             was not cut.
         frozen: names of the parameters that are not to be trained.
+        stock_attention: whether its attention is the architecture's own, which cannot lose heads.
         tensors: SHA-256 of all tensors, see :mod:`lfgcl_env.pruning.structure.saved_form`.
         evaluation: of the strategy.
         repaired: likewise, after sequential repair.
@@ -81,6 +82,7 @@ class Header(Sealed):
     normalization: Annotated[list[_Channels], MinLen(2), MaxLen(2)] | None
     layers: Annotated[dict[Name, _Cut], MaxLen(LONGEST_LIST)]
     frozen: Annotated[list[Name], MaxLen(LONGEST_LIST)]
+    stock_attention: bool
     tensors: Annotated[str, MinLen(64), MaxLen(64)]
     evaluation: StoredEvaluation | None = None
     repaired: StoredEvaluation | None = None

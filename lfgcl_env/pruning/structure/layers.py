@@ -210,19 +210,26 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
 def counting_flops() -> Iterator[FlopCounterMode]:
     """Count the FLOPs of what runs inside the block, without gradients.
 
-    Fused attention runs as the products that it is made of: the processor's is not counted.
+    Fused attention runs step by step: the processor's is not counted.
     """
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(action="ignore"),  # of settings for other devices
+        torch.backends.mkldnn.flags(enabled=False),
+        step_by_step(),
+        FlopCounterMode(display=False) as counter,
+    ):
+        yield counter
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Run fused attention as the products that it is made of inside the block."""
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with (
-            torch.no_grad(),
-            warnings.catch_warnings(action="ignore"),  # of settings for other devices
-            torch.backends.mkldnn.flags(enabled=False),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            yield counter
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
 

@@ -36,7 +36,12 @@ def count_products(
     """
     outside = max(count_macs(network, example) - sum(layer.macs for layer in layers), 0)
     modules = {name: network.get_submodule(name) for name in plan.layers}
-    heads = {n: plan.layers[n].groups[0] for n, module in modules.items() if head_count(module)}
+    counting = [name for name, module in modules.items() if head_count(module)]
+    heads = {
+        name: plan.layers[name].groups[0]
+        for name in counting
+        if not any(_is_inside(name, outer) for outer in counting)  # it would count twice
+    }
     if not heads:
         return outside, {}
     candidate = Candidate(network, plan, layout=layout)
@@ -47,6 +52,10 @@ def count_products(
     each = {n: (most[n] - least[n]) // max(len(whole[g]) - 1, 1) for n, g in heads.items()}
     inner = sum(macs * len(whole[heads[name]]) for name, macs in each.items())
     return outside - inner, each
+
+
+def _is_inside(name: str, outer: str) -> bool:
+    return name != outer and (not outer or name.startswith(f"{outer}."))
 
 
 def _inside(
@@ -79,7 +88,7 @@ def _inside(
     found = {name: count // (2 * len(example)) for name, count in flops.items()}
     for layer in layers:
         for name in names:
-            if layer.name.startswith(f"{name}.") or not name:
+            if _is_inside(layer.name, name):
                 found[name] -= _macs(layer, candidate.plan, mask)
     return found
 

@@ -22,7 +22,7 @@ from lfgcl_env.edge.files import as_path, write_beside
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
-from lfgcl_env.networks.free_heads import free_heads
+from lfgcl_env.networks.free_heads import find_stock, free_heads
 from lfgcl_env.networks.plain_module import unwrap
 from lfgcl_env.networks.safe_building import build_safely, is_safe
 from lfgcl_env.pruning.structure.candidate import Sizes
@@ -89,6 +89,7 @@ def save_pruned(
         "normalization": normalization and [list(normalization.mean), list(normalization.std)],
         "layers": layers,
         "frozen": sorted(name for name, p in named if not p.requires_grad),
+        "stock_attention": bool(find_stock(network)),
         "tensors": _sha256(tensors),
         **facts,
     }
@@ -171,7 +172,7 @@ def load_pruned(
         header = _header(file, path)
         given = _architecture(header, network, path, trust=trust)
         what = header.network or type(given).__name__
-        module = free_heads(given)
+        module = given if header.stock_attention else free_heads(given)
         keys = file.keys()
         shapes = {key: file.get_slice(key).get_shape() for key in keys}
         types = {key: file.get_slice(key).get_dtype() for key in keys}

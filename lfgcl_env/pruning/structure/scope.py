@@ -48,7 +48,7 @@ def find_prunable(
     known = [[name] for together in names.values() for name in together if name]
     for pattern in protect:
         check_used([pattern], known, "protect", "matches no module of the network")
-    tracing = find_groups(network, example)
+    tracing = find_groups(network, example, layout)
     only = tracing.training_only
     kept_whole = {group.name: _protection(group, protect, names) for group in tracing.groups}
     excluded = [*filter(None, kept_whole.values()), *tracing.excluded]
@@ -66,6 +66,8 @@ def find_prunable(
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*excluded, *wrong)[:3])
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
     excluded += [Exclusion(group.name, group.channels, COUPLED) for group in coupled]
+    explained = {exclusion.name for exclusion in tracing.excluded}  # as attention
+    wrong = [exclusion for exclusion in wrong if exclusion.name not in explained]
     spared = [group for group in within if kept_whole[group.name] is not None]
     held, _ = split_exact(network, spared, example, layout, only)
     return replace(

@@ -22,7 +22,9 @@ from lfgcl_env.pruning.structure.training_heads import add_training_heads
 from lfgcl_env.pruning.structure.training_mode import find_training_only
 
 
-def find_groups(network: nn.Module, example: Tensor) -> Tracing:
+def find_groups(
+    network: nn.Module, example: Tensor, layout: torch.memory_format = torch.channels_last
+) -> Tracing:
     """Trace ``network`` and return its groups and what cannot be pruned.
 
     Where Torch-Pruning cannot trace the whole network, its parts are traced one by one (with the
@@ -31,12 +33,15 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
     Args:
         network: in evaluation mode; not changed.
         example: inputs (images, channels, height, width).
+        layout: that the network can be run in.
     """
     names = {module: name for name, module in network.named_modules()}
     fixed = find_fixed(network)
-    attention = find_attention(network, example, fixed)
+    attention = find_attention(network, example, fixed, layout)
     groups = [found.group for found in attention if found.group]
     excluded = [found.exclusion for found in attention if found.exclusion]
+    heads = {layer for found in attention if found.group for layer in found.layers}
+    explained = {exclusion.name for exclusion in excluded}
     parts: dict[str, tuple[Tensor, ...]] = {}
     followed_by: dict[str, str] = {}
     pending: list[tuple[nn.Module, tuple[Tensor, ...]]] = [(network, (example,))]
@@ -50,10 +55,9 @@ def find_groups(network: nn.Module, example: Tensor) -> Tracing:
             pending += _children_with_inputs(part, inputs)
             continue
         parts[names[part]] = inputs
-        heads = {layer for one in attention for layer in one.layers}
         found, left_out = _groups_of_graph(graph, part, names, fixed, heads, whole=part is network)
         groups += [group for group in found if not _cuts_heads(group, attention)]
-        excluded += left_out
+        excluded += [one for one in left_out if one.name not in explained]
         followed_by |= _batchnorms_behind(graph, names)
     excluded += _outside(network, parts)
     order = {name: index for index, name in enumerate(names.values())}
