@@ -22,7 +22,7 @@ from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
 from lfgcl_env.latency.runtimes import RUNTIMES
-from lfgcl_env.recovery.options import PRECISIONS, RecoveryOptions
+from lfgcl_env.recovery.recovery_options import PRECISIONS, RecoveryOptions
 from lfgcl_env.search.search_config import SearchConfig
 
 _DATA = ("data_root", "download", "device")

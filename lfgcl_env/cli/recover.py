@@ -27,7 +27,7 @@ from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.recovery import RecoveryOptions, recover
-from lfgcl_env.recovery.recover import Progress
+from lfgcl_env.recovery.recovering import Progress
 from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
 from lfgcl_env.search.sweep_files import network_file
 

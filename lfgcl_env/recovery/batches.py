@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lfgcl_env.recovery.options import RecoveryOptions
+from lfgcl_env.recovery.recovery_options import RecoveryOptions
 
 
 class Batches:

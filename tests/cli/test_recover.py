@@ -8,7 +8,7 @@ from command_for_tests import said
 
 from lfgcl_env import load_pruned
 from lfgcl_env.cli.main import main
-from lfgcl_env.recovery.training import Training
+from lfgcl_env.recovery.distilling import Training
 
 FEW = ["--num-images", "64", "--batch-size", "16", "--epochs", "4", "--learning-rate", "0.01"]
 

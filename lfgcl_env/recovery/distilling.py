@@ -15,7 +15,7 @@ from lfgcl_env.networks.outputs import class_scores
 from lfgcl_env.recovery.batches import Batches
 from lfgcl_env.recovery.centring import recentre
 from lfgcl_env.recovery.loss import Distillation
-from lfgcl_env.recovery.options import RecoveryOptions
+from lfgcl_env.recovery.recovery_options import RecoveryOptions
 
 RISE = 0.1
 """Part of the steps in which a one-cycle learning rate rises."""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lfgcl_env.recovery.options import RecoveryOptions
-from lfgcl_env.recovery.training import Training
+from lfgcl_env.recovery.distilling import Training
+from lfgcl_env.recovery.recovery_options import RecoveryOptions
 
 
 @dataclass(frozen=True)
