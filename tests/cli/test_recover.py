@@ -10,7 +10,7 @@ from lfgcl_env import load_pruned
 from lfgcl_env.cli.main import main
 from lfgcl_env.recovery.distilling import Training
 
-FEW = ["--num-images", "64", "--batch-size", "16", "--epochs", "4", "--learning-rate", "0.01"]
+FEW = ["--num-images", "64", "--batch-size", "16", "--epochs", "8", "--learning-rate", "0.0005"]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
     assert main(["recover", str(own_run), *FEW]) == 0
     printed = capsys.readouterr().out
     file = own_run / "recovered.safetensors"
-    assert "4 epochs of 64 images from random, no labels" in printed
+    assert "8 epochs of 64 images from random, no labels" in printed
     assert str(file) in printed
     before, after = (
         load_pruned(own_run / f"{name}.safetensors") for name in ("pruned", "recovered")
@@ -39,7 +39,7 @@ def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
     }
     facts = after.pruned_structure["recovered"]
     assert facts["after"] > facts["before"]
-    assert len(facts["epochs"]) == 4
+    assert len(facts["epochs"]) == 8
     assert after.pruned_structure["evaluation"] == before.pruned_structure["evaluation"]
     assert not (own_run / "recovered.checkpoint").exists()
 
@@ -70,8 +70,8 @@ def test_an_interruption_keeps_a_checkpoint_from_which_the_command_goes_on(
         patched.setattr(Training, "step", stop)
         assert main(["recover", str(own_run), *FEW]) != 0
     assert (own_run / "recovered.checkpoint").exists()
-    assert main(["recover", str(own_run), *FEW, "--epochs", "5"]) != 0
-    assert "epochs=4, not 5" in said(capsys)
+    assert main(["recover", str(own_run), *FEW, "--epochs", "9"]) != 0
+    assert "epochs=8, not 9" in said(capsys)
     assert main(["recover", str(own_run), *FEW]) == 0
     assert torch.equal(weights(own_run / "recovered.safetensors"), weights(whole))
 

@@ -142,7 +142,7 @@ def test_frozen_parameters_stay(tmp_path):
 def test_a_diverging_recovery_says_what_to_do():
     problem, network = pruned()
     with torch.no_grad():
-        network[-1].fc.weight.fill_(1e38)
+        network[-1].fc.weight.fill_(math.inf)
     with pytest.raises(FloatingPointError, match="give a lower learning_rate"):
         recovered(
             problem, network, options=RecoveryOptions(epochs=30, batch_size=16, learning_rate=10)
