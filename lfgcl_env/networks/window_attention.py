@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
 
-class WindowAttention(ShiftedWindowAttention):  # type: ignore[misc]
-    """Computes what torchvision's ``ShiftedWindowAttention`` does; made by :func:`freed`.
+class _FreeHeads:
+    """Computes what torchvision's class behind it does; made by :func:`freed`.
 
     Attributes:
         head_dim: channels of a head.
@@ -28,18 +28,12 @@ class WindowAttention(ShiftedWindowAttention):  # type: ignore[misc]
         return _forward(self, x)
 
 
-class WindowAttentionV2(ShiftedWindowAttentionV2):  # type: ignore[misc]
-    """Computes what torchvision's ``ShiftedWindowAttentionV2`` does; made by :func:`freed`.
+class WindowAttention(_FreeHeads, ShiftedWindowAttention):  # type: ignore[misc]
+    """``ShiftedWindowAttention`` of torchvision, with any number of heads."""
 
-    Attributes:
-        head_dim: channels of a head.
-    """
 
-    head_dim: int
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend inside windows; (images, height, width, channels)."""
-        return _forward(self, x)
+class WindowAttentionV2(_FreeHeads, ShiftedWindowAttentionV2):  # type: ignore[misc]
+    """``ShiftedWindowAttentionV2`` of torchvision, with any number of heads."""
 
 
 FREED = {ShiftedWindowAttention: WindowAttention, ShiftedWindowAttentionV2: WindowAttentionV2}

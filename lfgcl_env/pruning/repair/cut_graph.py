@@ -1,5 +1,7 @@
 """Whether the graph of operations that a network is traced to holds for networks cut from it."""
 
+from weakref import WeakSet
+
 import numpy as np
 import torch
 from torch import fx
@@ -7,6 +9,9 @@ from torch import fx
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.graph_runner import WAY_OUT, GraphRunner, trace
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
+
+_HOLD: WeakSet[PrunableNetwork] = WeakSet()
+"""Networks whose graphs were found to hold: every repair asks, and the answer stays."""
 
 
 @torch.no_grad()
@@ -19,6 +24,8 @@ def check_graph(network: PrunableNetwork) -> None:
     Raises:
         ValueError: if it does, or there is no graph; the message names a repair that needs none.
     """
+    if network in _HOLD:
+        return
     candidate = network.candidate()
     graph = trace(candidate.network, network.plan.layers)
     candidate.install([np.arange((group.channels + 1) // 2) for group in network.groups])
@@ -46,3 +53,4 @@ def check_graph(network: PrunableNetwork) -> None:
             "sequential repair needs a network whose operations do not depend on its own sizes, "
             f"and this one reads some that change when it is cut: {WAY_OUT}"
         )
+    _HOLD.add(network)
