@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lfgcl_env.cli.evaluate import (
-    budgets_of_run,
-    load_unpruned,
-    own_builder,
-    pruned_networks,
-)
+from lfgcl_env.cli.pruned_files import check_target, load_unpruned, own_builder, the_pruned_network
 from lfgcl_env.edge.files import remove_file
 from lfgcl_env.images import load_held_out
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
@@ -28,8 +23,7 @@ from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.recovery import RecoveryOptions, recover
 from lfgcl_env.recovery.recovering import Progress
-from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
-from lfgcl_env.search.sweep_files import network_file
+from lfgcl_env.runs.run_folder import PRUNED
 
 RECOVERED = "recovered.safetensors"
 
@@ -72,21 +66,10 @@ def recover_network(arguments: dict[str, Any]) -> None:
     path = Path(arguments["run"])
     if not path.exists():
         raise FileNotFoundError(f"there is no run folder and no pruned network at {path}")
-    run = _run_of(path)
-    if path.is_dir() and run and (budgets := budgets_of_run(run)):
-        raise ValueError(
-            f"{path} holds {len(budgets)} networks: give the file of one, such as "
-            f"{path / network_file(budgets[0])}"
-        )
     target = Path(arguments["output"] or _default_target(path))
-    if target.exists():
-        raise FileExistsError(f"{str(target)!r} exists: delete it, or give another --output")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {str(target.parent)!r}: make it, or give another --output"
-        )
+    check_target(target)
     builder = own_builder(arguments)
-    (network,) = pruned_networks(path, [], builder)
+    network, run = the_pruned_network(path, builder)
     structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
     asked = run.asked() if run and run.begun else {}
     baseline = load_unpruned(structure, builder, asked.get("seed", 0))
@@ -141,12 +124,6 @@ def recover_network(arguments: dict[str, Any]) -> None:
 
 
 _OPTIONS = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-
-
-def _run_of(path: Path) -> RunFolder | None:
-    """Return the run that a folder or a file belongs to, also one of its sweep."""
-    folders = [path] if path.is_dir() else [path.parent, path.parent.parent]
-    return next((RunFolder(folder) for folder in folders if (folder / ARGUMENTS).exists()), None)
 
 
 def _default_target(path: Path) -> Path:

@@ -32,6 +32,11 @@ class Batches:
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
+    @property
+    def of_pictures(self) -> bool:
+        """Whether inputs have channels, height and width."""
+        return self._images.dim() == 4
+
     def __len__(self) -> int:
         """Return the number of batches of an epoch; what is left at its end waits for the next."""
         return len(self._images) // self._options.batch_size
@@ -49,7 +54,7 @@ class Batches:
         options = self._options
         batch = self._images[self.chosen(epoch, position)].to(device)
         draw = _draw(options.seed, 2, epoch, position)
-        if batch.dim() == 4:
+        if self.of_pictures:
             batch = _cropped(batch, options.crop, draw)
             if options.flip:
                 mirrored = torch.from_numpy(draw.random(len(batch)) < 0.5).to(device)
@@ -58,7 +63,7 @@ class Batches:
             share = torch.from_numpy(draw.uniform(0, options.mixup, len(batch)))
             share = share.to(batch).view(-1, *[1] * (batch.dim() - 1))
             batch = torch.lerp(batch, batch.roll(1, 0), share)
-        if batch.dim() == 4:
+        if self.of_pictures:
             batch = batch.contiguous(memory_format=torch.channels_last)
         return batch
 

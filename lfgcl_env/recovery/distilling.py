@@ -59,10 +59,13 @@ class Training:
         self._batches, self._labels = Batches(images, options), labels
         self._network = copy.deepcopy(network).to(device).eval()
         self._frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+        baseline = copy.deepcopy(baseline).to(device).eval().requires_grad_(False)
+        if self._batches.of_pictures:
+            for one in (self._network, baseline):
+                one.to(memory_format=torch.channels_last)
         first = min(len(self._batches), _CENTRED)
         recentre(self._network, (self._batches(0, i, device) for i in range(first)))
         self._average = copy.deepcopy(self._network)
-        baseline = copy.deepcopy(baseline).to(device).eval().requires_grad_(False)
         self._loss = Distillation(
             baseline,
             self._network,
@@ -117,6 +120,8 @@ class Training:
     def network(self) -> nn.Module:
         """Return the averaged network, on the CPU in evaluation mode."""
         averaged = copy.deepcopy(self._average).cpu()
+        if self._batches.of_pictures:
+            averaged.to(memory_format=torch.contiguous_format)
         for name, parameter in averaged.named_parameters():
             parameter.requires_grad_(name not in self._frozen)
         return averaged
