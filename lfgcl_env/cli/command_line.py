@@ -154,6 +154,7 @@ def _add_recover(verbs: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="train on the labels of the data set instead, to compare with what others publish",
     )
+    command.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
     images = command.add_argument_group("images")
     add_options(images, EnvConfig, only=("images",), given_only=True)
     images.add_argument(

@@ -2,19 +2,19 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lfgcl_env.cli.pruned_files import check_target, load_unpruned, own_builder, the_pruned_network
+from lfgcl_env.cli.recovery_logs import recovery_logs
 from lfgcl_env.edge.files import remove_file
-from lfgcl_env.images import load_held_out
+from lfgcl_env.images import LabelledImages, load_held_out, top1
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
 from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.images.datasets import DATASETS, read_dataset
@@ -22,7 +22,7 @@ from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.recovery import RecoveryOptions, recover
-from lfgcl_env.recovery.recovering import Progress
+from lfgcl_env.runs.logs import check_wandb
 from lfgcl_env.runs.run_folder import PRUNED
 
 RECOVERED = "recovered.safetensors"
@@ -41,14 +41,16 @@ class _Images:
     Attributes:
         train: inputs, normalised.
         watched: others.
-        labels: of those in ``train``, or None.
         source: their name.
+        labels: of those in ``train``, or None.
+        watched_labels: of the others, or None.
     """
 
     train: Tensor
     watched: Tensor
-    labels: Tensor | None
     source: str
+    labels: Tensor | None = None
+    watched_labels: Tensor | None = None
 
 
 def recover_network(arguments: dict[str, Any]) -> None:
@@ -68,6 +70,8 @@ def recover_network(arguments: dict[str, Any]) -> None:
         raise FileNotFoundError(f"there is no run folder and no pruned network at {path}")
     target = Path(arguments["output"] or _default_target(path))
     check_target(target)
+    if arguments["wandb"]:
+        check_wandb()
     builder = own_builder(arguments)
     network, run = the_pruned_network(path, builder)
     structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
@@ -78,16 +82,17 @@ def recover_network(arguments: dict[str, Any]) -> None:
     images = _load_images(baseline, asked, arguments)
     began = time.perf_counter()
     device = torch.device(arguments["device"])
-    judge = _Judged(baseline, images.watched, device)
     checkpoint = target.with_suffix(".checkpoint")
     if checkpoint.exists():
         print(f"going on from {checkpoint}", file=sys.stderr)
-    with _bar() as advance:
+    settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
+    logs = recovery_logs(target.with_suffix(".logs"), settings, wandb=arguments["wandb"])
+    with logs as advance:
         done = recover(
             baseline.network,
             network,
             images.train,
-            judge,
+            _score(baseline, images, device),
             options,
             device=device,
             labels=images.labels,
@@ -111,9 +116,13 @@ def recover_network(arguments: dict[str, Any]) -> None:
         done.network.pruned_structure = structure  # type: ignore[assignment]
         save_again(target, done.network, recovered=facts)
     remove_file(checkpoint)
-    how = f"{options.epochs} epochs of {len(images.train):,} images from {images.source}"
-    print(f"{how}, {'with' if facts['labels'] else 'no'} labels: outputs {done.before:.5f} -> "
-          f"{done.after:.5f} on {len(images.watched):,} others")  # fmt: skip
+    scores = f"outputs {done.before:.5f} -> {done.after:.5f}"
+    if facts["labels"]:
+        scores = f"top-1 {done.before:.2f} -> {done.after:.2f} %"
+    print(
+        f"{options.epochs} epochs of {len(images.train):,} images from {images.source}, "
+        f"{'with' if facts['labels'] else 'no'} labels: {scores} on {len(images.watched):,} others"
+    )
     if done.better:
         print(target)
     else:
@@ -152,7 +161,7 @@ def _load_images(
     wanted = None if count is None else count + min(WATCHED, max(1, count // 7))
     every = load_calibration(baseline, source, wanted, seed=seed, **where)
     watched = min(WATCHED, max(1, len(every) // 8))
-    return _Images(every[watched:], every[:watched], None, str(source))
+    return _Images(every[watched:], every[:watched], str(source))
 
 
 def _load_labelled(
@@ -163,44 +172,35 @@ def _load_labelled(
             f"--labels needs a data set that has them, {' or '.join(DATASETS)}, got {source!r}"
         )
     shape, normalization = baseline.input_shape, baseline.normalization
-    if count is None:
-        count = len(read_dataset(source, train=True, **where).labels) - WATCHED
+    every = len(read_dataset(source, train=True, **where).labels)
+    watched = min(WATCHED, max(1, (every if count is None else count) // 7))
     labelled = load_held_out(
-        source, count, used=WATCHED, shape=shape, normalization=normalization, seed=seed, **where
-    )
+        source, min(every, count + watched if count else every), used=0, shape=shape,
+        normalization=normalization, seed=seed, **where,
+    )  # fmt: skip
     classes = int(labelled.labels.max()) + 1
     if baseline.num_classes is None or classes > baseline.num_classes:
         raise ValueError(
             f"{source} has {classes} classes, and {baseline.title} has {baseline.num_classes}"
         )
-    watched = load_calibration(baseline, source, WATCHED, seed=seed, **where)
-    return _Images(labelled.images, watched, labelled.labels, source)
+    pixels, labels = labelled.images, labelled.labels
+    return _Images(pixels[watched:], pixels[:watched], source, labels[watched:], labels[:watched])
 
 
-class _Judged:
-    """Scores networks on the CPU by their outputs on watched images."""
+def _score(
+    baseline: Baseline, images: _Images, device: torch.device
+) -> Callable[[nn.Module], float]:
+    """Return what networks are compared by: their outputs, or where there are labels top-1 [%]."""
+    if images.watched_labels is not None:
+        test_set = LabelledImages(images.watched, images.watched_labels, images.source)
+        return partial(top1, test_set=test_set, device=device)
+    placed = [batch.to(device) for batch in chunks_of(images.watched, 128)]
+    judge = Judge(baseline.network.to(device), placed, baseline.outputs)
+    baseline.network.cpu()
 
-    def __init__(self, baseline: Baseline, images: Tensor, device: torch.device) -> None:
-        self._device = device
-        placed = [batch.to(device) for batch in chunks_of(images, 128)]
-        self._judge = Judge(baseline.network.to(device), placed, baseline.outputs)
-        baseline.network.cpu()
-
-    def __call__(self, network: nn.Module) -> float:
-        score = self._judge(network.to(self._device))
+    def judged(network: nn.Module) -> float:
+        score = judge(network.to(device))
         network.cpu()
         return score
 
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """Show steps, and the loss and score of the last epoch."""
-    with tqdm(unit="step", disable=None, file=sys.stderr, desc="recovery") as bar:
-
-        def advance(now: Progress) -> None:
-            bar.total = now.steps
-            bar.update(now.step - bar.n)
-            if now.score == now.score:
-                bar.set_postfix_str(f"loss {now.loss:.4f}, outputs {now.score:.5f}")
-
-        yield advance
+    return judged

@@ -56,6 +56,9 @@ class Training:
         if labels is not None:
             options = replace(options, mixup=0.0)
         self.options, self._device = options, device
+        self._bf16 = options.precision == "bf16" or (
+            options.precision == "auto" and _gains_by_bf16(device)
+        )
         self._batches, self._labels = Batches(images, options), labels
         self._network = copy.deepcopy(network).to(device).eval()
         self._frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
@@ -99,9 +102,7 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._network.train()
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
-        ):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             loss = self._loss_of(batch, self._batches.chosen(epoch, position))
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -171,6 +172,15 @@ class Training:
         for name, average in self._average.state_dict().items():
             if average.is_floating_point():
                 average.lerp_(own[name], share)
+
+
+def _gains_by_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices of bfloat16 by units made for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private, and missing in some builds; without AMX autocast is slower than float32.
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(amx())
 
 
 def _rate(options: RecoveryOptions, progress: float) -> float:

@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,12 @@ class Progress:
     Attributes:
         step: steps done.
         steps: of the whole recovery.
-        loss: mean over the last epoch; NaN before its end.
-        score: of the averaged network at the last epoch's end; NaN before.
+        epochs: what the epochs until now ended with, see :class:`Recovered`.
     """
 
     step: int
     steps: int
-    loss: float
-    score: float
+    epochs: Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class Recovered:
         better: whether that is the recovered one.
         before: score of the pruned network.
         after: score of the recovered one.
-        epochs: what every epoch ended with: ``loss`` and ``score``.
+        epochs: what every epoch ended with: its mean ``loss``, and the averaged network's
+            ``score``.
         mapped: the module whose maps were compared, or None.
     """
 
@@ -109,8 +108,7 @@ def recover(
                 epochs.append({"loss": mean, "score": score(training.network())})
                 losses.clear()
                 keep()
-            last = epochs[-1] if epochs else {"loss": float("nan"), "score": float("nan")}
-            progress(Progress(training.done, training.steps, last["loss"], last["score"]))
+            progress(Progress(training.done, training.steps, epochs))
     except KeyboardInterrupt:
         keep()
         raise

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 SCHEDULES = ("one-cycle", "cosine")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class RecoveryOptions:
         flip: whether every second image is mirrored.
         clip: largest norm of a step's gradient; longer ones are shortened to it.
         ema: decay of the moving average of weights and statistics, per step.
-        precision: ``fp32``, or ``bf16`` for autocast.
+        precision: ``fp32``; ``bf16`` for autocast; ``auto`` for the latter where the device
+            computes with it faster: CUDA devices with bfloat16, processors with AMX.
         seed: of order, crops, flips and mixtures.
     """
 
@@ -49,7 +50,7 @@ class RecoveryOptions:
     flip: bool = True
     clip: float = 5.0
     ema: float = 0.998
-    precision: str = "fp32"
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -95,3 +95,15 @@ def test_bad_input_is_refused_before_anything_is_trained(own_run, tmp_path, caps
 def test_labels_of_a_data_set_are_learned(own_run, capsys):
     assert main(["recover", str(own_run), *FEW, "--images", "CIFAR10", "--labels"]) == 0
     assert "64 images from CIFAR10, with labels" in capsys.readouterr().out
+
+
+def test_epochs_are_logged_to_tensorboard_and_wandb(own_run, monkeypatch):
+    event_files = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert main(["recover", str(own_run), *FEW, "--wandb"]) == 0
+    logs = own_run / "recovered.logs"
+    events = event_files.EventAccumulator(str(logs)).Reload()
+    assert [event.step for event in events.Scalars("recovery/score")] == list(range(1, 9))
+    assert list((logs / "wandb").glob("offline-run-*"))
