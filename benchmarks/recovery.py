@@ -31,13 +31,12 @@ from lfgcl_env.images.labelled import LabelledImages
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery.watching import watch_some
 
 KINDS = ("no labels", "labels", "from scratch")
 
 REWARDS = ("sequential 256, kl1 1024", "least_squares 256, discounted_mse of features 256")
 """Signals of benchmarks/fidelity.py that environments offer as rewards."""
-
-_MADE = 4096
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,9 +169,11 @@ def training(here: Shared, problem: Any, run: Fields) -> tuple[Tensor, Tensor | 
         if run["images"] == "CIFAR10":
             train = here.every_other
             return train, None, problem.judge(here.judges[:2048])
-        drawn = load_calibration(here.baseline, run["images"], _MADE, seed=run["seed"])
-        watched = len(drawn) // 8
-        return drawn[watched:], None, problem.judge(drawn[:watched])
+        drawn = load_calibration(
+            here.baseline, run["images"], None, seed=run["seed"], root=None, download=False
+        )
+        train, watched = watch_some(drawn, run["seed"])
+        return train, None, problem.judge(watched)
     labelled = load_held_out(
         "CIFAR10", 50000, used=0, shape=here.baseline.input_shape,
         normalization=here.baseline.normalization,

@@ -158,7 +158,7 @@ def _add_recover(verbs: Any) -> argparse.ArgumentParser:
     images = command.add_argument_group("images")
     add_options(images, EnvConfig, only=("images",), given_only=True)
     images.add_argument(
-        "--num-images", type=positive, metavar="N", help="images to train on (all there are)"
+        "--num-images", type=positive, metavar="N", help="to take, one of eight to watch (all)"
     )
     add_options(images, EnvConfig, only=_DATA)
     command.set_defaults(command=recover_network)

@@ -16,13 +16,19 @@ from torch import Tensor
 
 from lfgcl_env.cli.evaluate import fitting_test_set
 from lfgcl_env.cli.int8_text import print_int8
-from lfgcl_env.cli.pruned_files import check_target, load_unpruned, own_builder, the_pruned_network
+from lfgcl_env.cli.pruned_files import (
+    check_target,
+    images_for,
+    load_unpruned,
+    own_builder,
+    the_pruned_network,
+)
 from lfgcl_env.cli.targets import load_network
 from lfgcl_env.edge.files import write_beside
 from lfgcl_env.export import FORMATS, OnnxNetwork, compare, export_network, quantize
 from lfgcl_env.export.onnx_model import check_installed
 from lfgcl_env.images import LabelledImages, TooFewImages, top1
-from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, default_images, load_calibration
+from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, load_calibration
 from lfgcl_env.images.views import make_views
 from lfgcl_env.networks import Baseline, Normalization
 from lfgcl_env.networks.normalization import as_normalization
@@ -36,9 +42,6 @@ COMPARED_NUMBERS = 2**24
 """Numbers in these images, beyond which there are fewer, but at least 256."""
 
 _EXAMPLES = 8
-
-_IN_MEMORY = ("Tensor", "ndarray", "Parameter", "memmap")
-"""What a run's record calls images that were no file."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,7 @@ def _examples(baseline: Baseline, *, folded: bool) -> Tensor:
 def _images(source: _Source, arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Load images to calibrate on, those of the run, and others to compare on."""
     run, baseline = source.run, source.baseline
-    images = arguments.get("images") or run.get("images") or default_images(baseline)
-    if "images" not in arguments and images in _IN_MEMORY:
-        raise ValueError("the run's images were a tensor and are not kept: give --images")
+    images = images_for(arguments, run, baseline)
     count = arguments.get("num_images", run.get("num_images", DEFAULT_COUNT))
     seed = run.get("seed", 0)
     load = partial(

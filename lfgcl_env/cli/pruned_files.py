@@ -13,12 +13,16 @@ from torch import nn
 
 from lfgcl_env.cli.targets import import_own
 from lfgcl_env.edge.named_code import refuse_code
+from lfgcl_env.images.calibration import default_images
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import network_file
+
+_IN_MEMORY = ("Tensor", "ndarray", "Parameter", "memmap")
+"""What a run's record calls images that were no file."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,18 @@ def load_unpruned(structure: Mapping[str, Any], builder: Builder, seed: int) -> 
         seed=seed,
         **structure["arguments"],
     )
+
+
+def images_for(arguments: Mapping[str, Any], run: Mapping[str, Any], baseline: Baseline) -> str:
+    """Name the images that were asked for, else those of the run, else the network's usual ones.
+
+    Raises:
+        ValueError: if those of the run were in memory.
+    """
+    images = arguments.get("images") or run.get("images") or default_images(baseline)
+    if "images" not in arguments and images in _IN_MEMORY:
+        raise ValueError("the run's images were a tensor and are not kept: give --images")
+    return str(images)
 
 
 def check_target(target: Path) -> None:

@@ -11,27 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lfgcl_env.cli.pruned_files import check_target, load_unpruned, own_builder, the_pruned_network
+from lfgcl_env.cli.pruned_files import (
+    check_target,
+    images_for,
+    load_unpruned,
+    own_builder,
+    the_pruned_network,
+)
 from lfgcl_env.cli.recovery_logs import recovery_logs
 from lfgcl_env.edge.files import remove_file
 from lfgcl_env.images import LabelledImages, load_held_out, top1
-from lfgcl_env.images.calibration import MADE, default_images, load_calibration
+from lfgcl_env.images.calibration import MADE, load_calibration
 from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery.watching import WATCHED, watch_some
 from lfgcl_env.runs.logs import check_wandb
 from lfgcl_env.runs.run_folder import PRUNED
 
 RECOVERED = "recovered.safetensors"
-
-WATCHED = 2048
-"""Images that networks are compared on, where there are so many: at most an eighth of all."""
-
-_MADE = 4096
-"""Images that are made, where the source makes any number."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def recover_network(arguments: dict[str, Any]) -> None:
     else:
         print(
             "training did not make the network better, so nothing was written: try more --epochs, "
-            "more --images or a lower --learning-rate"
+            "more images or a lower --learning-rate"
         )
 
 
@@ -147,21 +148,18 @@ def _load_images(
     baseline: Baseline, run: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> _Images:
     """Load the images to train on, and others to watch."""
-    source = arguments.get("images") or run.get("images") or default_images(baseline)
+    source = images_for(arguments, run, baseline)
     where: dict[str, Any] = {
         "root": arguments["data_root"] or run.get("data_root"),
         "download": arguments["download"],
     }
-    seed = arguments.get("seed") or 0
-    count = arguments.get("num_images")
+    count, seed = arguments.get("num_images"), run.get("seed", 0)
+    if source not in MADE:
+        seed += 1  # others than those that the repair saw come first, and are watched
     if arguments["labels"]:
         return _load_labelled(baseline, source, count, seed, where)
-    if source in MADE and count is None:
-        count = _MADE
-    wanted = None if count is None else count + min(WATCHED, max(1, count // 7))
-    every = load_calibration(baseline, source, wanted, seed=seed, **where)
-    watched = min(WATCHED, max(1, len(every) // 8))
-    return _Images(every[watched:], every[:watched], str(source))
+    every = load_calibration(baseline, source, count, seed=seed, **where)
+    return _Images(*watch_some(every, seed), source)
 
 
 def _load_labelled(
@@ -173,9 +171,9 @@ def _load_labelled(
         )
     shape, normalization = baseline.input_shape, baseline.normalization
     every = len(read_dataset(source, train=True, **where).labels)
-    watched = min(WATCHED, max(1, (every if count is None else count) // 7))
+    watched = min(WATCHED, max(1, (count or every) // 8))
     labelled = load_held_out(
-        source, min(every, count + watched if count else every), used=0, shape=shape,
+        source, min(every, count or every), used=0, shape=shape,
         normalization=normalization, seed=seed, **where,
     )  # fmt: skip
     classes = int(labelled.labels.max()) + 1

@@ -59,6 +59,7 @@ from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
 from lfgcl_env.recovery import Recovered, RecoveryOptions, recover
+from lfgcl_env.recovery.watching import watch_some
 
 _logger = logging.getLogger(__name__)
 
@@ -457,7 +458,9 @@ class PruningProblem:
             images: unlabelled inputs to train on; float (images, channels, height, width).
             options: of the training, see there.
             watched: other images, on which the better one of before and after is found; None takes
-                an eighth of ``images`` out.
+                part of ``images`` out, and views of few, see
+                :func:`~lfgcl_env.recovery.watching.watch_some`. They are best unknown to the
+                repair.
             **more: see :func:`~lfgcl_env.recovery.recover`.
 
         Raises:
@@ -465,8 +468,7 @@ class PruningProblem:
         """
         images = check_images(images, "training")
         if watched is None:
-            count = max(2, len(images) // 8)
-            watched, images = images[:count], images[count:]
+            images, watched = watch_some(images, seed=0)
         check_fit(self.baseline, images)
         judge = self.judge(watched)
 
