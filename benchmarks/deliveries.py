@@ -176,6 +176,11 @@ class Shared:
         generator = torch.Generator().manual_seed(seed)
         return self._others[torch.randperm(len(self._others), generator=generator)[:count]]
 
+    @property
+    def every_other(self) -> Tensor:
+        """All training images that neither problems nor judges see."""
+        return self._others
+
     def judge(self, network: nn.Module) -> dict[str, float]:
         """Return the label-free values of a network, by name and number of images."""
         found = outputs(network, self.judges)

@@ -11,6 +11,7 @@ from lfgcl_env.cli.list import show_names
 from lfgcl_env.cli.measure import measure
 from lfgcl_env.cli.options import add_options, positive
 from lfgcl_env.cli.prune import prune
+from lfgcl_env.cli.recover import recover_network
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
 from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, StructureConfig, options
@@ -21,6 +22,7 @@ from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
 from lfgcl_env.latency.runtimes import RUNTIMES
+from lfgcl_env.recovery.recovery_options import PRECISIONS, RecoveryOptions
 from lfgcl_env.search.search_config import SearchConfig
 
 _DATA = ("data_root", "download", "device")
@@ -46,8 +48,8 @@ def command_line() -> argparse.ArgumentParser:
     _add_verbose(parser)
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        *(_add_prune, _add_evaluate, _add_measure, _add_export, _add_inspect, _add_synthesize),
-        *(_add_validate, _add_list),
+        *(_add_prune, _add_evaluate, _add_recover, _add_measure, _add_export, _add_inspect),
+        *(_add_synthesize, _add_validate, _add_list),
     ):
         _add_verbose(add(verbs))
     return parser
@@ -109,6 +111,57 @@ def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
     )
     add_options(command, EnvConfig, only=_DATA)
     command.set_defaults(command=evaluate)
+    return command
+
+
+def _add_recover(verbs: Any) -> argparse.ArgumentParser:
+    """Add ``lfgcl recover``; options of images that are not given are those of the run."""
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "recover",
+        help="train a pruned network on its baseline's outputs, without labels",
+        description="Train the pruned network of a run or file to give its baseline's outputs on "
+        "unlabelled images, and write the better one of before and after. Ctrl-C keeps a "
+        "checkpoint, from which the same command goes on.",
+    )
+    _add_run(command)
+    command.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the file to write (recovered.safetensors beside the other)",
+    )
+    usual = RecoveryOptions()
+    command.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help=f"times that every image is seen ({usual.epochs})",
+    )
+    command.add_argument(
+        "--batch-size", type=positive, metavar="N", help=f"images of a step ({usual.batch_size})"
+    )
+    command.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help=f"the highest one ({usual.learning_rate:g})",
+    )
+    command.add_argument(
+        "--precision", choices=PRECISIONS, help=f"of the computation ({usual.precision})"
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="of the order and crops (0)")
+    command.add_argument(
+        "--labels",
+        action="store_true",
+        help="train on the labels of the data set instead, to compare with what others publish",
+    )
+    command.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
+    images = command.add_argument_group("images")
+    add_options(images, EnvConfig, only=("images",), given_only=True)
+    images.add_argument(
+        "--num-images", type=positive, metavar="N", help="to take, one of eight to watch (all)"
+    )
+    add_options(images, EnvConfig, only=_DATA)
+    command.set_defaults(command=recover_network)
     return command
 
 

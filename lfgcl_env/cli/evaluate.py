@@ -1,28 +1,25 @@
 """``lfgcl evaluate``: costs, and accuracy on labelled test images, which the search never saw."""
 
-import json
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lfgcl_env.cli.targets import import_own
+from lfgcl_env.cli.pruned_files import (
+    budgets_of_run,
+    load_unpruned,
+    own_builder,
+    pruned_networks,
+)
 from lfgcl_env.cli.text import METRIC_NAMES, columns
-from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.images.datasets import dataset_for
-from lfgcl_env.networks import Baseline, load_baseline
-from lfgcl_env.networks.builders import call_builder
-from lfgcl_env.pruning import load_pruned, read_structure
+from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.repair.fused_forward import fused
-from lfgcl_env.runs.run_folder import PRUNED, RunFolder
-from lfgcl_env.search.stored_sweep import read_sweep
+from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.sweep_files import network_file, write_accuracy
 
 
@@ -68,75 +65,6 @@ def evaluate(arguments: dict[str, Any]) -> None:
         return
     test_set = fitting_test_set(arguments, baseline)
     print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
-
-
-@dataclass(frozen=True)
-class Builder:
-    """Who builds the unpruned networks of files.
-
-    Attributes:
-        function: the user's own; None for that which a file names.
-        arguments: of the function.
-        trust: whether a file may name a function of anybody, and any arguments for it.
-    """
-
-    function: Callable[..., nn.Module] | None = None
-    arguments: Mapping[str, Any] | None = None
-    trust: bool = False
-
-    def function_for(self, file: Path) -> Callable[..., nn.Module] | None:
-        """Return the function for a file; None for one of this package or torchvision.
-
-        Raises:
-            ValueError: if the file names code that the user neither named nor trusts.
-        """
-        structure = read_structure(file)
-        name, arguments = structure["network"], structure["arguments"]
-        function = self.function
-        if function is None:
-            if name is None:
-                raise ValueError(
-                    f"{file} does not name its network: give --network module:function, which "
-                    "builds the unpruned one"
-                )
-            how = f"if it is yours, give --network {name}, or --trust"
-            refuse_code(name, str(file), how, trust=self.trust)
-            function = import_own(name, "network")
-        elif arguments != (self.arguments or {}) and not self.trust:
-            raise ValueError(
-                f"the network in {file} was built with arguments: give --network-arguments "
-                f"{shlex.quote(json.dumps(arguments))}, or --trust"
-            )
-        return function and partial(call_builder, function, str(name), arguments)
-
-
-def own_builder(arguments: Mapping[str, Any]) -> Builder:
-    """Import the function that ``--network`` names."""
-    name, given = arguments["network"], arguments["network_arguments"]
-    function = name and import_own(name, "network")
-    if name and not function:
-        raise ValueError(f"--network {name!r} is not module:function, such as my_module:build")
-    if given and not function:
-        raise ValueError("--network-arguments are for the function that --network names")
-    return Builder(function, given, arguments["trust"])
-
-
-def pruned_networks(
-    path: Path, budgets: Sequence[float], builder: Builder | None = None
-) -> list[nn.Module]:
-    """Load the networks of a sweep, or without budgets the one of a run folder or file.
-
-    Args:
-        path: of the run folder, or of the pruned network's file.
-        budgets: of the sweep; empty for a single network.
-        builder: of the unpruned networks; by default of this package and torchvision only.
-
-    Raises:
-        FileNotFoundError, ValueError: see :func:`~lfgcl_env.pruning.load_pruned`.
-    """
-    builder = builder or Builder()
-    files = [path / network_file(b) for b in budgets] or [path / PRUNED if path.is_dir() else path]
-    return [load_pruned(file, builder.function_for(file)) for file in files]
 
 
 def print_accuracy(
@@ -191,42 +119,6 @@ def _top1(network: nn.Module, test_set: LabelledImages, device: str) -> float:
     """Measure top-1 [%], in the fastest way that the device has."""
     with fused(network) if device == "cpu" else nullcontext():
         return top1(network, test_set, device=device)
-
-
-def budgets_of_run(run: RunFolder) -> list[float]:
-    """Return the budgets of a run's sweep; none for a run on one budget.
-
-    Raises:
-        FileNotFoundError: if the run has not ended.
-    """
-    sweep = read_sweep(run.path)
-    ended = (run.path / PRUNED).exists() or not run.begun
-    if sweep:
-        ended = len(sweep["points"]) == len(sweep["budgets"])
-    if not ended:
-        raise FileNotFoundError(
-            f"the search in {run.path} has not ended: `lfgcl prune --resume --out {run.path}` "
-            "goes on with it"
-        )
-    return list(sweep["budgets"]) if sweep else []
-
-
-def load_unpruned(structure: Mapping[str, Any], builder: Builder, seed: int) -> Baseline:
-    """Load what the network with this structure was pruned from."""
-    name = structure["network"]
-    if structure.get("inputs"):
-        raise ValueError(
-            f"{name or 'this network'} takes several inputs, which no data set has: load it with "
-            "lfgcl_env.load_pruned, and compare it with problem.score_network or problem.judge"
-        )
-    return load_baseline(
-        builder.function or import_own(name, "network") or name,
-        structure["weights"],
-        input_shape=structure["input_shape"],
-        normalization=structure["normalization"],
-        seed=seed,
-        **structure["arguments"],
-    )
 
 
 def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> LabelledImages:

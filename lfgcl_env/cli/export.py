@@ -14,26 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lfgcl_env.cli.evaluate import (
-    budgets_of_run,
-    fitting_test_set,
+from lfgcl_env.cli.evaluate import fitting_test_set
+from lfgcl_env.cli.int8_text import print_int8
+from lfgcl_env.cli.pruned_files import (
+    check_target,
+    images_for,
     load_unpruned,
     own_builder,
-    pruned_networks,
+    the_pruned_network,
 )
-from lfgcl_env.cli.int8_text import print_int8
 from lfgcl_env.cli.targets import load_network
 from lfgcl_env.edge.files import write_beside
 from lfgcl_env.export import FORMATS, OnnxNetwork, compare, export_network, quantize
 from lfgcl_env.export.onnx_model import check_installed
 from lfgcl_env.images import LabelledImages, TooFewImages, top1
-from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, default_images, load_calibration
+from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, load_calibration
 from lfgcl_env.images.views import make_views
 from lfgcl_env.networks import Baseline, Normalization
 from lfgcl_env.networks.normalization import as_normalization
 from lfgcl_env.networks.outputs import find_outputs
-from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
-from lfgcl_env.search.sweep_files import network_file
+from lfgcl_env.runs.run_folder import PRUNED
 
 COMPARED = 2048
 """Images that int8 is compared on, where there are so many."""
@@ -42,9 +42,6 @@ COMPARED_NUMBERS = 2**24
 """Numbers in these images, beyond which there are fewer, but at least 256."""
 
 _EXAMPLES = 8
-
-_IN_MEMORY = ("Tensor", "ndarray", "Parameter", "memmap")
-"""What a run's record calls images that were no file."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def export(arguments: dict[str, Any]) -> None:
     source = _load(arguments)
     end = ("_int8" if int8 else "") + FORMATS[kind].suffix
     target = Path(arguments["output"] or f"{source.place}{end}")
-    _check_target(target)
+    check_target(target)
     baseline = source.baseline
     normalization = baseline.normalization
     if arguments["fold_normalization"] and normalization is None:
@@ -147,16 +144,6 @@ def _check_options(arguments: Mapping[str, Any]) -> None:
                 raise ValueError(f"--{name.replace('_', '-')} is for --int8: add it, or leave both")
 
 
-def _check_target(target: Path) -> None:
-    """Refuse a file that is there, or that cannot be made, before minutes of work."""
-    if os.path.lexists(target):
-        raise FileExistsError(f"{str(target)!r} exists: delete it, or give another --output")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {str(target.parent)!r}: make it, or give another --output"
-        )
-
-
 def _load(arguments: Mapping[str, Any]) -> _Source:
     """Load the network of a run folder, of a file, or of a name."""
     target = arguments["run"]
@@ -172,14 +159,8 @@ def _load(arguments: Mapping[str, Any]) -> _Source:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for a network's name, and {target} has its own"
             )
-    run = _run_of(path)
-    if path.is_dir() and run and (budgets := budgets_of_run(run)):
-        raise ValueError(
-            f"{path} holds {len(budgets)} networks: give the file of one, such as "
-            f"{path / network_file(budgets[0])}"
-        )
     builder = own_builder(arguments)
-    (network,) = pruned_networks(path, [], builder)
+    network, run = the_pruned_network(path, builder)
     structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
     if structure["inputs"]:
         raise ValueError(
@@ -226,12 +207,6 @@ def _normalization(
     return known or given
 
 
-def _run_of(path: Path) -> RunFolder | None:
-    """Return the run that a folder or a file belongs to, also one of its sweep."""
-    folders = [path] if path.is_dir() else [path.parent, path.parent.parent]
-    return next((RunFolder(folder) for folder in folders if (folder / ARGUMENTS).exists()), None)
-
-
 def _examples(baseline: Baseline, *, folded: bool) -> Tensor:
     """Return noise to check a file on: pixels, normalised if the network is to get them so."""
     draw = torch.Generator().manual_seed(0)
@@ -244,9 +219,7 @@ def _examples(baseline: Baseline, *, folded: bool) -> Tensor:
 def _images(source: _Source, arguments: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Load images to calibrate on, those of the run, and others to compare on."""
     run, baseline = source.run, source.baseline
-    images = arguments.get("images") or run.get("images") or default_images(baseline)
-    if "images" not in arguments and images in _IN_MEMORY:
-        raise ValueError("the run's images were a tensor and are not kept: give --images")
+    images = images_for(arguments, run, baseline)
     count = arguments.get("num_images", run.get("num_images", DEFAULT_COUNT))
     seed = run.get("seed", 0)
     load = partial(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lfgcl_env.cli.evaluate import budgets_of_run, load_unpruned, own_builder, pruned_networks
+from lfgcl_env.cli.pruned_files import budgets_of_run, load_unpruned, own_builder, pruned_networks
 from lfgcl_env.cli.text import described
 from lfgcl_env.edge.value_checks import first_line
 from lfgcl_env.latency.measuring import Measurement, measure_beside

@@ -10,7 +10,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy, pruned_networks
+from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy
+from lfgcl_env.cli.pruned_files import pruned_networks
 from lfgcl_env.cli.request import Request, check_trusted, request
 from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described

@@ -58,6 +58,8 @@ from lfgcl_env.pruning.score.screen import Screen
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 from lfgcl_env.pruning.structure.saved_form import save_pruned
+from lfgcl_env.recovery import Recovered, RecoveryOptions, recover
+from lfgcl_env.recovery.watching import watch_some
 
 _logger = logging.getLogger(__name__)
 
@@ -439,6 +441,43 @@ class PruningProblem:
         batches = self._place(_checked(self.baseline, images, "judge"), large=False)
         whole = self.network.candidate(self.device).network
         return Judge(whole, batches, self.baseline.outputs, self.baseline.packing)
+
+    def recover(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        options: RecoveryOptions | None = None,
+        *,
+        watched: Tensor | None = None,
+        **more: Any,
+    ) -> Recovered:
+        """Train a pruned network on the baseline's outputs, without labels.
+
+        Args:
+            network: with any strategy's channels, as :meth:`compress` and :meth:`finish` return it.
+            images: unlabelled inputs to train on; float (images, channels, height, width).
+            options: of the training, see there.
+            watched: other images, on which the better one of before and after is found; None takes
+                part of ``images`` out, and views of few, see
+                :func:`~lfgcl_env.recovery.watching.watch_some`. They are best unknown to the
+                repair.
+            **more: see :func:`~lfgcl_env.recovery.recover`.
+
+        Raises:
+            ValueError: if the images do not fit or are too few.
+        """
+        images = check_images(images, "training")
+        if watched is None:
+            images, watched = watch_some(images, seed=0)
+        check_fit(self.baseline, images)
+        judge = self.judge(watched)
+
+        def score(one: nn.Module) -> float:
+            return judge(one.to(self.device))
+
+        done = recover(self.baseline.network, network, images, score, options, **more)
+        done.network.cpu()
+        return done
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
         """Return a pruned network's features on the calibration images, in the baseline's shape.

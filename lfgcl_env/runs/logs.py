@@ -1,20 +1,16 @@
-"""Log a search by evaluation count: what is logged, and to which logs.
-
-A log never ends a search: one that fails, on a closed terminal or a full disk, is dropped with one
-warning.
-"""
+"""Log a search by evaluation count: what is logged, and to which logs."""
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
-from lfgcl_env.runs.log_writers import Log, ProgressBar, TensorBoard, WandB
+from lfgcl_env.runs.log_group import LogGroup
+from lfgcl_env.runs.log_writers import ProgressBar, TensorBoard, WandB
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import RunFolder
 
@@ -30,10 +26,8 @@ class Logs:
         budgets: those to keep the best reward for; rewards on different budgets cannot be compared.
     """
 
-    def __init__(
-        self, logs: Sequence[Log], problem: PruningProblem, budgets: Sequence[float]
-    ) -> None:
-        self._logs = list(logs)
+    def __init__(self, logs: LogGroup, problem: PruningProblem, budgets: Sequence[float]) -> None:
+        self._logs = logs
         self._problem = problem
         self._budgets = budgets
         self._bests: dict[str, float] = {}
@@ -70,33 +64,10 @@ class Logs:
 
     def close(self) -> None:
         """Close every log."""
-        for log in self._logs:
-            _attempt(log.close, log)
-        self._logs = []
+        self._logs.close()
 
     def _write(self, evaluation: int, values: Mapping[str, float]) -> None:
-        for log in list(self._logs):
-            if not _attempt(partial(log.write, evaluation, self._seconds, values), log):
-                self._logs.remove(log)
-                _attempt(log.close)
-
-
-def _attempt(act: Callable[[], object], log: object = None) -> bool:
-    """Return whether a log could be written; warn where it could not and ``log`` is given."""
-    try:
-        act()
-    except Exception as error:  # of any log's package
-        if log is not None:
-            _warn(type(log).__name__, error)
-        return False
-    return True
-
-
-def _warn(name: str, error: Exception) -> None:
-    try:
-        _logger.warning("the search goes on without %s (%s)", name, error)
-    except Exception:  # nobody reads it: a handler that writes to a closed standard error
-        return
+        self._logs.write(evaluation, self._seconds, values)
 
 
 def losses_of(agent: Any) -> dict[str, float]:
@@ -135,30 +106,22 @@ def open_logs(
         progress: show a progress bar.
         wandb: log to Weights & Biases too.
     """
-    logs: list[Log] = []
+    logs = LogGroup("search")
     if run and wandb:
-        logs.append(WandB(run.path, run.described()["arguments"]))
+        logs.add(WandB(run.path, run.described()["arguments"]))
     if run and find_spec("tensorboard") is None:
         _logger.info("no TensorBoard log: run `pip install tensorboard` to get one")
     elif run:
         path, started = run.path / "tensorboard", run.started
-        _open(logs, TensorBoard, lambda: TensorBoard(path, started))
+        logs.open(TensorBoard, lambda: TensorBoard(path, started))
     if progress and sys.stderr is not None:
         several = len(budgets) > 1
         bests = {
             _best_name(budget, budgets): f" at {label(budget)}" if several else ""
             for budget in budgets
         }
-        _open(logs, ProgressBar, lambda: ProgressBar(total, bests))
+        logs.open(ProgressBar, lambda: ProgressBar(total, bests))
     return Logs(logs, problem, budgets)
-
-
-def _open(logs: list[Log], kind: type[Log], make: Callable[[], Log]) -> None:
-    """Add a log that can be opened; warn of one that cannot."""
-    try:
-        logs.append(make())
-    except Exception as error:
-        _warn(kind.__name__, error)
 
 
 def _best_name(budget: float, budgets: Sequence[float]) -> str:

@@ -70,11 +70,7 @@ def save_pruned(
     Raises:
         OSError: if the file cannot be written; nothing half-written stays.
     """
-    tensors = {
-        # One number has any stride and counts as contiguous: only a copy is laid out as files are.
-        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, tensor in network.state_dict().items()
-    }
+    tensors = _tensors(network)
     layers = {}
     for name, slices in plan.layers.items():
         out, into = _sizes_left(network.get_submodule(name))
@@ -97,6 +93,38 @@ def save_pruned(
         "tensors": _sha256(tensors),
         **facts,
     }
+    return _write(path, tensors, structure)
+
+
+def save_again(path: str | os.PathLike[str], network: nn.Module, **facts: Any) -> Path:
+    """Write a network that :func:`load_pruned` returned, with other weights or more facts.
+
+    Args:
+        path: the file to write; its folder must exist.
+        network: the network, or another one of its sizes with its ``pruned_structure``.
+        **facts: JSON-able facts to add to the header.
+
+    Raises:
+        OSError: if the file cannot be written; nothing half-written stays.
+    """
+    tensors = _tensors(network)
+    structure: dict[str, Any] = network.pruned_structure | facts  # type: ignore[operator]
+    structure = {key: value for key, value in structure.items() if key != "checksum"}
+    return _write(path, tensors, structure | {"tensors": _sha256(tensors)})
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's tensors, laid out as files are."""
+    return {
+        # One number has any stride and counts as contiguous: only a copy is laid out as files are.
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def _write(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], structure: dict[str, Any]
+) -> Path:
     # As bytes, because safetensors' own files are readable by their owner alone.
     content = save(tensors, metadata={_KEY: sealed(structure)})
     return write_beside(as_path(path, "path"), lambda partial: partial.write_bytes(content))

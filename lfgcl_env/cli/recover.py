@@ -1,0 +1,204 @@
+"""``lfgcl recover``: a pruned network, trained on its baseline's outputs without labels."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lfgcl_env.cli.pruned_files import (
+    check_target,
+    images_for,
+    load_unpruned,
+    own_builder,
+    the_pruned_network,
+)
+from lfgcl_env.cli.recovery_logs import recovery_logs
+from lfgcl_env.edge.files import remove_file
+from lfgcl_env.images import LabelledImages, load_held_out, top1
+from lfgcl_env.images.calibration import MADE, load_calibration
+from lfgcl_env.images.chunks import chunks_of
+from lfgcl_env.images.datasets import DATASETS, read_dataset
+from lfgcl_env.networks import Baseline
+from lfgcl_env.pruning.score.judge import Judge
+from lfgcl_env.pruning.structure.saved_form import save_again
+from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery.watching import WATCHED, watch_some
+from lfgcl_env.runs.logs import check_wandb
+from lfgcl_env.runs.run_folder import PRUNED
+
+RECOVERED = "recovered.safetensors"
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What is trained and watched on.
+
+    Attributes:
+        train: inputs, normalised.
+        watched: others.
+        source: their name.
+        labels: of those in ``train``, or None.
+        watched_labels: of the others, or None.
+    """
+
+    train: Tensor
+    watched: Tensor
+    source: str
+    labels: Tensor | None = None
+    watched_labels: Tensor | None = None
+
+
+def recover_network(arguments: dict[str, Any]) -> None:
+    """Recover the network of a run or a file, and write it beside that.
+
+    Args:
+        arguments: all of the command's.
+
+    Raises:
+        ValueError: if options or images do not fit, a file names code that is not trusted, or a
+            checkpoint is of another recovery.
+        FileNotFoundError: if a network or the images are missing.
+        FileExistsError: if the file is there already.
+    """
+    path = Path(arguments["run"])
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run folder and no pruned network at {path}")
+    target = Path(arguments["output"] or _default_target(path))
+    check_target(target)
+    if arguments["wandb"]:
+        check_wandb()
+    builder = own_builder(arguments)
+    network, run = the_pruned_network(path, builder)
+    structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
+    asked = run.asked() if run and run.begun else {}
+    baseline = load_unpruned(structure, builder, asked.get("seed", 0))
+    chosen = {name: arguments[name] for name in _OPTIONS if arguments.get(name) is not None}
+    options = RecoveryOptions(**chosen)
+    images = _load_images(baseline, asked, arguments)
+    began = time.perf_counter()
+    device = torch.device(arguments["device"])
+    checkpoint = target.with_suffix(".checkpoint")
+    if checkpoint.exists():
+        print(f"going on from {checkpoint}", file=sys.stderr)
+    settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
+    logs = recovery_logs(target.with_suffix(".logs"), settings, wandb=arguments["wandb"])
+    with logs as advance:
+        done = recover(
+            baseline.network,
+            network,
+            images.train,
+            _score(baseline, images, device),
+            options,
+            device=device,
+            labels=images.labels,
+            checkpoint=checkpoint,
+            progress=advance,
+        )
+    facts = {
+        "before": done.before,
+        "after": done.after,
+        "used": done.better,
+        "epochs": done.epochs,
+        "maps": done.mapped,
+        "images": images.source,
+        "num_images": len(images.train),
+        "watched": len(images.watched),
+        "labels": images.labels is not None,
+        "options": asdict(options),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    if done.better:
+        done.network.pruned_structure = structure  # type: ignore[assignment]
+        save_again(target, done.network, recovered=facts)
+    remove_file(checkpoint)
+    scores = f"outputs {done.before:.5f} -> {done.after:.5f}"
+    if facts["labels"]:
+        scores = f"top-1 {done.before:.2f} -> {done.after:.2f} %"
+    print(
+        f"{options.epochs} epochs of {len(images.train):,} images from {images.source}, "
+        f"{'with' if facts['labels'] else 'no'} labels: {scores} on {len(images.watched):,} others"
+    )
+    if done.better:
+        print(target)
+    else:
+        print(
+            "training did not make the network better, so nothing was written: try more --epochs, "
+            "more images or a lower --learning-rate"
+        )
+
+
+_OPTIONS = ("epochs", "batch_size", "learning_rate", "precision", "seed")
+
+
+def _default_target(path: Path) -> Path:
+    if path.is_dir():
+        return path / RECOVERED
+    if path.name == PRUNED:
+        return path.with_name(RECOVERED)
+    return path.with_name(f"{path.stem}_{RECOVERED}")
+
+
+def _load_images(
+    baseline: Baseline, run: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> _Images:
+    """Load the images to train on, and others to watch."""
+    source = images_for(arguments, run, baseline)
+    where: dict[str, Any] = {
+        "root": arguments["data_root"] or run.get("data_root"),
+        "download": arguments["download"],
+    }
+    count, seed = arguments.get("num_images"), run.get("seed", 0)
+    if source not in MADE:
+        seed += 1  # others than those that the repair saw come first, and are watched
+    if arguments["labels"]:
+        return _load_labelled(baseline, source, count, seed, where)
+    every = load_calibration(baseline, source, count, seed=seed, **where)
+    return _Images(*watch_some(every, seed), source)
+
+
+def _load_labelled(
+    baseline: Baseline, source: str, count: int | None, seed: int, where: Mapping[str, Any]
+) -> _Images:
+    if source not in DATASETS:
+        raise ValueError(
+            f"--labels needs a data set that has them, {' or '.join(DATASETS)}, got {source!r}"
+        )
+    shape, normalization = baseline.input_shape, baseline.normalization
+    every = len(read_dataset(source, train=True, **where).labels)
+    watched = min(WATCHED, max(1, (count or every) // 8))
+    labelled = load_held_out(
+        source, min(every, count or every), used=0, shape=shape,
+        normalization=normalization, seed=seed, **where,
+    )  # fmt: skip
+    classes = int(labelled.labels.max()) + 1
+    if baseline.num_classes is None or classes > baseline.num_classes:
+        raise ValueError(
+            f"{source} has {classes} classes, and {baseline.title} has {baseline.num_classes}"
+        )
+    pixels, labels = labelled.images, labelled.labels
+    return _Images(pixels[watched:], pixels[:watched], source, labels[watched:], labels[:watched])
+
+
+def _score(
+    baseline: Baseline, images: _Images, device: torch.device
+) -> Callable[[nn.Module], float]:
+    """Return what networks are compared by: their outputs, or where there are labels top-1 [%]."""
+    if images.watched_labels is not None:
+        test_set = LabelledImages(images.watched, images.watched_labels, images.source)
+        return partial(top1, test_set=test_set, device=device)
+    placed = [batch.to(device) for batch in chunks_of(images.watched, 128)]
+    judge = Judge(baseline.network.to(device), placed, baseline.outputs)
+    baseline.network.cpu()
+
+    def judged(network: nn.Module) -> float:
+        score = judge(network.to(device))
+        network.cpu()
+        return score
+
+    return judged

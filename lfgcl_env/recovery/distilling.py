@@ -1,0 +1,203 @@
+"""The steps of a recovery: reproducible, and stoppable at any of them."""
+
+import copy
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lfgcl_env.edge.files import write_beside
+from lfgcl_env.networks.outputs import class_scores
+from lfgcl_env.recovery.batches import Batches
+from lfgcl_env.recovery.centring import recentre
+from lfgcl_env.recovery.loss import Distillation
+from lfgcl_env.recovery.recovery_options import RecoveryOptions
+
+RISE = 0.1
+"""Part of the steps in which a one-cycle learning rate rises."""
+
+_CENTRED = 32
+"""Batches that BatchNorm statistics are measured on."""
+
+
+class Training:
+    """Train a pruned network, one step after the other.
+
+    A step depends on the options, its number and what a checkpoint holds, so that a recovery that
+    was stopped gives the network of one that was not, on a CPU to the bit.
+
+    Args:
+        baseline: in evaluation mode.
+        network: the pruned one; not changed.
+        images: to train on, unlabelled; on the CPU or the device.
+        options: see there.
+        device: where to train.
+        labels: int64, (images,): the loss is the cross-entropy with these instead, and images are
+            not mixed.
+
+    Attributes:
+        done: steps taken.
+        steps: of the whole recovery.
+    """
+
+    def __init__(
+        self,
+        baseline: nn.Module,
+        network: nn.Module,
+        images: Tensor,
+        options: RecoveryOptions,
+        device: torch.device,
+        labels: Tensor | None = None,
+    ) -> None:
+        if labels is not None:
+            options = replace(options, mixup=0.0)
+        self.options, self._device = options, device
+        self._bf16 = options.precision == "bf16" or (
+            options.precision == "auto" and _gains_by_bf16(device)
+        )
+        self._batches, self._labels = Batches(images, options), labels
+        self._network = copy.deepcopy(network).to(device).eval()
+        self._frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+        baseline = copy.deepcopy(baseline).to(device).eval().requires_grad_(False)
+        if self._batches.of_pictures:
+            for one in (self._network, baseline):
+                one.to(memory_format=torch.channels_last)
+        first = min(len(self._batches), _CENTRED)
+        recentre(self._network, (self._batches(0, i, device) for i in range(first)))
+        self._average = copy.deepcopy(self._network)
+        self._loss = Distillation(
+            baseline,
+            self._network,
+            self._batches(0, 0, device)[:2],
+            temperature=options.temperature,
+            features=options.features,
+        )
+        self._optimizer = _optimizer(self._network, options)
+        self.steps = options.epochs * len(self._batches)
+        self.done = 0
+
+    @property
+    def mapped(self) -> str | None:
+        """The module whose maps are compared, or None."""
+        return None if self._labels is not None else self._loss.place
+
+    @property
+    def epoch_ends(self) -> bool:
+        """Whether the last step was an epoch's last."""
+        return self.done % len(self._batches) == 0
+
+    def step(self) -> float:
+        """Take a step, and return its loss.
+
+        Raises:
+            FloatingPointError: if the loss is not finite.
+        """
+        epoch, position = divmod(self.done, len(self._batches))
+        batch = self._batches(epoch, position, self._device)
+        rate = _rate(self.options, (self.done + 0.5) / self.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._network.train()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            loss = self._loss_of(batch, self._batches.chosen(epoch, position))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} in step {self.done + 1}: give a lower learning_rate"
+            )
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._network.parameters(), self.options.clip)
+        self._optimizer.step()
+        self._network.eval()
+        self._update_average()
+        self.done += 1
+        return value
+
+    def network(self) -> nn.Module:
+        """Return the averaged network, on the CPU in evaluation mode."""
+        averaged = copy.deepcopy(self._average).cpu()
+        if self._batches.of_pictures:
+            averaged.to(memory_format=torch.contiguous_format)
+        for name, parameter in averaged.named_parameters():
+            parameter.requires_grad_(name not in self._frozen)
+        return averaged
+
+    def save(self, path: Path, **facts: Any) -> None:
+        """Write a checkpoint, whole or not at all."""
+        content = {
+            "options": asdict(self.options),
+            "network": self._network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "done": self.done,
+            **facts,
+        }
+        write_beside(path, lambda partial: torch.save(content, partial))
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: if it was made with other options.
+        """
+        ours = asdict(self.options)
+        different = [
+            f"{name}={content['options'].get(name)!r}, not {value!r}"
+            for name, value in ours.items()
+            if content["options"].get(name) != value
+        ]
+        if different:
+            raise ValueError(f"the checkpoint was made with {', '.join(different)}")
+        self._network.load_state_dict(content["network"])
+        self._average.load_state_dict(content["average"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self.done = int(content["done"])
+
+    def _loss_of(self, batch: Tensor, chosen: Tensor) -> Tensor:
+        if self._labels is None:
+            return self._loss(batch)
+        labels = self._labels[chosen].to(self._device)
+        return F.cross_entropy(class_scores(self._network(batch)).float(), labels)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Low at first: the start would stay in the average for long.
+        share = 1 - min(self.options.ema, (1 + self.done) / (10 + self.done))
+        own = self._network.state_dict()
+        for name, average in self._average.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(own[name], share)
+
+
+def _gains_by_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices of bfloat16 by units made for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private, and missing in some builds; without AMX autocast is slower than float32.
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(amx())
+
+
+def _rate(options: RecoveryOptions, progress: float) -> float:
+    """Return the learning rate at a part of all steps."""
+    rise = RISE if options.schedule == "one-cycle" else 0.0
+    if progress < rise:
+        return options.learning_rate * progress / rise
+    return options.learning_rate * (1 + math.cos(math.pi * (progress - rise) / (1 - rise))) / 2
+
+
+def _optimizer(network: nn.Module, options: RecoveryOptions) -> torch.optim.SGD:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate, momentum=options.momentum, nesterov=options.momentum > 0,
+    )  # fmt: skip

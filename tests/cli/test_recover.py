@@ -1,0 +1,114 @@
+"""``lfgcl recover``: a better network beside the pruned one, or none."""
+
+import shutil
+
+import pytest
+import torch
+from command_for_tests import said
+
+from lfgcl_env import load_pruned
+from lfgcl_env.cli.main import main
+from lfgcl_env.recovery.distilling import Training
+
+FEW = ["--num-images", "64", "--batch-size", "16", "--epochs", "8", "--learning-rate", "0.0005"]
+
+
+@pytest.fixture(autouse=True)
+def few_views(monkeypatch):
+    monkeypatch.setattr("lfgcl_env.recovery.watching.FEW", 64)
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of the run, which may be changed."""
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def weights(file):
+    return torch.cat(
+        [tensor.flatten().float() for tensor in load_pruned(file).state_dict().values()]
+    )
+
+
+def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
+    assert main(["recover", str(own_run), *FEW]) == 0
+    printed = capsys.readouterr().out
+    file = own_run / "recovered.safetensors"
+    assert "8 epochs of 64 images from random, no labels" in printed
+    assert str(file) in printed
+    before, after = (
+        load_pruned(own_run / f"{name}.safetensors") for name in ("pruned", "recovered")
+    )
+    assert {k: v.shape for k, v in before.state_dict().items()} == {
+        k: v.shape for k, v in after.state_dict().items()
+    }
+    facts = after.pruned_structure["recovered"]
+    assert facts["after"] > facts["before"]
+    assert len(facts["epochs"]) == 8
+    assert after.pruned_structure["evaluation"] == before.pruned_structure["evaluation"]
+    assert not (own_run / "recovered.checkpoint").exists()
+
+
+def test_the_recovered_file_is_a_pruned_network_like_any_other(own_run, test_set, capsys):
+    assert main(["recover", str(own_run), *FEW]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(own_run / "recovered.safetensors"), "--data", "CIFAR10"]) == 0
+    assert "top-1" in capsys.readouterr().out
+    assert (
+        main(["recover", str(own_run / "recovered.safetensors"), *FEW, "--images", "random"]) == 0
+    )
+
+
+def test_an_interruption_keeps_a_checkpoint_from_which_the_command_goes_on(
+    own_run, tmp_path, monkeypatch, capsys
+):
+    whole = tmp_path / "whole.safetensors"
+    assert main(["recover", str(own_run), *FEW, "--output", str(whole)]) == 0
+    step = Training.step
+
+    def stop(self):
+        if self.done == 6:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "step", stop)
+        assert main(["recover", str(own_run), *FEW]) != 0
+    assert (own_run / "recovered.checkpoint").exists()
+    assert main(["recover", str(own_run), *FEW, "--epochs", "9"]) != 0
+    assert "epochs=8, not 9" in said(capsys)
+    assert main(["recover", str(own_run), *FEW]) == 0
+    assert torch.equal(weights(own_run / "recovered.safetensors"), weights(whole))
+
+
+def test_bad_input_is_refused_before_anything_is_trained(own_run, tmp_path, capsys):
+    assert main(["recover", str(tmp_path / "nowhere"), *FEW]) != 0
+    assert "no run folder and no pruned network" in said(capsys)
+    assert main(["recover", str(own_run), *FEW, "--labels"]) != 0
+    assert "--labels needs a data set that has them" in said(capsys)
+    assert main(["recover", str(own_run), *FEW, "--batch-size", "128"]) != 0
+    assert "64 images are fewer than a batch of 128" in said(capsys)
+    assert main(["recover", str(own_run), *FEW, "--output", str(tmp_path / "no" / "file")]) != 0
+    assert "there is no folder" in said(capsys)
+    (own_run / "recovered.safetensors").write_bytes(b"mine")
+    assert main(["recover", str(own_run), *FEW]) != 0
+    assert "exists: delete it" in said(capsys)
+    assert (own_run / "recovered.safetensors").read_bytes() == b"mine"
+
+
+@pytest.mark.data
+def test_labels_of_a_data_set_are_learned(own_run, capsys):
+    assert main(["recover", str(own_run), *FEW, "--images", "CIFAR10", "--labels"]) == 0
+    assert "56 images from CIFAR10, with labels" in capsys.readouterr().out
+
+
+def test_epochs_are_logged_to_tensorboard_and_wandb(own_run, monkeypatch):
+    event_files = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert main(["recover", str(own_run), *FEW, "--wandb"]) == 0
+    logs = own_run / "recovered.logs"
+    events = event_files.EventAccumulator(str(logs)).Reload()
+    assert [event.step for event in events.Scalars("recovery/score")] == list(range(1, 9))
+    assert list((logs / "wandb").glob("offline-run-*"))

@@ -1,0 +1,173 @@
+"""A pruned network becomes better by its baseline's outputs, whatever happens on the way."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from networks_for_tests import awaken, images, plain, simple_problem
+from torch import nn
+from unusual_networks import segmenting
+
+from lfgcl_env.recovery import RecoveryOptions, recover
+
+FEW = RecoveryOptions(epochs=3, batch_size=16, learning_rate=0.02, ema=0.9)
+TRAIN, WATCHED = images(64, 16, seed=1), images(64, 16, seed=2)
+
+
+def pruned(network=None, **arguments):
+    problem = simple_problem(awaken(network or plain()), images(16, 16), **arguments)
+    return problem, problem.compress(problem.channels // 2)
+
+
+def recovered(problem, network, **arguments):
+    given = {"options": FEW, "watched": WATCHED} | arguments
+    return problem.recover(network, TRAIN, given.pop("options"), **given)
+
+
+def weights(network):
+    return torch.cat([tensor.flatten().float() for tensor in network.state_dict().values()])
+
+
+@pytest.mark.parametrize("make", [plain, segmenting])
+def test_outputs_come_nearer_to_the_baselines(make):
+    problem, network = pruned(make())
+    before = weights(network).clone()
+    done = recovered(problem, network, options=replace(FEW, epochs=6, learning_rate=0.005))
+    judge = problem.judge(WATCHED)
+    assert done.better
+    assert judge(done.network) == pytest.approx(done.after)
+    assert done.before == pytest.approx(judge(network))
+    assert done.after > done.before
+    assert torch.equal(weights(network), before)
+    assert weights(done.network).shape == before.shape
+
+
+def test_outputs_without_classes_are_learned():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 1))
+    problem = simple_problem(awaken_rows(network), torch.randn(16, 20))
+    smaller = problem.compress([8])
+    done = problem.recover(smaller, torch.randn(256, 20), FEW)
+    assert done.mapped is None
+    assert done.after > done.before
+
+
+def awaken_rows(network):
+    torch.manual_seed(0)
+    for module in network:
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    return network.eval()
+
+
+def test_what_does_not_become_better_is_handed_back():
+    problem, network = pruned()
+    done = recover(
+        problem.baseline.network, network, TRAIN, lambda one: -float(one is not network), FEW
+    )
+    assert not done.better
+    assert done.network is network
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("error", "at"), [(KeyboardInterrupt, 6), (Stopped, 6)])
+def test_an_interrupted_recovery_goes_on_to_the_same_network(tmp_path, error, at):
+    problem, network = pruned()
+    whole = recovered(problem, network)
+    file = tmp_path / "state.checkpoint"
+
+    def stop(now):
+        if now.step == at:
+            raise error
+
+    with pytest.raises(error):
+        recovered(problem, network, checkpoint=file, progress=stop)
+    steps = []
+    again = recovered(
+        problem, network, checkpoint=file, progress=lambda now: steps.append(now.step)
+    )
+    assert steps[0] == (7 if error is KeyboardInterrupt else 5)  # else from the epoch's end
+    assert torch.equal(weights(again.network), weights(whole.network))
+    assert again.epochs == whole.epochs
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    problem, network = pruned()
+    file = tmp_path / "state.checkpoint"
+    recovered(problem, network, checkpoint=file)
+    with pytest.raises(ValueError, match="epochs=3, not 4"):
+        recovered(
+            problem,
+            network,
+            checkpoint=file,
+            options=replace(FEW, epochs=4),
+        )
+    with pytest.raises(ValueError, match="another network or other images"):
+        problem.recover(network, TRAIN + 1, FEW, watched=WATCHED, checkpoint=file)
+    file.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no checkpoint of a recovery"):
+        recovered(problem, network, checkpoint=file)
+
+
+def test_labels_are_learned_where_they_are_given():
+    problem, network = pruned()
+    with torch.no_grad():
+        labels = (problem.baseline.network(TRAIN).argmax(1) + 1) % 3
+    options = RecoveryOptions(
+        epochs=30, batch_size=16, learning_rate=0.05, ema=0.5, flip=False, crop=0
+    )
+
+    def right(one):
+        with torch.no_grad():
+            return float((one(TRAIN).argmax(1) == labels).float().mean())
+
+    done = recover(problem.baseline.network, network, TRAIN, right, options, labels=labels)
+    assert done.after > max(0.6, done.before + 0.2)
+    with pytest.raises(ValueError, match="10 labels were given for 64 images"):
+        recover(problem.baseline.network, network, TRAIN, right, FEW, labels=labels[:10])
+
+
+def test_frozen_parameters_stay(tmp_path):
+    problem, network = pruned()
+    network[0].weight.requires_grad_(False)
+    before = network[0].weight.clone()
+    done = recovered(problem, network)
+    assert torch.equal(done.network[0].weight, before)
+    assert [n for n, p in done.network.named_parameters() if not p.requires_grad] == ["0.weight"]
+
+
+def test_a_diverging_recovery_says_what_to_do():
+    problem, network = pruned()
+    with torch.no_grad():
+        network[-1].fc.weight.fill_(math.inf)
+    with pytest.raises(FloatingPointError, match="give a lower learning_rate"):
+        recovered(
+            problem, network, options=RecoveryOptions(epochs=30, batch_size=16, learning_rate=10)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("batch_size", 1), ("learning_rate", 0), ("mixup", 0.6), ("schedule", "step"),
+     ("learning_rate", math.nan), ("precision", "fp8"), ("ema", -0.1)],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        RecoveryOptions(**{name: value})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_recovers_too():
+    problem, network = pruned()
+    done = recovered(
+        problem,
+        network,
+        device="cuda",
+        options=replace(FEW, precision="bf16"),
+    )
+    assert done.after > done.before
+    assert next(done.network.parameters()).device.type == "cpu"
