@@ -11,7 +11,7 @@ PACKAGE = CHECKOUT / "lfgcl_env"
 ORDER = (
     "edge", "networks", "images", "config", "latency", "pruning", "envs", "zoo", "runs", "export",
     "search",
-    "leaderboard", "cli",
+    "page", "leaderboard", "cli",
 )  # fmt: skip
 """Every folder uses only what stands before it, and itself."""
 

@@ -11,6 +11,7 @@ from lfgcl_env.cli.list import show_names
 from lfgcl_env.cli.measure import measure
 from lfgcl_env.cli.options import add_options, positive
 from lfgcl_env.cli.prune import prune
+from lfgcl_env.cli.report_run import report_run
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
 from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, StructureConfig, options
@@ -21,6 +22,7 @@ from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
 from lfgcl_env.latency.runtimes import RUNTIMES
+from lfgcl_env.page import PAGE
 from lfgcl_env.search.search_config import SearchConfig
 
 _DATA = ("data_root", "download", "device")
@@ -46,8 +48,8 @@ def command_line() -> argparse.ArgumentParser:
     _add_verbose(parser)
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        *(_add_prune, _add_evaluate, _add_measure, _add_export, _add_inspect, _add_synthesize),
-        *(_add_validate, _add_list),
+        *(_add_prune, _add_report, _add_evaluate, _add_measure, _add_export, _add_inspect),
+        *(_add_synthesize, _add_validate, _add_list),
     ):
         _add_verbose(add(verbs))
     return parser
@@ -95,6 +97,20 @@ def _add_prune(verbs: Any) -> argparse.ArgumentParser:
     kinds = (GlobalConfig, LayerwiseConfig)
     add_options(command.add_argument_group("environment"), kinds, given_only=True)
     command.set_defaults(command=prune)
+    return command
+
+
+def _add_report(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "report",
+        help="write a run, finished or not, as one HTML file to look at",
+        description="Write what a run folder knows as one HTML file that needs nothing else: what "
+        "was pruned, the result, the search, the channels of every layer, and times and accuracy "
+        "as far as they were measured. No code of the run is executed.",
+    )
+    command.add_argument("run", metavar="RUN", help="a run folder")
+    command.add_argument("--out", metavar="FILE", help=f"the file to write ({PAGE} in the folder)")
+    command.set_defaults(command=report_run)
     return command
 
 

@@ -21,6 +21,7 @@ from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.repair.fused_forward import fused
+from lfgcl_env.runs.accuracy_file import write_accuracy_file
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import network_file, write_accuracy
@@ -160,6 +161,11 @@ def print_accuracy(
     top1s = [_top1(network, test_set, device) for network in (baseline.network, *networks)]
     print(f"{test_set.name}: {len(test_set.images):,} images")
     rows = _print_results(budgets, networks, top1s)
+    if path.is_dir():
+        structures: list[Any] = [network.pruned_structure for network in networks]
+        tensors = [structure["tensors"] for structure in structures]
+        with RunFolder(path).lock():
+            write_accuracy_file(path, test_set.name, len(test_set.images), tensors, rows)
     if budgets:
         for written in write_accuracy(path, rows, test_set.name):
             print(written)
@@ -279,7 +285,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Return a row for the baseline, then one for every budget."""
     whole = _whole(costs[0]) | {"macs_ratio": 1.0, "params_ratio": 1.0}
-    names = ["baseline", *map(network_file, budgets)]
+    names = ["baseline", *(map(network_file, budgets) if len(budgets) > 1 else ["pruned"])]
     rows: list[dict[str, Any]] = []
     for place, (name, budget, cost) in enumerate(
         zip(names, [1.0, *budgets], [whole, *costs], strict=True)

@@ -18,7 +18,9 @@ from lfgcl_env.latency.table import write_table
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.pruning.repair.cut_graph import check_graph
+from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
+from lfgcl_env.runs.problem_file import write_problem
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import LATENCY, RunFolder
 from lfgcl_env.search.asked import describe, may_differ
@@ -158,6 +160,8 @@ def run_search(
         elif run:
             run.check_new()
             run.begin(asked)
+        if run:
+            write_problem(run.path, problem)
         if run and problem.latency_table is not None:
             write_table(run.path / LATENCY, problem.network.latency.table)
         write = stack.enter_context(run.open_records(recorded)) if run else None
@@ -264,7 +268,7 @@ def _learn(
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for agents that use the global state
     torch.manual_seed(seed)
-    action = _allocation(env) if start == "allocation" else None
+    action = _allocation(env, run) if start == "allocation" else None
     with agent_errors(lambda: _after(len(env.records), run)):
         agent = factory(env, seed)
         if isinstance(start, SavedAgent):
@@ -281,12 +285,18 @@ def _learn(
     return agent
 
 
-def _allocation(env: RecordEvaluations) -> NDArray[np.float32] | None:
-    """Return the action of the allocation by sensitivities, where one action is a strategy."""
+def _allocation(env: RecordEvaluations, run: RunFolder | None) -> NDArray[np.float32] | None:
+    """Return the action of the allocation by sensitivities, where one action is a strategy.
+
+    The run keeps the curves that it spends the budget by.
+    """
     low, high = budgets_of(env)
     if low < high or env.steps_per_strategy > 1:
         return None
-    return env.problem.prune_ratios(allocate(env.problem, high)).astype(np.float32)
+    weights = sensitivities(env.problem)
+    if run:
+        write_problem(run.path, env.problem, weights)
+    return env.problem.prune_ratios(allocate(env.problem, high, weights)).astype(np.float32)
 
 
 def _most_steps(visits: RecordEvaluations, evaluations: int) -> int:

@@ -1,0 +1,20 @@
+"""``lfgcl report``: a run as one HTML file to look at."""
+
+from typing import Any
+
+from lfgcl_env.page import write_page
+
+
+def report_run(arguments: dict[str, Any]) -> None:
+    """Write the page of a run and print where it is.
+
+    Args:
+        arguments: ``run`` and ``out``.
+
+    Raises:
+        FileNotFoundError: if no run was begun there.
+        ValueError: if a file of the run is damaged.
+        OSError: if the page cannot be written.
+    """
+    path = write_page(arguments["run"], arguments["out"])
+    print(f"{path}  {path.stat().st_size:,} bytes, for any browser")
