@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns
 from lfgcl_env.edge.named_code import refuse_code
@@ -27,7 +28,7 @@ from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import network_file, write_accuracy
 
 
-def evaluate(arguments: dict[str, Any]) -> None:
+def evaluate(arguments: dict[str, Any]) -> Outcome:
     """Print the costs and the accuracy of a network, or of a whole sweep.
 
     A network without classes has no accuracy, and needs no test images; one that no known data set
@@ -52,8 +53,7 @@ def evaluate(arguments: dict[str, Any]) -> None:
     baseline = load_unpruned(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
     if baseline.num_classes is None:
         print(f"{baseline.title} returns no scores of classes, so it has no accuracy")
-        _print_results(budgets, networks, None)
-        return
+        return _costs(budgets, networks)
     if arguments["data"] is None:
         fitting = dataset_for(baseline.input_shape, baseline.num_classes)
         if fitting:
@@ -65,10 +65,15 @@ def evaluate(arguments: dict[str, Any]) -> None:
             f"no accuracy was measured: no known data set has inputs {baseline.input_shape} of "
             f"{baseline.num_classes} classes"
         )
-        _print_results(budgets, networks, None)
-        return
+        return _costs(budgets, networks)
     test_set = fitting_test_set(arguments, baseline)
-    print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
+    return print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
+
+
+def _costs(budgets: Sequence[float], networks: Sequence[nn.Module]) -> Outcome:
+    """Print costs alone."""
+    rows = _print_results(budgets, networks, None)
+    return {"data": None, "images": None, "networks": rows}
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def print_accuracy(
     baseline: Baseline,
     test_set: LabelledImages,
     device: str,
-) -> None:
+) -> Outcome:
     """Print the accuracy of pruned networks beside their baseline's, and write that of a sweep.
 
     Args:
@@ -157,6 +162,9 @@ def print_accuracy(
         baseline: what they were pruned from.
         test_set: images and labels.
         device: where to compute.
+
+    Returns:
+        The test set and a row for every network.
     """
     top1s = [_top1(network, test_set, device) for network in (baseline.network, *networks)]
     print(f"{test_set.name}: {len(test_set.images):,} images")
@@ -169,6 +177,7 @@ def print_accuracy(
     if budgets:
         for written in write_accuracy(path, rows, test_set.name):
             print(written)
+    return {"data": test_set.name, "images": len(test_set.images), "networks": rows}
 
 
 def _print_results(
@@ -290,7 +299,8 @@ def _rows(
     for place, (name, budget, cost) in enumerate(
         zip(names, [1.0, *budgets], [whole, *costs], strict=True)
     ):
-        row: dict[str, Any] = {"network": name, "budget": budget}
+        row: dict[str, Any] = {"network": name}
+        row |= {"budget": budget} if len(budgets) > 1 else {}
         if top1s is not None:
             change = top1s[place] - top1s[0]
             row |= {"top1": round(top1s[place], 4), "top1_change": round(change, 4)}

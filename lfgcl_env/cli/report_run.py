@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.page import write_page
 
 
-def report_run(arguments: dict[str, Any]) -> None:
+def report_run(arguments: dict[str, Any]) -> Outcome:
     """Write the page of a run and print where it is.
 
     Args:
@@ -18,3 +19,4 @@ def report_run(arguments: dict[str, Any]) -> None:
     """
     path = write_page(arguments["run"], arguments["out"])
     print(f"{path}  {path.stat().st_size:,} bytes, for any browser")
+    return {"file": str(path), "bytes": path.stat().st_size}

@@ -5,13 +5,13 @@ warning.
 """
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
+from lfgcl_env.edge.progress import is_shown
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.log_writers import Log, ProgressBar, TensorBoard, WandB
@@ -132,7 +132,7 @@ def open_logs(
         problem: what is pruned.
         budgets: those to keep the best reward for.
         total: evaluations in all.
-        progress: show a progress bar.
+        progress: show a progress bar, unless it was hidden.
         wandb: log to Weights & Biases too.
     """
     logs: list[Log] = []
@@ -143,7 +143,7 @@ def open_logs(
     elif run:
         path, started = run.path / "tensorboard", run.started
         _open(logs, TensorBoard, lambda: TensorBoard(path, started))
-    if progress and sys.stderr is not None:
+    if is_shown(progress):
         several = len(budgets) > 1
         bests = {
             _best_name(budget, budgets): f" at {label(budget)}" if several else ""

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.config import complete
+from lfgcl_env.edge.progress import is_shown, show_progress
+from lfgcl_env.edge.progress import progress as shown_progress
 from lfgcl_env.edge.schema import short
 from lfgcl_env.latency.table import write_table
 from lfgcl_env.pruning import allocate
@@ -93,7 +95,8 @@ def run_search(
         init_from: the folder of a run of the same agent; this search starts from the agent saved
             there. The first strategy scored is that agent's prediction before it learns anything
             here, in the middle of a range of budgets.
-        progress: show a progress bar on standard error.
+        progress: show on standard error how far the search and the repairs at its end are, unless
+            :func:`~lfgcl_env.edge.progress.show_progress` hides it.
         wandb: log to Weights & Biases.
 
     Raises:
@@ -152,6 +155,7 @@ def run_search(
     run = RunFolder(out) if out is not None else None
     recorded: list[Record] = []
     with problem.count() as counted, ExitStack() as stack:
+        stack.enter_context(show_progress(is_shown(progress)))
         if run:
             stack.enter_context(run.lock())
         if run and resume:
@@ -293,7 +297,8 @@ def _allocation(env: RecordEvaluations, run: RunFolder | None) -> NDArray[np.flo
     low, high = budgets_of(env)
     if low < high or env.steps_per_strategy > 1:
         return None
-    weights = sensitivities(env.problem)
+    with shown_progress("sensitivities", "group") as advance:
+        weights = sensitivities(env.problem, progress=advance)
     if run:
         write_problem(run.path, env.problem, weights)
     return env.problem.prune_ratios(allocate(env.problem, high, weights)).astype(np.float32)
