@@ -4,7 +4,7 @@
 WORKERS ?= 2
 
 install:
-	pip install -e ".[all,dev]"
+	pip install -e ".[all,dev,docs]"
 
 test:
 	pytest -n $(WORKERS) -q
@@ -25,6 +25,7 @@ type:
 
 docs:
 	python docs/make_arguments.py
+	python -m sphinx -W --keep-going -q -b html docs docs/_site
 
 bench:
 	python benchmarks/speed.py
@@ -41,4 +42,4 @@ lower-bounds:
 	.venv-lower/bin/pytest -n $(WORKERS) -q -m "not slow"
 
 clean:
-	rm -rf build dist *.egg-info .venv-lower .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_made docs/_site *.egg-info .venv-lower .mypy_cache .pytest_cache .ruff_cache
