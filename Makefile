@@ -31,7 +31,9 @@ bench:
 	python benchmarks/speed.py
 
 build:
+	rm -rf build dist
 	python -m build
+	python -m twine check --strict dist/*
 
 # The oldest packages that setup.cfg allows, in an environment of their own (several GB).
 lower-bounds:
