@@ -4,7 +4,7 @@
 WORKERS ?= 2
 
 install:
-	pip install -e ".[all,dev]"
+	pip install -e ".[all,dev,docs]"
 
 test:
 	pytest -n $(WORKERS) -q
@@ -25,12 +25,15 @@ type:
 
 docs:
 	python docs/make_arguments.py
+	python -m sphinx -W --keep-going -q -b html docs docs/_site
 
 bench:
 	python benchmarks/speed.py
 
 build:
+	rm -rf build dist
 	python -m build
+	python -m twine check --strict dist/*
 
 # The oldest packages that setup.cfg allows, in an environment of their own (several GB).
 lower-bounds:
@@ -41,4 +44,4 @@ lower-bounds:
 	.venv-lower/bin/pytest -n $(WORKERS) -q -m "not slow"
 
 clean:
-	rm -rf build dist *.egg-info .venv-lower .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_made docs/_site *.egg-info .venv-lower .mypy_cache .pytest_cache .ruff_cache

@@ -10,8 +10,7 @@ CHECKOUT = Path(__file__).parents[1]
 PACKAGE = CHECKOUT / "lfgcl_env"
 ORDER = (
     "edge", "networks", "images", "config", "latency", "recovery", "pruning", "envs", "zoo", "runs",
-    "export", "search",
-    "leaderboard", "cli",
+    "export", "search", "page", "leaderboard", "cli",
 )  # fmt: skip
 """Every folder uses only what stands before it, and itself."""
 

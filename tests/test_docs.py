@@ -2,9 +2,12 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from lfgcl_env.cli.command_line import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -28,10 +31,28 @@ def test_files_of_the_repository_that_a_page_names_exist(page):
     assert not missing
 
 
-def test_every_page_in_docs_is_linked_from_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    linked = {target for target, _ in LINK.findall(readme)}
-    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+def test_every_page_in_docs_is_linked_from_the_index_and_that_from_the_readme():
+    index = ROOT / "docs" / "index.md"
+    linked = {target for target, _ in LINK.findall(index.read_text(encoding="utf-8"))}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {index.name} <= linked
+    assert "](docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(page):
+    """Every line of a page's shell examples that calls the command."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip().startswith("lfgcl "):
+                yield line.strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_command_accepts_what_a_page_shows(page):
+    for line in commands(page):
+        words = [word for word in shlex.split(line, comments=True) if word != ">"]
+        if "--print-completion" not in words:
+            assert callable(command_line().parse_args(words[1:]).command), line
 
 
 def test_the_readme_has_at_most_150_lines():
@@ -58,6 +79,16 @@ def test_the_readmes_python_example_makes_a_smaller_network(tmp_path, monkeypatc
     baseline = names["problem"].baseline.network
     sizes = [sum(p.numel() for p in n.parameters()) for n in (names["network"], baseline)]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.slow
+def test_the_page_for_agents_runs_from_top_to_bottom(capsys):
+    pytest.importorskip("stable_baselines3")
+    names = {}
+    for example in examples("docs/start_agent.md"):
+        exec(example, names)
+    assert len(names["result"].records) == 10
+    assert "10 strategies, best reward" in capsys.readouterr().out
 
 
 @pytest.mark.data

@@ -1,6 +1,7 @@
 """What the wheel installs: everything that the command needs, and nothing but the package."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from lfgcl_env import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,6 +78,39 @@ def test_the_wheel_holds_every_file_of_the_package_its_agents_and_baselines(whee
 def test_the_wheel_holds_nothing_else(wheel):
     others = {name for name in wheel if not name.split("/")[0].endswith(".dist-info")}
     assert others == set(shipped_files())
+
+
+@pytest.mark.slow
+def test_the_index_would_take_both_and_shows_the_readme(dist):
+    pytest.importorskip("twine")
+    ended = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert ended.stdout.count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_the_command_and_names_every_extra(dist):
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        entries = archive.read(f"{folder}/entry_points.txt").decode()
+        metadata = archive.read(f"{folder}/METADATA").decode()
+    assert "lfgcl = lfgcl_env.cli.main:main" in entries
+    extras = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.M))
+    page = (ROOT / "docs/releasing.md").read_text(encoding="utf-8")
+    assert [extra for extra in extras if f"`{extra}`" not in page] == []
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    assert re.search(r"^## (\S+)", changes, re.M).group(1) == __version__
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The command line: what ``lfgcl`` and its commands accept."""
 
 import argparse
-from typing import Any, NoReturn
+from typing import Any
 
 from lfgcl_env import __version__
 from lfgcl_env.cli.evaluate import evaluate
@@ -10,8 +10,10 @@ from lfgcl_env.cli.inspect import show_network
 from lfgcl_env.cli.list import show_names
 from lfgcl_env.cli.measure import measure
 from lfgcl_env.cli.options import add_options, positive
+from lfgcl_env.cli.parser import Parser, PrintCompletion, add_common
 from lfgcl_env.cli.prune import prune
 from lfgcl_env.cli.recover import recover_network
+from lfgcl_env.cli.report_run import report_run
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
 from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, StructureConfig, options
@@ -22,6 +24,7 @@ from lfgcl_env.images.calibration import DEFAULT_COUNT
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
 from lfgcl_env.latency.runtimes import RUNTIMES
+from lfgcl_env.page import PAGE
 from lfgcl_env.recovery.recovery_options import PRECISIONS, RecoveryOptions
 from lfgcl_env.search.search_config import SearchConfig
 
@@ -29,46 +32,47 @@ _DATA = ("data_root", "download", "device")
 _NETWORK = ("weights", "network_arguments", "input_shape", "normalization")
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **arguments: Any) -> None:
-        # A shortened option could come to mean another one when options are added.
-        super().__init__(allow_abbrev=False, **arguments)
+def command_line() -> Parser:
+    """Return the parser; what it parses holds the ``command`` to call with all the rest.
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"lfgcl: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser; what it parses holds the ``command`` to call with all the rest."""
-    parser = _Parser(
+    A command is a function of its arguments that prints for people and returns an
+    :data:`~lfgcl_env.cli.outcome.Outcome`; ``writes`` says that its files are its result, so that
+    what it prints may be lost.
+    """
+    parser = Parser(
         prog="lfgcl",
         description="Prune a trained network without labels, by reinforcement learning.",
+        examples=(
+            "lfgcl prune LFGCL-ResNet56-v0 --agent lfgcl --evaluations 8 --out runs/r56",
+            "lfgcl report runs/r56",
+        ),
     )
     parser.add_argument("--version", action="version", version=f"lfgcl {__version__}")
-    _add_verbose(parser)
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        default=argparse.SUPPRESS,
+        help="print a script that completes this command in bash, zsh or tcsh",
+    )
+    add_common(parser)
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
-        *(_add_prune, _add_evaluate, _add_recover, _add_measure, _add_export, _add_inspect),
-        *(_add_synthesize, _add_validate, _add_list),
+        *(_add_prune, _add_report, _add_evaluate, _add_recover, _add_measure, _add_export),
+        *(_add_inspect, _add_synthesize, _add_validate, _add_list),
     ):
-        _add_verbose(add(verbs))
+        add_common(add(verbs))
     return parser
-
-
-def _add_verbose(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="show the traceback of an error",
-    )
 
 
 def _add_prune(verbs: Any) -> argparse.ArgumentParser:
     """Add ``lfgcl prune``; its options that are not given are absent from what is parsed."""
     command: argparse.ArgumentParser = verbs.add_parser(
         "prune",
+        examples=(
+            "lfgcl prune LFGCL-ResNet56-v0 --agent lfgcl --evaluations 8 --out runs/r56",
+            "lfgcl prune torchvision:resnet18 --images photos/ --budget 0.6 --out runs/r18",
+            "lfgcl prune --resume --out runs/r56",
+        ),
         help="search for the best pruned network and write it to a run folder",
         epilog="Defaults are in brackets; an environment's id has weights of its own, see "
         "`lfgcl list`.",
@@ -96,13 +100,36 @@ def _add_prune(verbs: Any) -> argparse.ArgumentParser:
     add_options(command.add_argument_group("search"), SearchConfig, given_only=True)
     kinds = (GlobalConfig, LayerwiseConfig)
     add_options(command.add_argument_group("environment"), kinds, given_only=True)
-    command.set_defaults(command=prune)
+    command.set_defaults(command=prune, writes=True)
+    return command
+
+
+def _add_report(verbs: Any) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = verbs.add_parser(
+        "report",
+        examples=(
+            "lfgcl report runs/r56",
+            "lfgcl report runs/r56 --out page.html",
+        ),
+        help="write a run, finished or not, as one HTML file to look at",
+        description="Write what a run folder knows as one HTML file that needs nothing else: what "
+        "was pruned, the result, the search, the channels of every layer, and times and accuracy "
+        "as far as they were measured. No code of the run is executed.",
+    )
+    command.add_argument("run", metavar="RUN", help="a run folder")
+    command.add_argument("--out", metavar="FILE", help=f"the file to write ({PAGE} in the folder)")
+    command.set_defaults(command=report_run, writes=True)
     return command
 
 
 def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
-        "evaluate", help="report the costs and the top-1 accuracy of pruned networks"
+        "evaluate",
+        examples=(
+            "lfgcl evaluate runs/r56 --data CIFAR10 --download",
+            "lfgcl evaluate runs/r56/pruned.safetensors --data CIFAR10 --json",
+        ),
+        help="report the costs and the top-1 accuracy of pruned networks",
     )
     _add_run(command)
     command.add_argument(
@@ -118,6 +145,10 @@ def _add_recover(verbs: Any) -> argparse.ArgumentParser:
     """Add ``lfgcl recover``; options of images that are not given are those of the run."""
     command: argparse.ArgumentParser = verbs.add_parser(
         "recover",
+        examples=(
+            "lfgcl recover runs/r56",
+            "lfgcl recover runs/r56 --images CIFAR10 --epochs 5",
+        ),
         help="train a pruned network on its baseline's outputs, without labels",
         description="Train the pruned network of a run or file to give its baseline's outputs on "
         "unlabelled images, and write the better one of before and after. Ctrl-C keeps a "
@@ -161,7 +192,7 @@ def _add_recover(verbs: Any) -> argparse.ArgumentParser:
         "--num-images", type=positive, metavar="N", help="to take, one of eight to watch (all)"
     )
     add_options(images, EnvConfig, only=_DATA)
-    command.set_defaults(command=recover_network)
+    command.set_defaults(command=recover_network, writes=True)
     return command
 
 
@@ -169,6 +200,11 @@ def _add_export(verbs: Any) -> argparse.ArgumentParser:
     """Add ``lfgcl export``; options of a network and of images are absent if they are not given."""
     command: argparse.ArgumentParser = verbs.add_parser(
         "export",
+        examples=(
+            "lfgcl export runs/r56",
+            "lfgcl export runs/r56 --format pt2 --output r56.pt2",
+            "lfgcl export runs/r56 --int8 --data CIFAR10",
+        ),
         help="write a pruned network as ONNX, pt2 or TorchScript, in float or int8",
         description="Write the pruned network of a run or file, or a whole network by its name, as "
         "a file that runs without this package on any number of images. It is run before it is "
@@ -212,13 +248,17 @@ def _add_export(verbs: Any) -> argparse.ArgumentParser:
     add_options(
         network, EnvConfig, only=("weights", "input_shape", "normalization"), given_only=True
     )
-    command.set_defaults(command=export)
+    command.set_defaults(command=export, writes=True)
     return command
 
 
 def _add_measure(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
         "measure",
+        examples=(
+            "lfgcl measure runs/r56",
+            "lfgcl measure runs/r56 --runtime pytorch --batch 1 8 --threads 2",
+        ),
         help="measure time, file size and memory of pruned networks beside their baseline's",
         description="Run the baseline and the pruned networks in turn, so that what else the "
         "machine does slows all of them alike, and print their times, sizes and memory. A run "
@@ -249,7 +289,6 @@ def _add_measure(verbs: Any) -> argparse.ArgumentParser:
         metavar="N",
         help="for every network, runtime and batch [s] (%(default)s)",
     )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.set_defaults(command=measure)
     return command
 
@@ -257,6 +296,10 @@ def _add_measure(verbs: Any) -> argparse.ArgumentParser:
 def _add_inspect(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
         "inspect",
+        examples=(
+            "lfgcl inspect LFGCL-ResNet56-v0",
+            "lfgcl inspect torchvision:resnet18 --weights random --scope all",
+        ),
         help="list a network's groups of channels, what each can save, the lowest budgets, the "
         "repairs that work, and what cannot be pruned",
     )
@@ -270,6 +313,10 @@ def _add_inspect(verbs: Any) -> argparse.ArgumentParser:
 def _add_synthesize(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
         "synthesize",
+        examples=(
+            "lfgcl synthesize resnet32 --out images.png",
+            "lfgcl synthesize LFGCL-ResNet20-v0 --count 64 --steps 100 --out few.png",
+        ),
         help="make calibration images from a network alone and write them as an image sheet",
         description="Make calibration images from a network alone, so that they have the BatchNorm "
         "statistics of its training images. If it is interrupted, the same command goes on.",
@@ -292,13 +339,17 @@ def _add_synthesize(verbs: Any) -> argparse.ArgumentParser:
     )
     add_options(command, EnvConfig, only=("seed", "device"))
     add_options(command, SearchConfig, only=("threads",))
-    command.set_defaults(command=synthesize)
+    command.set_defaults(command=synthesize, writes=True)
     return command
 
 
 def _add_validate(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
         "validate",
+        examples=(
+            "lfgcl validate benchmarks/leaderboard.jsonl",
+            "lfgcl validate mine.jsonl --add runs/r56 --author me",
+        ),
         help="replay a leaderboard's entries and check their claims",
         description="Prune anew as every entry of a leaderboard says, and measure MACs, similarity "
         "and, where the test images are at hand, top-1. Ends with an error that names the entries "
@@ -320,7 +371,12 @@ def _add_validate(verbs: Any) -> argparse.ArgumentParser:
 
 def _add_list(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
-        "list", help="list environments, networks, agents, and the names that options accept"
+        "list",
+        examples=(
+            "lfgcl list",
+            "lfgcl list --json",
+        ),
+        help="list environments, networks, agents, and the names that options accept",
     )
     command.set_defaults(command=show_names)
     return command

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
     budgets_of_run,
     load_unpruned,
@@ -19,11 +20,12 @@ from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.repair.fused_forward import fused
+from lfgcl_env.runs.accuracy_file import write_accuracy_file
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.sweep_files import network_file, write_accuracy
 
 
-def evaluate(arguments: dict[str, Any]) -> None:
+def evaluate(arguments: dict[str, Any]) -> Outcome:
     """Print the costs and the accuracy of a network, or of a whole sweep.
 
     A network without classes has no accuracy, and needs no test images; one that no known data set
@@ -48,8 +50,7 @@ def evaluate(arguments: dict[str, Any]) -> None:
     baseline = load_unpruned(networks[0].pruned_structure, builder, seed)  # type: ignore[arg-type]
     if baseline.num_classes is None:
         print(f"{baseline.title} returns no scores of classes, so it has no accuracy")
-        _print_results(budgets, networks, None)
-        return
+        return _costs(budgets, networks)
     if arguments["data"] is None:
         fitting = dataset_for(baseline.input_shape, baseline.num_classes)
         if fitting:
@@ -61,10 +62,15 @@ def evaluate(arguments: dict[str, Any]) -> None:
             f"no accuracy was measured: no known data set has inputs {baseline.input_shape} of "
             f"{baseline.num_classes} classes"
         )
-        _print_results(budgets, networks, None)
-        return
+        return _costs(budgets, networks)
     test_set = fitting_test_set(arguments, baseline)
-    print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
+    return print_accuracy(path, budgets, networks, baseline, test_set, arguments["device"])
+
+
+def _costs(budgets: Sequence[float], networks: Sequence[nn.Module]) -> Outcome:
+    """Print costs alone."""
+    rows = _print_results(budgets, networks, None)
+    return {"data": None, "images": None, "networks": rows}
 
 
 def print_accuracy(
@@ -74,7 +80,7 @@ def print_accuracy(
     baseline: Baseline,
     test_set: LabelledImages,
     device: str,
-) -> None:
+) -> Outcome:
     """Print the accuracy of pruned networks beside their baseline's, and write that of a sweep.
 
     Args:
@@ -84,13 +90,22 @@ def print_accuracy(
         baseline: what they were pruned from.
         test_set: images and labels.
         device: where to compute.
+
+    Returns:
+        The test set and a row for every network.
     """
     top1s = [_top1(network, test_set, device) for network in (baseline.network, *networks)]
     print(f"{test_set.name}: {len(test_set.images):,} images")
     rows = _print_results(budgets, networks, top1s)
+    if path.is_dir():
+        structures: list[Any] = [network.pruned_structure for network in networks]
+        tensors = [structure["tensors"] for structure in structures]
+        with RunFolder(path).lock():
+            write_accuracy_file(path, test_set.name, len(test_set.images), tensors, rows)
     if budgets:
         for written in write_accuracy(path, rows, test_set.name):
             print(written)
+    return {"data": test_set.name, "images": len(test_set.images), "networks": rows}
 
 
 def _print_results(
@@ -171,12 +186,13 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """Return a row for the baseline, then one for every budget."""
     whole = _whole(costs[0]) | {"macs_ratio": 1.0, "params_ratio": 1.0}
-    names = ["baseline", *map(network_file, budgets)]
+    names = ["baseline", *(map(network_file, budgets) if len(budgets) > 1 else ["pruned"])]
     rows: list[dict[str, Any]] = []
     for place, (name, budget, cost) in enumerate(
         zip(names, [1.0, *budgets], [whole, *costs], strict=True)
     ):
-        row: dict[str, Any] = {"network": name, "budget": budget}
+        row: dict[str, Any] = {"network": name}
+        row |= {"budget": budget} if len(budgets) > 1 else {}
         if top1s is not None:
             change = top1s[place] - top1s[0]
             row |= {"top1": round(top1s[place], 4), "top1_change": round(change, 4)}

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lfgcl_env.cli.evaluate import fitting_test_set
 from lfgcl_env.cli.int8_text import print_int8
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
     check_target,
     images_for,
@@ -63,7 +64,7 @@ class _Source:
     cost: Mapping[str, Any]
 
 
-def export(arguments: dict[str, Any]) -> None:
+def export(arguments: dict[str, Any]) -> Outcome:
     """Export a network, check the file, and print what it takes and returns.
 
     Args:
@@ -129,8 +130,20 @@ def export(arguments: dict[str, Any]) -> None:
         f"{'its float model is ' if int8 else ''}equal to PyTorch to {done.error:.0e} in "
         f"{FORMATS[kind].runtime}, on batches of {sizes} images"
     )
+    outcome: Outcome = {
+        "file": str(target),
+        "bytes": target.stat().st_size,
+        "format": kind,
+        "opset": done.opset,
+        "input": {"name": done.input, "shape": list(done.input_shape), "takes": takes},
+        "outputs": {name: list(shape) for name, shape in done.outputs.items()},
+        "error": done.error,
+        "batches": list(done.batches),
+    }
     if int8:
         print_int8(found, len(calibration), top1s)
+        outcome["int8"] = {**asdict(found), "calibrated": len(calibration), "top1": top1s}
+    return outcome
 
 
 def _check_options(arguments: Mapping[str, Any]) -> None:

@@ -5,16 +5,18 @@ from typing import Any
 
 import numpy as np
 
+from lfgcl_env.cli.colour import paint
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.targets import config_of, load_network, named
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import StructureConfig, complete, part
-from lfgcl_env.pruning import METRICS, REPAIRS, SCOPES, PrunableNetwork
+from lfgcl_env.pruning import METRICS, REPAIRS, SCOPES, Group, PrunableNetwork
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.cost import TIMED
 from lfgcl_env.pruning.structure.scope import COUPLED
 
 
-def show_network(arguments: dict[str, Any]) -> None:
+def show_network(arguments: dict[str, Any]) -> Outcome:
     """Print groups, costs, limits, lowest budgets, repairs, and what is not pruned."""
     environment = named(arguments["network"])["environment"]
     kind = config_of(environment)
@@ -29,13 +31,47 @@ def show_network(arguments: dict[str, Any]) -> None:
     limits = {"protect": network.protect, **vars(network.limits)}
     print("limits: " + ", ".join(f"{name} {_text(limit)}" for name, limit in limits.items()))
     by_scope = _by_scope(network, config)
-    _section("lowest budgets", _lowest(network, by_scope))
-    _section("repairs before scoring", _repairs(network))
+    lowest = _lowest(network, by_scope)
+    _section("lowest budgets", _lowest_rows(network, lowest))
+    repairs = _repairs(network)
+    _section(
+        "repairs before scoring",
+        [[name, f"does not work: {why}" if why else "works"] for name, why in repairs.items()],
+    )
     large = [[name, f"{n:,}"] for name, n in large_layers(baseline.network, network.plan).items()]
     _section(
         f"repaired by their means alone before scoring: over {LARGEST:,} patch features", large
     )
-    _section("not pruned", _left(network, by_scope))
+    left = _left(network, by_scope)
+    _section("not pruned", left)
+    return {
+        "network": baseline.title,
+        "weights": baseline.weights,
+        "input_shape": list(baseline.input_shape) if baseline.input_shape else None,
+        "macs": cost.macs,
+        "params": cost.params,
+        "groups": [
+            {
+                "name": group.name,
+                "channels": group.channels,
+                "bundle": group.bundle,
+                "fewest": int(network.rounding.fewest[index]),
+                "step": int(network.rounding.round_to[index]),
+                "layers": _layers_of(group),
+            }
+            for index, group in enumerate(network.groups)
+        ],
+        "limits": {name: str(limit) for name, limit in limits.items()},
+        "scopes": {
+            name: {"error": str(found)} if isinstance(found, ValueError) else found
+            for name, found in lowest.items()
+        },
+        "repairs": repairs,
+        "not_pruned": [
+            {"name": name, "channels": int(channels), "reason": reason}
+            for name, channels, reason in left
+        ],
+    }
 
 
 def _groups(network: PrunableNetwork) -> list[list[str]]:
@@ -50,16 +86,21 @@ def _groups(network: PrunableNetwork) -> list[list[str]]:
     for index, (group, macs) in enumerate(
         zip(network.groups, network.cost_model.many(alone, "macs"), strict=True)
     ):
-        layers = [name for side in ("out", "through", "in") for name in group.layers(side)]
         step = network.rounding.round_to[index]
         keeps = f"{fewest[index]} or more" + (f", by {step}" if step > 1 else "")
         if fewest[index] == full[index]:
             keeps = "all"
         saves = f"{1 - int(macs) / whole:.1%}"
-        changed = ", ".join(dict.fromkeys(layers))
+        changed = ", ".join(_layers_of(group))
         channels = str(group.channels) + (f" x {group.bundle}" if group.bundle > 1 else "")
         rows.append([group.name, channels, keeps, saves, changed])
     return rows
+
+
+def _layers_of(group: Group) -> list[str]:
+    """Return the layers that change with a group."""
+    sides = ("out", "through", "in")
+    return list(dict.fromkeys(name for side in sides for name in group.layers(side)))
 
 
 def _by_scope(
@@ -77,21 +118,37 @@ def _by_scope(
     return found
 
 
+_METRICS = [metric for metric in METRICS if metric not in TIMED]
+
+
 def _lowest(
     network: PrunableNetwork, by_scope: Mapping[str, PrunableNetwork | ValueError]
+) -> dict[str, dict[str, Any] | ValueError]:
+    """Return each scope's groups, and its lowest budgets but of what takes time."""
+    return {
+        scope: there
+        if isinstance(there, ValueError)
+        else {
+            "groups": len(there.groups),
+            **{metric: there.projection(metric).lowest for metric in _METRICS},
+        }
+        for scope, there in by_scope.items()
+    }
+
+
+def _lowest_rows(
+    network: PrunableNetwork, lowest: Mapping[str, dict[str, Any] | ValueError]
 ) -> list[list[str]]:
-    """Return a row for each scope: its groups, and the lowest budgets, but of what takes time."""
-    metrics = [metric for metric in METRICS if metric not in TIMED]
-    heads = [METRIC_NAMES.get(metric, metric) for metric in metrics]
-    rows = [["scope", "groups", *heads, ""]]
-    for scope, there in by_scope.items():
-        if isinstance(there, ValueError):
-            rows.append([scope, "0", *["-" for _ in heads], str(there)])
+    """Return a row for each scope."""
+    rows = [["scope", "groups", *(METRIC_NAMES.get(metric, metric) for metric in _METRICS), ""]]
+    for scope, found in lowest.items():
+        if isinstance(found, ValueError):
+            rows.append([scope, "0", *["-" for _ in _METRICS], str(found)])
             continue
-        lowest = [f"{there.projection(metric).lowest:.4f}" for metric in metrics]
-        more = len(there.groups) - len(network.groups)
+        more = found["groups"] - len(network.groups)
         note = f"--scope {scope} prunes {more} more groups" if more > 0 else ""
-        rows.append([scope, str(len(there.groups)), *lowest, note])
+        budgets = [f"{found[metric]:.4f}" for metric in _METRICS]
+        rows.append([scope, str(found["groups"]), *budgets, note])
     return rows
 
 
@@ -107,17 +164,17 @@ def _left(
     return [[e.name, str(e.channels), reasons[e.name]] for e in network.excluded]
 
 
-def _repairs(network: PrunableNetwork) -> list[list[str]]:
-    """Return a row for each repair: whether it works on the network, else why not."""
-    rows = []
+def _repairs(network: PrunableNetwork) -> dict[str, str | None]:
+    """Return why a repair does not work on the network, by its name; None where it does."""
+    found: dict[str, str | None] = {}
     for name, kind in REPAIRS.items():
         try:
             kind().check(network.baseline.network)
             kind().check_cut(network)
-            rows.append([name, "works"])
+            found[name] = None
         except ValueError as error:
-            rows.append([name, f"does not work: {error}"])
-    return rows
+            found[name] = str(error)
+    return found
 
 
 def _text(limit: Any) -> str:
@@ -131,7 +188,7 @@ def _text(limit: Any) -> str:
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> None:
     if rows:
-        print(f"\n{title}")
+        print(f"\n{paint(title, 'bold')}")
         _print(rows, indent="  ")
 
 

@@ -1,23 +1,23 @@
-"""The command ``lfgcl``: prune, evaluate, export, measure, inspect, synthesize, validate, list."""
+"""The command ``lfgcl``: run what was asked, print the result, and say what went wrong."""
 
+import io
+import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import gymnasium as gym
 
 from lfgcl_env.cli.command_line import command_line
-from lfgcl_env.cli.evaluate import evaluate
-from lfgcl_env.cli.inspect import show_network
-from lfgcl_env.cli.list import show_names
 from lfgcl_env.cli.messages import messages, sentence, tell_error
+from lfgcl_env.cli.outcome import Failure, Outcome
 from lfgcl_env.cli.streams import lenient_streams
+from lfgcl_env.edge.progress import show_progress
 from lfgcl_env.search.protocol import AgentError
 
 INPUT_ERRORS = (ValueError, OSError, ImportError, gym.error.Error)
 """What bad input raises. Every other exception is a defect, or comes from the user's own code."""
-
-_PRINTED = (evaluate, show_network, show_names)  # commands whose result is what they print
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,47 +34,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed = vars(command_line().parse_args(arguments))
         except SystemExit as ended:  # after --help, --version, or an error that argparse told
             return int(ended.code or 0)
-        verbose, command = parsed.pop("verbose", False), parsed.pop("command")
-        with messages(verbose=verbose):
-            code = _run(command, parsed, verbose=verbose)
+        command, writes = parsed.pop("command"), parsed.pop("writes", False)
+        verbose, quiet = parsed.pop("verbose", False), parsed.pop("quiet", False)
+        as_json = parsed.pop("json", False)
+        said = io.StringIO() if as_json else output
+        with messages(verbose=verbose, quiet=quiet), show_progress(not quiet):
+            with redirect_stdout(said):  # type: ignore[type-var]
+                code, outcome = _run(command, parsed, verbose=verbose)
+        if as_json and outcome is not None:
+            print(json.dumps(outcome, indent=2))
         output.flush()
         lost = output.failure
-        if code == 0 and command in _PRINTED and lost and not isinstance(lost, BrokenPipeError):
+        needed = as_json or not writes
+        if code == 0 and needed and lost and not isinstance(lost, BrokenPipeError):
             tell_error(lost, f"standard output cannot be written ({lost})", verbose=verbose)
             code = 2
     return code
 
 
 def _run(
-    command: Callable[[dict[str, Any]], None], parsed: dict[str, Any], *, verbose: bool
-) -> int:
+    command: Callable[[dict[str, Any]], Outcome], parsed: dict[str, Any], *, verbose: bool
+) -> tuple[int, Outcome | None]:
     """Run a command, and say in one sentence what went wrong.
 
     Returns:
-        The exit code.
+        The exit code, and the result if there is one.
     """
     try:
-        command(parsed)
+        return 0, command(parsed)
+    except Failure as failure:
+        tell_error(failure, sentence(failure), verbose=verbose)
+        return 2, failure.outcome
     except KeyboardInterrupt as interrupt:
         print(f"lfgcl: {str(interrupt) or 'interrupted'}", file=sys.stderr)
-        return 130
+        return 130, None
     except AgentError as error:
         cause = f" ({sentence(error.__cause__)})" if error.__cause__ else ""
         tell_error(error, f"{sentence(error)}{cause} (-v: its traceback)", verbose=verbose)
-        return 1
+        return 1, None
     except INPUT_ERRORS as error:
         tell_error(error, sentence(error), verbose=verbose)
-        return 2
+        return 2, None
     except (Exception, SystemExit) as error:
         if _lacks_memory(error):
             text = "there is not enough memory for this: ask for fewer or smaller images or layers"
             tell_error(error, text, verbose=verbose)
-            return 2
+            return 2, None
         text = f"unexpected {type(error).__name__}: {sentence(error)}"
         advice = "-v shows the traceback; if no code of yours is in it, please report it"
         tell_error(error, f"{text[:300]} ({advice})", verbose=verbose)
-        return 1
-    return 0
+        return 1, None
 
 
 def _lacks_memory(error: BaseException) -> bool:

@@ -1,17 +1,17 @@
 """``lfgcl measure``: how fast, small and frugal pruned networks are beside their baseline."""
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import budgets_of_run, load_unpruned, own_builder, pruned_networks
 from lfgcl_env.cli.text import described
+from lfgcl_env.edge.progress import progress
 from lfgcl_env.edge.value_checks import first_line
 from lfgcl_env.latency.measuring import Measurement, measure_beside
 from lfgcl_env.latency.runtimes import RUNTIMES, Runtime, available
@@ -20,7 +20,6 @@ from lfgcl_env.pruning.structure.layers import count_macs
 from lfgcl_env.runs.best import add_measured
 from lfgcl_env.runs.measured import (
     BASELINE,
-    as_text,
     collect,
     describe,
     format_measured,
@@ -31,7 +30,7 @@ from lfgcl_env.runs.run_folder import RunFolder
 _log = logging.getLogger(__name__)
 
 
-def measure(arguments: dict[str, Any]) -> None:
+def measure(arguments: dict[str, Any]) -> Outcome:
     """Measure the networks of a run or a file, print a table, and write it into the run folder.
 
     Args:
@@ -81,10 +80,8 @@ def measure(arguments: dict[str, Any]) -> None:
     if run:
         with run.lock():
             add_measured(path, measured)
-    if arguments["json"]:
-        print(as_text(measured))
-    else:
-        print(f"{describe(measured)}\n\n{format_measured(measured)}", end="")
+    print(f"{describe(measured)}\n\n{format_measured(measured)}", end="")
+    return measured.model_dump(mode="json", exclude={"checksum"})
 
 
 def _measurements(
@@ -104,8 +101,8 @@ def _measurements(
     found: list[Measurement] = []
     failure: Exception | None = None
     sizes = list(dict.fromkeys(arguments["batch"]))
-    bar = tqdm(total=len(runtimes) * len(sizes), unit="table", disable=None, file=sys.stderr)
-    with bar:
+    done, total = 0, len(runtimes) * len(sizes)
+    with progress("measuring", "table") as advance:
         for runtime in runtimes:
             for batch in sizes:
                 seconds = arguments["seconds"] * len(networks)
@@ -119,7 +116,8 @@ def _measurements(
                     failure = error
                     _log.warning("%s is left out: %s", runtime.name, first_line(error))
                     break
-                bar.update()
+                done += 1
+                advance(done, total)
     if failure and not found:
         raise failure
     return found

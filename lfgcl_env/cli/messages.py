@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lfgcl_env.cli.colour import paint
+
 _LIBRARY = "lfgcl_env"
 
 
@@ -18,21 +20,25 @@ class MessageHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message; from warnings on with its level."""
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        level = ""
+        if record.levelno >= logging.WARNING:
+            level = paint(f"{record.levelname.lower()}: ", "yellow", sys.stderr)
         tqdm.write(f"lfgcl: {level}{record.getMessage()}", file=sys.stderr)
 
 
 @contextmanager
-def messages(*, verbose: bool) -> Iterator[None]:
+def messages(*, verbose: bool, quiet: bool = False) -> Iterator[None]:
     """Show the library's messages and all warnings inside the block.
 
     Args:
         verbose: show the messages for its developers too.
+        quiet: show warnings alone.
     """
     logger, handler = logging.getLogger(_LIBRARY), MessageHandler()
     before = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    least = logging.WARNING if quiet else logging.INFO
+    logger.setLevel(logging.DEBUG if verbose else least)
     logger.propagate = False
     try:
         with warnings.catch_warnings():
@@ -61,4 +67,4 @@ def tell_error(error: BaseException, text: str, *, verbose: bool) -> None:
     """Write an error in one sentence, after its traceback if that is wanted."""
     if verbose:
         traceback.print_exception(error)
-    print(f"lfgcl: error: {text}", file=sys.stderr)
+    print(f"lfgcl: {paint('error:', 'red', sys.stderr)} {text}", file=sys.stderr)

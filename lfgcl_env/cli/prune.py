@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import pruned_networks
 from lfgcl_env.cli.request import Request, check_trusted, request
 from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import EnvConfig, options
 from lfgcl_env.edge.named_code import names_code
+from lfgcl_env.edge.progress import is_shown
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.latency.table_cache import adopt
@@ -32,10 +35,10 @@ from lfgcl_env.search.result import SearchResult
 from lfgcl_env.search.run_search import run_search
 from lfgcl_env.search.search_config import SearchConfig
 from lfgcl_env.search.stored_sweep import read_sweep
-from lfgcl_env.search.sweep_files import TABLE
+from lfgcl_env.search.sweep_files import TABLE, network_file
 
 
-def prune(arguments: dict[str, Any]) -> None:
+def prune(arguments: dict[str, Any]) -> Outcome:
     """Search, write the run folder, and print what was found.
 
     Args:
@@ -74,13 +77,42 @@ def prune(arguments: dict[str, Any]) -> None:
             repair_images=_repair_images(env, asked.search),
             points=asked.search["points"],
             init_from=asked.search["init_from"],
-            progress=True,
+            progress=is_shown(),
             wandb=wandb,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(run)) from None
     print(_summary(result, env), flush=True)
-    _test(run.path, [point.budget for point in result.sweep], problem.baseline, asked.config)
+    budgets = [point.budget for point in result.sweep]
+    tested = _test(run.path, budgets, problem.baseline, asked.config)
+    return _outcome(result, env) | {"accuracy": tested}
+
+
+def _outcome(result: SearchResult, env: gym.Env[Any, Any]) -> Outcome:
+    """Return what was found; the networks themselves are files of the run folder."""
+    own: PruningEnv = env.unwrapped  # type: ignore[assignment]
+    cost = own.problem.baseline_cost
+    return {
+        "folder": str(result.folder),
+        "ended": result.ended,
+        "evaluations": len(result.records),
+        "screened": result.screened,
+        "reward_name": own.reward_name,
+        "baseline": {"macs": cost.macs, "params": cost.params},
+        "groups": [group.name for group in own.problem.groups],
+        "best": {"reward": result.reward, **asdict(result.best)} if not result.sweep else None,
+        "shortlist": [asdict(one) for one in result.shortlist],
+        "sweep": [
+            {
+                "budget": point.budget,
+                "origin": point.origin,
+                "reward": point.reward,
+                **asdict(point.searched),
+                "file": network_file(point.budget),
+            }
+            for point in result.sweep
+        ],
+    }
 
 
 def _make_env(asked: Request) -> gym.Env[Any, Any]:
@@ -158,8 +190,12 @@ def _summary(result: SearchResult, env: gym.Env[Any, Any]) -> str:
 
 def _test(
     folder: Path, budgets: Sequence[float], baseline: Baseline, config: Mapping[str, Any]
-) -> None:
-    """Print the accuracy on labelled test images if they are at hand, or how to get it."""
+) -> Outcome | None:
+    """Print the accuracy on labelled test images if they are at hand, or how to get it.
+
+    Returns:
+        What was found; None without the images.
+    """
     data = dataset_for(baseline.input_shape, baseline.num_classes)
     if data and baseline.weights in ("published", "embedded"):
         device = config.get("device", options(EnvConfig)["device"].default)
@@ -171,8 +207,7 @@ def _test(
         else:
             print(f"testing on {data}", flush=True)
             networks = pruned_networks(folder, budgets)
-            print_accuracy(folder, budgets, networks, baseline, test_set, device)
-            return
+            return print_accuracy(folder, budgets, networks, baseline, test_set, device)
     own = ""
     if names_code(baseline.name):
         own = f" --network {shlex.quote(str(baseline.name))}"
@@ -180,6 +215,7 @@ def _test(
             own += f" --network-arguments {shlex.quote(json.dumps(baseline.arguments))}"
     asked = f" --data {data}" if data else ""
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))}{asked}{own}")
+    return None
 
 
 def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:

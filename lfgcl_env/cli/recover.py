@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
     check_target,
     images_for,
@@ -54,7 +55,7 @@ class _Images:
     watched_labels: Tensor | None = None
 
 
-def recover_network(arguments: dict[str, Any]) -> None:
+def recover_network(arguments: dict[str, Any]) -> Outcome:
     """Recover the network of a run or a file, and write it beside that.
 
     Args:
@@ -131,6 +132,7 @@ def recover_network(arguments: dict[str, Any]) -> None:
             "training did not make the network better, so nothing was written: try more --epochs, "
             "more images or a lower --learning-rate"
         )
+    return {"file": str(target) if done.better else None, **facts}
 
 
 _OPTIONS = ("epochs", "batch_size", "learning_rate", "precision", "seed")

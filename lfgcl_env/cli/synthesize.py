@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.targets import load_network
 from lfgcl_env.images import write_sheet
 from lfgcl_env.images.image_sheet import SUFFIX
@@ -15,7 +16,7 @@ from lfgcl_env.images.synthetic import RECIPE, check_statistics
 from lfgcl_env.images.synthetic_batches import batch_files, provenance, synthetic_pixels
 
 
-def synthesize(arguments: dict[str, Any]) -> None:
+def synthesize(arguments: dict[str, Any]) -> Outcome:
     """Make images and write them as a sheet; finished batches wait beside it until it is there.
 
     Raises:
@@ -53,6 +54,7 @@ def synthesize(arguments: dict[str, Any]) -> None:
         f"next: lfgcl prune {shlex.quote(arguments['network'])}{_options(arguments)} "
         f"--images {shlex.quote(str(out))} --out runs/synthetic"
     )
+    return {"file": str(out), "images": count, "bytes": out.stat().st_size}
 
 
 def _options(arguments: dict[str, Any]) -> str:

@@ -1,17 +1,17 @@
 """``lfgcl validate``: replay a leaderboard, and say whether its entries hold."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from torch import Tensor
-from tqdm import tqdm
 
 from lfgcl_env.cli.evaluate import fitting_test_set
+from lfgcl_env.cli.outcome import Failure, Outcome
 from lfgcl_env.cli.text import columns
+from lfgcl_env.edge.progress import progress
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.images import LabelledImages
 from lfgcl_env.leaderboard import (
@@ -27,36 +27,38 @@ from lfgcl_env.leaderboard import (
 from lfgcl_env.networks import Baseline, Normalization
 
 
-def validate(arguments: dict[str, Any]) -> None:
+def validate(arguments: dict[str, Any]) -> Outcome:
     """Measure anew what every entry claims; or add the results of runs whose claims hold.
 
     Args:
         arguments: all of the command's.
 
     Raises:
-        ValueError: if the file is no leaderboard, or entries do not hold; the message names them.
-        FileNotFoundError: if entries could not be measured because data are missing; or there is no
-            such run.
+        ValueError: if the file is no leaderboard.
+        Failure: if entries do not hold, or could not be measured because data are missing; the
+            message names them.
+        FileNotFoundError: if there is no such run.
         OSError: if the file cannot be written.
     """
     path, runs = Path(arguments["leaderboard"]), arguments["add"]
     if not runs:
         lines = read_lines(path)
         damaged = [line for line in lines if isinstance(line, LineError)]
-        _measure([line for line in lines if isinstance(line, Entry)], arguments, damaged)
+        return _measure([line for line in lines if isinstance(line, Entry)], arguments, damaged)
     else:
         if path.exists():
             read_entries(path)  # refuses what cannot be added to before anything is measured
         entries = [entry_of_run(run, arguments["author"]) for run in runs]
-        _measure(entries, arguments)
+        outcome = _measure(entries, arguments)
         replaced = add_entries(path, entries)
         less = f", {replaced} in place of the same method's" if replaced else ""
         print(f"{len(entries)} added to {path}{less}")
+        return outcome | {"added": len(entries), "replaced": replaced}
 
 
 def _measure(
     entries: list[Entry], arguments: dict[str, Any], damaged: Sequence[LineError] = ()
-) -> None:
+) -> Outcome:
     """Measure entries; print what was found, and which lines are no entries."""
     places = {name: arguments[name] for name in ("data_root", "download")}
     measure = _Measurement(places | {"device": arguments["device"]})
@@ -64,17 +66,21 @@ def _measure(
     unmeasured = set()
     # Entries of one network follow each other, so that it is analysed once.
     order = sorted(range(len(entries)), key=lambda index: _problem_key(entries[index]))
-    for index in tqdm(order, unit="entry", disable=None, file=sys.stderr):
-        try:
-            found[index] = measure(entries[index])
-        except (ValueError, OSError, ImportError) as error:
-            found[index] = Replay(entries[index], None, None, None, (str(error),))
-            if isinstance(error, FileNotFoundError):
-                unmeasured.add(index)
+    with progress("replaying", "entry") as advance:
+        for done, index in enumerate(order, start=1):
+            try:
+                found[index] = measure(entries[index])
+            except (ValueError, OSError, ImportError) as error:
+                found[index] = Replay(entries[index], None, None, None, (str(error),))
+                if isinstance(error, FileNotFoundError):
+                    unmeasured.add(index)
+            advance(done, len(order))
     replays = [found[index] for index in range(len(entries))]
     _show(replays)
-    for note in [*(line.message for line in damaged), *measure.notes]:
+    notes = [*(line.message for line in damaged), *measure.notes]
+    for note in notes:
         print(note)
+    outcome: Outcome = {"entries": [_as_json(one) for one in replays], "notes": notes}
     names = [_name(i, r.entry) for i, r in enumerate(replays)]
     wrong = [names[i] for i, r in enumerate(replays) if r.faults and i not in unmeasured]
     wrong += [f"line {line.line}" for line in damaged]
@@ -83,15 +89,24 @@ def _measure(
     )
     if wrong:
         more = f"; {lacking}" if unmeasured else ""
-        raise ValueError(
+        raise Failure(
             f"{len(wrong)} of {len(entries) + len(damaged)} entries do not hold: "
-            f"{', '.join(wrong)}{more}"
+            f"{', '.join(wrong)}{more}",
+            outcome,
         )
     if unmeasured:
-        raise FileNotFoundError(lacking)
+        raise Failure(lacking, outcome)
     untested = [r for r in replays if r.entry.top1 is not None and r.top1 is None]
     less = f", less the top-1 of {len(untested)}, which was not measured" if untested else ""
     print(f"all {len(entries)} entries hold{less}")
+    return outcome
+
+
+def _as_json(found: Replay) -> dict[str, Any]:
+    entry = found.entry
+    claimed = {"method": entry.method, "author": entry.author, "problem": dict(entry.problem)}
+    measured = {"macs": found.macs, "similarity": found.similarity, "top1": found.top1}
+    return {**claimed, **measured, "faults": list(found.faults)}
 
 
 class _Measurement:

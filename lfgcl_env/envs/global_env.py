@@ -64,8 +64,8 @@ class LFGCLEnv(PruningEnv):
     | | sequential repair, else of what the layers read that feed the outputs (`similarity`) |
     | `"accuracy"` | top-1 in [0, 1] on `num_labelled` training images that are no calibration |
     | | images (the baseline was trained on them), or on `labelled` |
-    | `"module:function"` | of a function `(network, images) -> float`, higher is better, which |
-    | or a function | gets the pruned and repaired network and the calibration images |
+    | your own | of a function `(network, images) -> float`, higher is better, or its name |
+    | | `"module:function"`; it gets the pruned and repaired network and the calibration images |
 
     With `horizon > 1` rewards are gains: the first step gives the score, each later one its change,
     so that they sum to the last score.

@@ -44,7 +44,7 @@ def load_images(
         download: download the data set if it is missing.
 
     Returns:
-        (count, *shape), float32, normalised; never shares memory with ``source``.
+        ``(count, *shape)``, float32, normalised; never shares memory with ``source``.
 
     Raises:
         ValueError: if the source is unknown, holds too few images or an unreadable one, does not

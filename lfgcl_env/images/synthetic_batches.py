@@ -1,18 +1,14 @@
 """Synthetic images on disk: finished batches are cached, reused and added to."""
 
 import os
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lfgcl_env.edge.progress import progress
 from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images.image_sheet import read_sheet, write_sheet
 from lfgcl_env.images.synthetic import RECIPE, Recipe, check_statistics, synthesize_batch
@@ -56,10 +52,18 @@ def synthetic_pixels(
     paths = batch_files(folder, count, recipe)
     batches = [_finished(path, made_by, index) for index, path in enumerate(paths)]
     missing = [index for index, batch in enumerate(batches) if batch is None]
-    with _bar(len(missing), recipe) as bar:
+    steps = len(missing) * recipe.steps
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        advance(done, steps)
+
+    with progress(f"synthetic images, {len(missing)} x {recipe.batch}", default=True) as advance:
         for index in missing:
             batch = synthesize_batch(
-                baseline, index, seed=seed, recipe=recipe, device=device, progress=bar.update
+                baseline, index, seed=seed, recipe=recipe, device=device, progress=step
             )
             _keep(paths[index], batch, {**made_by, "batch": str(index)})
             batches[index] = batch
@@ -124,17 +128,3 @@ def _keep(path: Path, batch: Tensor, made_by: dict[str, str]) -> None:
             "will be made again next time: set LFGCL_CACHE to a writable folder",
             stacklevel=3,
         )
-
-
-@contextmanager
-def _bar(missing: int, recipe: Recipe) -> Iterator["tqdm[Any]"]:
-    """Show a bar of the steps, if there are batches to make."""
-    quiet = sys.stderr is None or not sys.stderr.isatty()  # fewer lines in a file
-    with tqdm(
-        total=missing * recipe.steps,
-        desc=f"synthetic images, {missing} x {recipe.batch}",
-        unit="step",
-        mininterval=10 if quiet else 0.2,
-        disable=not missing,
-    ) as bar:
-        yield bar

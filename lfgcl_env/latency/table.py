@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, Le, MaxLen, MinLen
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Text
 from lfgcl_env.edge.files import write_text
+from lfgcl_env.edge.progress import progress as shown_progress
 from lfgcl_env.edge.schema import Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
 from lfgcl_env.latency.operations import Signature
@@ -129,11 +129,9 @@ def measure_table(
     """
     points = [(one, at) for one in wanted for at in product(*one.knots)]
     times: dict[tuple[str, tuple[int, ...]], float] = {}
+    done = 0
     turn: dict[str, Any] = {"idle": idle, "clock": clock, "until": until}
-    bar = tqdm(
-        total=len(points), desc="latency table", unit="point", disable=None if progress else True
-    )
-    with bar:
+    with shown_progress("latency table", "point", default=progress) as advance:
         for chunk in _chunks(points):
             units = [bench(one.signature, at, threads) for one, at in chunk]
             calls = [call for unit in units for call, _ in unit]
@@ -142,7 +140,8 @@ def measure_table(
             for (one, at), unit in zip(chunk, units, strict=True):
                 total = sum(weight * _typical(next(took)) for _, weight in unit)
                 times[key_of(one.signature, one.knots), at] = total
-            bar.update(len(chunk))
+            done += len(chunk)
+            advance(done, len(points))
     whole = take_turns(networks, seconds / 2, rounds=(9, 300), **turn)
     entries = {
         key_of(one.signature, one.knots): {

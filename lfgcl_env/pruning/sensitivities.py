@@ -11,6 +11,8 @@ sensitivity-based pruning since Li et al. (ICLR 2017, section 3.1); the curves a
 refitted layers, and the weights come from scores.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,9 @@ from lfgcl_env.pruning.problem import PruningProblem
 _LONGEST_STEP = 4  # channels removed at once, so that a costly one does not hide cheap ones
 
 
-def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
+def sensitivities(
+    problem: PruningProblem, progress: Callable[[int, int], None] = lambda done, total: None
+) -> NDArray[np.float64]:
     """Measure the similarity lost per unit of error in every group, by halving each alone.
 
     A group that may not be halved is pruned as far as it may.
@@ -28,6 +32,10 @@ def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
     Takes one evaluation per group, which :meth:`PruningProblem.count` counts; where evaluations are
     costly, a score of :meth:`PruningProblem.screen` instead, unless additions couple some groups: a
     closed-form score misjudges residual streams against inner groups.
+
+    Args:
+        problem: what is to be pruned.
+        progress: called with the groups done and their number.
 
     Returns:
         At least a small positive number per group; float64, (groups,).
@@ -39,6 +47,7 @@ def sensitivities(problem: PruningProblem) -> NDArray[np.float64]:
         lost = 1.0 - _similarity(problem, halved)
         error = problem.eliminations[group.name].errors[halved[index]]
         weights[index] = lost / max(error, 1e-12)
+        progress(index + 1, len(problem.groups))
     return np.maximum(weights, 1e-3 * max(float(weights.max()), 1e-12))
 
 

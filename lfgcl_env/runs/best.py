@@ -10,7 +10,7 @@ from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, Field, JsonValue
 from torch import nn
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Kept, Name, Ratio
+from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Kept, Name, Ratio
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
@@ -24,6 +24,7 @@ BEST = "best.json"
 
 _log = logging.getLogger(__name__)
 _OPEN = ConfigDict(**{**STRICT, "extra": "allow"})
+_Pair = Annotated[list[Cost], MinLen(2), MaxLen(2)]
 
 
 class StoredCandidate(Schema):
@@ -48,6 +49,17 @@ class StoredGroup(Schema):
     prune_ratio: Ratio
 
 
+class StoredLayer(Schema):
+    """A :class:`~lfgcl_env.runs.report.LayerChange` in a file; every pair is [before, after]."""
+
+    name: Name
+    kind: Annotated[str, MaxLen(20)]
+    inputs: _Pair | None
+    outputs: _Pair | None
+    macs: _Pair
+    params: _Pair
+
+
 class Best(StoredEvaluation, Sealed):
     """``best.json``: what is kept, and how it was found.
 
@@ -58,6 +70,7 @@ class Best(StoredEvaluation, Sealed):
         settings: of the problem.
         shortlist: what was repaired and compared, from the best to the worst.
         groups: in the order of ``keep``.
+        layers: before and after, see :func:`~lfgcl_env.runs.report.compare_layers`.
         measured: what ``lfgcl measure`` found of the network, see
             :class:`~lfgcl_env.runs.measured.Measured`; None before.
     """
@@ -71,6 +84,7 @@ class Best(StoredEvaluation, Sealed):
     settings: dict[Name, JsonValue]
     shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
     groups: Annotated[list[StoredGroup], MinLen(1), MaxLen(LONGEST_LIST)]
+    layers: Annotated[list[StoredLayer], MaxLen(LONGEST_LIST)]
     measured: dict[Name, JsonValue] | None = None
 
 
@@ -117,12 +131,13 @@ def write_best(
             {"name": group.name, "channels": group.channels, "keep": kept, "prune_ratio": ratio}
             for group, kept, ratio in zip(problem.groups, best.keep, ratios, strict=True)
         ],
+        "layers": [asdict(layer) for layer in table],
     }
     text = sealed(described, indent=2)
     parse_sealed(Best, text, "the best strategy cannot be recorded")
     write_text(folder / BEST, f"{text}\n")
     # A resumed run may end with the same network, of which measurements still hold.
-    measured = read_measured(folder, read_structure(folder / PRUNED)["tensors"])
+    measured = read_measured(folder, [read_structure(folder / PRUNED)["tensors"]])
     if measured is not None:
         add_measured(folder, measured)
 

@@ -2,14 +2,13 @@
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
+from lfgcl_env.edge.progress import Bar
 
 
 class Log(Protocol):
@@ -28,10 +27,6 @@ class Log(Protocol):
         """Write out all there is."""
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    monitor_interval = 0  # no thread, whose errors nobody could catch
-
-
 class ProgressBar:
     """A bar on standard error with the best reward so far.
 
@@ -41,10 +36,7 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, bests: Mapping[str, str]) -> None:
-        quiet = not sys.stderr.isatty()  # a file gets a line now and then, not ten a second
-        self._bar = _Bar(
-            total=total, unit="evaluation", mininterval=10 if quiet else 0.2, miniters=1
-        )
+        self._bar = Bar(total, "evaluation", desc="search")
         self._bests = bests
 
     def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:

@@ -1,12 +1,12 @@
 """Log a search by evaluation count: what is logged, and to which logs."""
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
+from lfgcl_env.edge.progress import is_shown
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.log_group import LogGroup
@@ -103,7 +103,7 @@ def open_logs(
         problem: what is pruned.
         budgets: those to keep the best reward for.
         total: evaluations in all.
-        progress: show a progress bar.
+        progress: show a progress bar, unless it was hidden.
         wandb: log to Weights & Biases too.
     """
     logs = LogGroup("search")
@@ -114,7 +114,7 @@ def open_logs(
     elif run:
         path, started = run.path / "tensorboard", run.started
         logs.open(TensorBoard, lambda: TensorBoard(path, started))
-    if progress and sys.stderr is not None:
+    if is_shown(progress):
         several = len(budgets) > 1
         bests = {
             _best_name(budget, budgets): f" at {label(budget)}" if several else ""

@@ -117,11 +117,11 @@ def as_text(measured: Measured) -> str:
     return sealed(measured.model_dump(exclude={"checksum"}), indent=2)
 
 
-def read_measured(folder: Path, tensors: str) -> Measured | None:
-    """Read what was measured of the network with a checksum.
+def read_measured(folder: Path, tensors: Sequence[str]) -> Measured | None:
+    """Read what was measured of the networks with these checksums.
 
     Returns:
-        None if nothing was, if it was another network, or if the file is damaged, with a warning.
+        None if nothing was, if it was of other networks, or if the file is damaged, with a warning.
     """
     path = folder / MEASURED
     if not path.exists():
@@ -131,7 +131,7 @@ def read_measured(folder: Path, tensors: str) -> Measured | None:
     except ValueError as error:
         _log.warning("%s: measure again", error)
         return None
-    return found if list(found.tensors.values()) == [tensors] else None
+    return found if list(found.tensors.values()) == list(tensors) else None
 
 
 def with_section(page: str, measured: Measured) -> str:

@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfgcl_env.config import complete
+from lfgcl_env.edge.progress import is_shown, show_progress
+from lfgcl_env.edge.progress import progress as shown_progress
 from lfgcl_env.edge.schema import short
 from lfgcl_env.latency.table import write_table
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.pruning.repair.cut_graph import check_graph
+from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
+from lfgcl_env.runs.problem_file import write_problem
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import LATENCY, RunFolder
 from lfgcl_env.search.asked import describe, may_differ
@@ -91,7 +95,8 @@ def run_search(
         init_from: the folder of a run of the same agent; this search starts from the agent saved
             there. The first strategy scored is that agent's prediction before it learns anything
             here, in the middle of a range of budgets.
-        progress: show a progress bar on standard error.
+        progress: show on standard error how far the search and the repairs at its end are, unless
+            :func:`~lfgcl_env.edge.progress.show_progress` hides it.
         wandb: log to Weights & Biases.
 
     Raises:
@@ -150,6 +155,7 @@ def run_search(
     run = RunFolder(out) if out is not None else None
     recorded: list[Record] = []
     with problem.count() as counted, ExitStack() as stack:
+        stack.enter_context(show_progress(is_shown(progress)))
         if run:
             stack.enter_context(run.lock())
         if run and resume:
@@ -158,6 +164,8 @@ def run_search(
         elif run:
             run.check_new()
             run.begin(asked)
+        if run:
+            write_problem(run.path, problem)
         if run and problem.latency_table is not None:
             write_table(run.path / LATENCY, problem.network.latency.table)
         write = stack.enter_context(run.open_records(recorded)) if run else None
@@ -264,7 +272,7 @@ def _learn(
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for agents that use the global state
     torch.manual_seed(seed)
-    action = _allocation(env) if start == "allocation" else None
+    action = _allocation(env, run) if start == "allocation" else None
     with agent_errors(lambda: _after(len(env.records), run)):
         agent = factory(env, seed)
         if isinstance(start, SavedAgent):
@@ -281,12 +289,19 @@ def _learn(
     return agent
 
 
-def _allocation(env: RecordEvaluations) -> NDArray[np.float32] | None:
-    """Return the action of the allocation by sensitivities, where one action is a strategy."""
+def _allocation(env: RecordEvaluations, run: RunFolder | None) -> NDArray[np.float32] | None:
+    """Return the action of the allocation by sensitivities, where one action is a strategy.
+
+    The run keeps the curves that it spends the budget by.
+    """
     low, high = budgets_of(env)
     if low < high or env.steps_per_strategy > 1:
         return None
-    return env.problem.prune_ratios(allocate(env.problem, high)).astype(np.float32)
+    with shown_progress("sensitivities", "group") as advance:
+        weights = sensitivities(env.problem, progress=advance)
+    if run:
+        write_problem(run.path, env.problem, weights)
+    return env.problem.prune_ratios(allocate(env.problem, high, weights)).astype(np.float32)
 
 
 def _most_steps(visits: RecordEvaluations, evaluations: int) -> int:

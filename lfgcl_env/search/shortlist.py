@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 from torch import Tensor, nn
 
+from lfgcl_env.edge.progress import progress
 from lfgcl_env.pruning import Evaluation, allocate
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.repair.profiles import SCORING
@@ -99,7 +100,8 @@ def choose(
             "networks cannot be scored by them: the strategy with the highest reward is repaired "
             "without a comparison"
         )
-        network, final = problem.finish(best.evaluation.keep, images)
+        with progress("repairing the winner") as advance:
+            network, final = problem.finish(best.evaluation.keep, images, progress=advance)
         return network, [Shortlisted(best.origin, best.reward, best.evaluation, final, None)]
     where = "" if budget is None else f"budget {label(budget)}, "
     compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
@@ -131,7 +133,8 @@ def _deliver(
 ) -> tuple[nn.Module, Shortlisted]:
     """Repair the winner thoroughly, unless that or any repair makes it worse."""
     problem, keep = problem_of(env), winner.searched.keep
-    (network,) = problem.repair_all([keep], images)
+    with progress(f"{where}repairing the winner") as advance:
+        (network,) = problem.repair_all([keep], images, progress=advance)
     score = best = _judge(env, network, keep)
     what = ""
     if _judged(winner) > best:
@@ -169,7 +172,8 @@ def _compare(
     for start in range(0, len(listed), TOGETHER):
         some = listed[start : start + TOGETHER]
         keeps = [one.evaluation.keep for one in some]
-        repaired = problem.repair_all(keeps, images[:COMPARED_IMAGES], SCORING)
+        with progress(f"{where}repairing the shortlist") as advance:
+            repaired = problem.repair_all(keeps, images[:COMPARED_IMAGES], SCORING, advance)
         for place, (one, network) in enumerate(zip(some, repaired, strict=True), start=start + 1):
             score = _judge(env, network, one.evaluation.keep)
             _logger.info(

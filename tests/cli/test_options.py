@@ -24,7 +24,7 @@ def test_every_argument_has_an_option_with_its_help_and_default(kind, capsys):
 
 
 def test_only_what_is_given_is_parsed():
-    assert set(parse()) == {"out", "resume", "trust", "wandb", "command"}
+    assert set(parse()) == {"out", "resume", "trust", "wandb", "command", "writes"}
 
 
 @pytest.mark.parametrize(

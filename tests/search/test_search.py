@@ -273,7 +273,8 @@ def test_a_run_folder_tells_everything(tmp_path):
     problem = env.unwrapped.problem
     result = run_search(env, DDPG, 8, out=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "agent.zip", "arguments.json", "best.json", "evaluations.jsonl", "pruned.safetensors",
+        "agent.zip", "arguments.json", "best.json", "evaluations.jsonl", "problem.json",
+        "pruned.safetensors",
         "report.png", "report.txt", "tensorboard",
     ]  # fmt: skip
     best = json.loads((tmp_path / "best.json").read_text())

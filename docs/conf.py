@@ -1,0 +1,41 @@
+"""How Sphinx builds the site: `make docs`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import make_pages  # noqa: E402
+
+from lfgcl_env import __version__  # noqa: E402
+
+project = "LFGCL-Env"
+author = "The LFGCL-Env authors"
+release = version = __version__
+project_copyright = author
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_site"]
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+pygments_dark_style = "github-dark"
+html_title = f"LFGCL-Env {version}"
+html_copy_source = False
+html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+
+def setup(app: Any) -> None:
+    """Write the pages that are made from the package before they are read."""
+    app.connect("builder-inited", lambda _: make_pages.write_all())

@@ -1,0 +1,106 @@
+"""All that a run folder knows of its run, finished or not; nothing of it is run."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lfgcl_env.images.datasets import dataset_for
+from lfgcl_env.pruning import read_structure
+from lfgcl_env.runs.accuracy_file import Accuracy, read_accuracy
+from lfgcl_env.runs.best import BEST, Best, read_best
+from lfgcl_env.runs.measured import Measured, read_measured
+from lfgcl_env.runs.problem_file import StoredProblem, read_problem
+from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.run_folder import PRUNED, RunFolder
+from lfgcl_env.search.stored_sweep import read_sweep
+from lfgcl_env.search.strategy_reward import best_first
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run.
+
+    Attributes:
+        folder: of the run.
+        described: what was asked, and where it ran.
+        problem: what is pruned; None where the run ended before that was known.
+        records: of the strategies scored so far.
+        best: of a finished run on one budget.
+        sweep: of a run on a range of budgets, as far as it is finished.
+        networks: files of the pruned networks that are there.
+        data: the labelled data set that fits them, if one does.
+        measured: what ``lfgcl measure`` found of them.
+        accuracy: what ``lfgcl evaluate`` found of them.
+    """
+
+    folder: Path
+    described: Mapping[str, Any]
+    problem: StoredProblem | None
+    records: tuple[Record, ...]
+    best: Best | None
+    sweep: Mapping[str, Any] | None
+    networks: tuple[Path, ...]
+    data: str | None
+    measured: Measured | None
+    accuracy: Accuracy | None
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """The arguments of the run."""
+        arguments: Mapping[str, Any] = self.described["arguments"]
+        return arguments
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        if self.sweep:
+            return len(self.sweep["points"]) == len(self.sweep["budgets"])
+        return self.best is not None
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the run is on a range of budgets, on which rewards cannot be compared."""
+        return isinstance(self.asked.get("budget"), list)
+
+    @property
+    def leader(self) -> Record | None:
+        """The strategy with the highest reward so far; None on a range of budgets."""
+        return best_first(self.records)[0] if self.records and not self.ranged else None
+
+
+def read_run(path: str | os.PathLike[str]) -> RunFacts:
+    """Read all files of a run folder.
+
+    Raises:
+        FileNotFoundError: if no run was begun there.
+        ValueError: if a file is damaged or was edited.
+    """
+    run = RunFolder(path)
+    if not run.begun:
+        raise FileNotFoundError(f"there is no run in {run.path}: give the --out of `lfgcl prune`")
+    folder = run.path
+    best = read_best(folder) if (folder / BEST).exists() else None
+    sweep = read_sweep(folder)
+    files = [folder / point["file"] for point in sweep["points"]] if sweep else [folder / PRUNED]
+    networks = tuple(file for file in files if file.exists())
+    headers = [read_structure(file) for file in networks]
+    tensors = [header["tensors"] for header in headers]
+    return RunFacts(
+        folder=folder,
+        described=run.described(),
+        problem=read_problem(folder),
+        records=tuple(run.records()),
+        best=best,
+        sweep=sweep,
+        networks=networks,
+        data=_fitting_data(headers[0]) if headers else None,
+        measured=read_measured(folder, tensors) if networks else None,
+        accuracy=read_accuracy(folder, tensors) if networks else None,
+    )
+
+
+def _fitting_data(header: Mapping[str, Any]) -> str | None:
+    shape, classes = header["input_shape"], header["num_classes"]
+    return dataset_for(tuple(shape), classes) if shape and classes else None

@@ -1,0 +1,84 @@
+"""``accuracy.json``: what ``lfgcl evaluate`` found of a run's networks on labelled images."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+
+from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Text
+from lfgcl_env.edge.files import check_links, write_text
+from lfgcl_env.edge.schema import Schema, read_text
+from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
+
+TESTED = "accuracy.json"
+
+_Percent = Annotated[float, Ge(0), Le(100)]
+_log = logging.getLogger(__name__)
+
+
+class StoredAccuracy(Schema):
+    """The top-1 of one network [%]."""
+
+    network: Name
+    top1: _Percent
+
+
+class Accuracy(Sealed):
+    """``accuracy.json``.
+
+    Attributes:
+        data: the labelled test set.
+        images: how many it has.
+        tensors: checksums of the pruned networks, in their order.
+        networks: the baseline's first.
+    """
+
+    data: Text
+    images: Count
+    tensors: Annotated[list[Annotated[str, MinLen(64), MaxLen(64)]], MaxLen(LONGEST_LIST)]
+    networks: Annotated[list[StoredAccuracy], MinLen(2), MaxLen(LONGEST_LIST + 1)]
+
+
+def write_accuracy_file(
+    folder: Path,
+    data: str,
+    images: int,
+    tensors: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write what was found, see :class:`Accuracy`.
+
+    Args:
+        folder: the run folder.
+        data: the labelled test set.
+        images: how many it has.
+        tensors: checksums of the pruned networks.
+        rows: the baseline's first, with ``network`` and ``top1``.
+
+    Raises:
+        ValueError: if the folder holds a link out of it.
+        OSError: if the file cannot be written.
+    """
+    check_links(folder)
+    networks = [{"network": row["network"], "top1": row["top1"]} for row in rows]
+    fields = {"data": data, "images": images, "tensors": list(tensors), "networks": networks}
+    write_text(folder / TESTED, f"{sealed(fields, indent=2)}\n")
+
+
+def read_accuracy(folder: Path, tensors: Sequence[str]) -> Accuracy | None:
+    """Read what was found of the networks with these checksums.
+
+    Returns:
+        None if nothing was, if it was of other networks, or if the file is damaged, with a warning.
+    """
+    path = folder / TESTED
+    if not path.exists():
+        return None
+    try:
+        found = parse_sealed(Accuracy, read_text(path), f"{path} is damaged")
+    except ValueError as error:
+        _log.warning("%s: evaluate again", error)
+        return None
+    return found if found.tensors == list(tensors) else None
