@@ -9,9 +9,8 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = CHECKOUT / "lfgcl_env"
 ORDER = (
-    "edge", "networks", "images", "config", "latency", "pruning", "envs", "zoo", "runs", "export",
-    "search",
-    "leaderboard", "cli",
+    "edge", "networks", "images", "config", "engine", "latency", "pruning", "envs", "zoo", "runs",
+    "export", "search", "leaderboard", "cli",
 )  # fmt: skip
 """Every folder uses only what stands before it, and itself."""
 
