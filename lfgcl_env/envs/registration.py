@@ -30,14 +30,14 @@ REPAIR = "sequential"
 """The repair that the global ids of a network score after by default (docs/fidelity.md)."""
 
 _ENTRY_POINTS = (
-    ("lfgcl_env.envs.global_env:LFGCLEnv", GLOBAL_IDS),
-    ("lfgcl_env.envs.layerwise_env:AMCEnv", LAYERWISE_IDS),
+    ("lfgcl_env.envs.global_env:LFGCLEnv", "LFGCLVectorEnv", GLOBAL_IDS),
+    ("lfgcl_env.envs.layerwise_env:AMCEnv", "AMCVectorEnv", LAYERWISE_IDS),
 )
 
 
 def register_all() -> None:
     """Register every id that is not registered yet."""
-    for entry_point, ids in _ENTRY_POINTS:
+    for entry_point, vector, ids in _ENTRY_POINTS:
         for env_id, network in ids.items():
             if env_id not in gym.registry:
                 kwargs = {"network": network}
@@ -45,4 +45,9 @@ def register_all() -> None:
                     kwargs["weights"] = "embedded"
                 if env_id in GLOBAL_IDS and env_id not in ANY_IDS:
                     kwargs["repair"] = REPAIR
-                gym.register(env_id, entry_point=entry_point, kwargs=kwargs)
+                gym.register(
+                    env_id,
+                    entry_point=entry_point,
+                    vector_entry_point=f"lfgcl_env.envs.vector_env:{vector}",
+                    kwargs=kwargs,
+                )

@@ -26,13 +26,14 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
         ``environment``, the environment's arguments, and the search's. What JSON cannot hold, such
         as a module, is recorded by the name of its type, and a message says so.
     """
-    if env.spec is None:
+    spec = env.unwrapped.spec
+    if spec is None:
         made: dict[str, Any] = {"environment": type(env.unwrapped).__name__}
     else:
         kind = _kind(env)
         # Completed, so that one value is recorded alike however it is written, patterns in order.
-        known = complete(kind, part(kind, env.spec.kwargs), "the environment")
-        made = {"environment": env.spec.id, **env.spec.kwargs, **known}
+        known = complete(kind, part(kind, spec.kwargs), "the environment")
+        made = {"environment": spec.id, **spec.kwargs, **known}
         if made["images"] is None:
             made["images"] = env.unwrapped.images  # type: ignore[attr-defined]
         # The table itself, which decides strategies, not where it was found.

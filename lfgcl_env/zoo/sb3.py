@@ -35,7 +35,8 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
     >>> make("ddpg", env, seed=0, batch_size=32).batch_size
     32
     """
-    chosen = settings(algorithm, env.spec.id if env.spec else None) | changes
+    spec = env.unwrapped.spec
+    chosen = settings(algorithm, spec.id if spec else None) | changes
     check_installed(algorithm)
     kind = _import_name(CLASSES[algorithm])
     for wrapper in chosen.pop("env_wrapper", []):
