@@ -12,6 +12,7 @@ from lfgcl_env.cli.inspect import show_network
 from lfgcl_env.cli.list import show_names
 from lfgcl_env.cli.messages import messages, sentence, tell_error
 from lfgcl_env.cli.streams import lenient_streams
+from lfgcl_env.engine import WorkerDied
 from lfgcl_env.search.protocol import AgentError
 
 INPUT_ERRORS = (ValueError, OSError, ImportError, gym.error.Error)
@@ -61,6 +62,9 @@ def _run(
     except AgentError as error:
         cause = f" ({sentence(error.__cause__)})" if error.__cause__ else ""
         tell_error(error, f"{sentence(error)}{cause} (-v: its traceback)", verbose=verbose)
+        return 1
+    except WorkerDied as error:
+        tell_error(error, f"{sentence(error)}; what was scored before is kept", verbose=verbose)
         return 1
     except INPUT_ERRORS as error:
         tell_error(error, sentence(error), verbose=verbose)

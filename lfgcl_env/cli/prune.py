@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def prune(arguments: dict[str, Any]) -> None:
     if wandb:
         check_wandb()
     env = _make_env(asked)
+    with closing(env):
+        _search(env, asked, run, resume=resume, wandb=wandb)
+
+
+def _search(
+    env: gym.Env[Any, Any], asked: Request, run: RunFolder, *, resume: bool, wandb: bool
+) -> None:
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
     print(_introduction(problem, budgets_of(env)), flush=True)
     try:

@@ -75,7 +75,7 @@ class Processes(ThreadPoolExecutor):
         self._mine = threading.local()  # the worker of a thread
         self._all: set[_Worker] = set()
         self._starting = threading.Lock()
-        self._killed = False
+        self._interrupts = 0
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> "Future[_Result]":
         """Call a function in a worker; it, its arguments and its result must be picklable.
@@ -92,13 +92,18 @@ class Processes(ThreadPoolExecutor):
             for worker in list(self._all):
                 self._discard(worker)
 
-    def kill(self) -> None:
-        """End the workers at once, and cancel all tasks."""
+    def interrupt(self) -> None:
+        """Give up all tasks that are being done; others still begin, in workers that start anew."""
         with self._starting:
-            self._killed = True
+            self._interrupts += 1
             for worker in list(self._all):
                 worker.process.terminate()
-        self.shutdown(cancel_futures=True)
+
+    def kill(self) -> None:
+        """End the workers at once, and cancel all tasks."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self.interrupt()
+        self.shutdown()
 
     def __exit__(
         self,
@@ -115,8 +120,9 @@ class Processes(ThreadPoolExecutor):
         """Have this thread's worker call a function, and another one if it dies."""
         task = pickle.dumps((function, args, kwargs))
         ended: int | None = None
+        interrupts = self._interrupts
         for _ in range(TRIES):
-            worker = self._worker()
+            worker = self._worker(interrupts)
             try:
                 worker.connection.send_bytes(task)
                 answer = worker.connection.recv_bytes()
@@ -129,13 +135,14 @@ class Processes(ThreadPoolExecutor):
             return result
         raise WorkerDied(f"{_name(function)}{short(args)}", ended)
 
-    def _worker(self) -> "_Worker":
+    def _worker(self, interrupts: int) -> "_Worker":
+        """Return this thread's worker for a task that began after so many interrupts."""
         worker: _Worker | None = getattr(self._mine, "worker", None)
         if worker is None or not worker.process.is_alive():
             if worker is not None:
                 self._discard(worker)
             with self._starting:
-                if self._killed:
+                if interrupts != self._interrupts:
                     raise CancelledError
                 worker = _Worker(self._context, self._of_torch)
                 self._all.add(worker)

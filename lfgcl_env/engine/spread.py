@@ -23,7 +23,8 @@ def spread(
 
     Where one fails, those that have not begun are cancelled, the results of all that were begun are
     still yielded, and then the first failure is raised: nothing that was computed is lost. Where
-    the loop over this is left, by Ctrl-C for one, all that has not begun is cancelled.
+    the loop over this is left, by Ctrl-C for one, all others are cancelled, and given up if the
+    executor can.
 
     Args:
         executor: of ``concurrent.futures``, or what has its ``submit``.
@@ -49,8 +50,10 @@ def spread(
                 _cancel(futures)
                 continue
             yield item, result
-    finally:
+    except BaseException:  # Ctrl-C, or the loop over this was left
         _cancel(futures)
+        getattr(executor, "interrupt", lambda: None)()
+        raise
     if failure is not None:
         raise failure
 

@@ -28,6 +28,9 @@ class Log(Protocol):
         """Write out all there is."""
 
 
+_FORM = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+
+
 class _Bar(tqdm):  # type: ignore[type-arg]
     monitor_interval = 0  # no thread, whose errors nobody could catch
 
@@ -38,12 +41,18 @@ class ProgressBar:
     Args:
         total: evaluations in all.
         bests: the values that hold the best reward, and what they are called, low to high.
+        workers: that score strategies.
     """
 
-    def __init__(self, total: int, bests: Mapping[str, str]) -> None:
+    def __init__(self, total: int, bests: Mapping[str, str], workers: int = 1) -> None:
         quiet = not sys.stderr.isatty()  # a file gets a line now and then, not ten a second
         self._bar = _Bar(
-            total=total, unit="evaluation", mininterval=10 if quiet else 0.2, miniters=1
+            total=total,
+            desc=f"{workers} workers" if workers > 1 else None,
+            unit=" evaluations",
+            mininterval=10 if quiet else 0.2,
+            miniters=1,
+            bar_format=_FORM,
         )
         self._bests = bests
 

@@ -124,6 +124,7 @@ def open_logs(
     total: int,
     progress: bool,
     wandb: bool,
+    workers: int = 1,
 ) -> Logs:
     """Open the logs that were asked for and are possible; see their classes for arguments.
 
@@ -134,6 +135,7 @@ def open_logs(
         total: evaluations in all.
         progress: show a progress bar.
         wandb: log to Weights & Biases too.
+        workers: that score strategies, for the progress bar.
     """
     logs: list[Log] = []
     if run and wandb:
@@ -149,7 +151,7 @@ def open_logs(
             _best_name(budget, budgets): f" at {label(budget)}" if several else ""
             for budget in budgets
         }
-        _open(logs, ProgressBar, lambda: ProgressBar(total, bests))
+        _open(logs, ProgressBar, lambda: ProgressBar(total, bests, workers))
     return Logs(logs, problem, budgets)
 
 

@@ -51,7 +51,8 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
 def may_differ(env: gym.Env[Any, Any]) -> list[str]:
     """Return the names of arguments that a resumed search may change."""
     kinds = (_kind(env), SearchConfig)
-    return [n for kind in kinds for n, option in options(kind).items() if not option.decides]
+    free = [n for kind in kinds for n, option in options(kind).items() if not option.decides]
+    return [name for name in free if name != "workers"]  # as many strategies are proposed at a time
 
 
 def _kind(env: gym.Env[Any, Any]) -> Any:

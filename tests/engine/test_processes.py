@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,20 @@ def test_an_interrupt_ends_workers_in_the_middle_of_a_task():
     assert gone(pids)
     assert time.monotonic() - started < 30
     assert all(future.done() for future in futures)
+
+
+def test_tasks_can_be_given_up_and_others_done_after_them():
+    with Processes(2) as executor:
+        list(executor.map(pid_of, range(4)))
+        started = time.monotonic()
+        futures = [executor.submit(time.sleep, 60) for _ in range(2)]
+        time.sleep(0.2)
+        executor.interrupt()
+        for future in futures:
+            with pytest.raises(CancelledError):
+                future.result()
+        assert executor.submit(abs, -1).result() == 1
+        assert time.monotonic() - started < 30
 
 
 DRIVER = """
