@@ -89,7 +89,10 @@ class Processes(ThreadPoolExecutor):
         """End the workers, after all tasks that are not cancelled; see ``Executor``."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            for worker in list(self._all):
+            workers = list(self._all)
+            for worker in workers:  # all begin to end before one of them is waited for
+                worker.connection.close()
+            for worker in workers:
                 self._discard(worker)
 
     def interrupt(self) -> None:
@@ -177,7 +180,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lfgcl_env"])
+    context.set_forkserver_preload(["__main__", "lfgcl_env"])
     return context
 
 

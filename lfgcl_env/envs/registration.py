@@ -1,6 +1,7 @@
 """One table of environment ids, registered with Gymnasium when the package is imported."""
 
 import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
 
 NETWORKS: dict[str, str] = {
     "": "resnet56",
@@ -26,6 +27,13 @@ ANY_IDS = ("LFGCL-v0", "AMC-v0")
 EMBEDDED = ("resnet20", "resnet56")
 """Networks whose ids use the package's embedded weights by default."""
 
+FLAT_IDS: dict[str, str] = {
+    f"LFGCL-{name}Flat-v0": network
+    for name, network in NETWORKS.items()
+    if name and network in EMBEDDED
+}
+"""Global environments with flat observations, for scripts that can name an id and nothing else."""
+
 REPAIR = "sequential"
 """The repair that the global ids of a network score after by default (docs/fidelity.md)."""
 
@@ -33,6 +41,9 @@ _ENTRY_POINTS = (
     ("lfgcl_env.envs.global_env:LFGCLEnv", "LFGCLVectorEnv", GLOBAL_IDS),
     ("lfgcl_env.envs.layerwise_env:AMCEnv", "AMCVectorEnv", LAYERWISE_IDS),
 )
+
+
+_FLATTEN = WrapperSpec("FlattenObservation", "gymnasium.wrappers:FlattenObservation", kwargs={})
 
 
 def register_all() -> None:
@@ -51,3 +62,12 @@ def register_all() -> None:
                     vector_entry_point=f"lfgcl_env.envs.vector_env:{vector}",
                     kwargs=kwargs,
                 )
+    for flat_id in FLAT_IDS:
+        if flat_id not in gym.registry:
+            plain = gym.spec(flat_id.replace("Flat-", ""))
+            gym.register(
+                flat_id,
+                entry_point=plain.entry_point,
+                additional_wrappers=(_FLATTEN,),
+                kwargs=plain.kwargs,
+            )
