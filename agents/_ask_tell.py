@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import Schema, parse, read_text
 from lfgcl_env.envs.embedding import observed_budget
+from lfgcl_env.envs.together import score_ahead
 from lfgcl_env.search.return_so_far import ReturnSoFar
 
 from ._screening import PROPOSALS, Screening
@@ -53,9 +54,22 @@ class AskTell(ABC):
     def ask(self) -> Logits | None:
         """Return the logits to try next, (groups,), or None if there is nothing left to try."""
 
+    def can_ask(self) -> bool:
+        """Whether :meth:`ask` may be called again before the last ones are told."""
+        return False
+
+    def ask_many(self, most: int) -> list[Logits]:
+        """Return up to ``most`` logits to try together; they are told in this order."""
+        asked: list[Logits] = []
+        while len(asked) < most and (not asked or self.can_ask()):
+            if (logits := self.ask()) is None:
+                break
+            asked.append(logits)
+        return asked
+
     @abstractmethod
     def tell(self, logits: Logits, reward: float, known: bool) -> None:
-        """Learn from the reward of the logits that :meth:`ask` returned last.
+        """Learn from the reward of the first of the asked logits that were not told yet.
 
         Args:
             logits: as :meth:`ask` returned them.
@@ -103,6 +117,9 @@ class AskTellAgent:
     environment draws budgets from a range, every budget has a search of its own, and an episode
     whose budget is within 0.05 of one that was searched before is reset to that one.
 
+    Where the environment has several workers, as many strategies are proposed together and scored
+    ahead, if the method can, and then stepped and told one after the other.
+
     Where the environment's steps are costly and it offers cheap scores, a search draws several
     strategies for every step and executes the most promising, see :mod:`._screening`.
 
@@ -139,6 +156,7 @@ class AskTellAgent:
         self._searches: dict[float, AskTell] = {}
         self._found: dict[float, Found] = {}
         self._visited: set[tuple[float, bytes]] = set()
+        self._workers = int(getattr(env.unwrapped, "workers", 1))
 
     def begin_at(self, action: Action) -> None:
         """Start every search from a strategy.
@@ -161,10 +179,16 @@ class AskTellAgent:
             callback: called after every step with the local and the global variables.
         """
         budget, search = self._reset(seed=self.seed)
-        for _ in range(total_timesteps):
-            logits = search.ask()
-            if logits is None:
+        asked: list[Logits] = []
+        for left in range(total_timesteps, 0, -1):
+            if not asked:
+                asked = search.ask_many(min(self._workers, left))
+                if len(asked) > 1:
+                    actions = [prune_ratios(logits) for logits in asked]
+                    score_ahead([self.env] * len(asked), actions)
+            if not asked:
                 break
+            logits = asked.pop(0)
             action = prune_ratios(logits)
             _, reward, terminated, truncated, info = self.env.step(action)
             visit = (budget, info["keep"].tobytes())
@@ -181,7 +205,9 @@ class AskTellAgent:
                 break
             if len(logits) == 1:  # one group has one strategy on a budget
                 break
-            if terminated or truncated:
+            if (terminated or truncated) and asked:
+                self.env.reset(options={"budget": budget})
+            elif terminated or truncated:
                 budget, search = self._reset()
         return self
 

@@ -29,6 +29,7 @@ class OptunaSearch(AskTell):
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         sampler: name of a class in ``optuna.samplers``.
+        together: whether it proposes several trials that differ before one of them is told.
         **options: of the sampler, besides its seed.
     """
 
@@ -37,10 +38,14 @@ class OptunaSearch(AskTell):
         start: Logits,
         draws: np.random.Generator,
         sampler: str,
+        *,
+        together: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(start, draws)
         self._begun = False
+        self._together = together
+        self._trials: list[optuna.trial.Trial] = []  # asked and not told
         self._space: dict[str, optuna.distributions.BaseDistribution]
         self._space = {
             str(group): optuna.distributions.FloatDistribution(middle - WIDEST, middle + WIDEST)
@@ -64,14 +69,18 @@ class OptunaSearch(AskTell):
             for index, trial in enumerate(trials):
                 if index != chosen:
                     self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        self._trial = trials[chosen]
+        self._trials.append(trials[chosen])
         result: Logits = proposals[chosen]
         return result
+
+    def can_ask(self) -> bool:
+        """Whether the sampler proposes trials that differ."""
+        return self._together
 
     def tell(self, logits: Logits, reward: float, known: bool) -> None:
         """Report the reward to the study."""
         with _quiet():
-            self._study.tell(self._trial, reward)
+            self._study.tell(self._trials.pop(0), reward)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class CMAES(AskTell):
         self._run: Any = None
         self._population: int | None = None
         self._asked: list[Logits] = [start]
+        self._next = 0  # place of the next of these
         self._generation: list[tuple[Logits, float]] = []
 
     def ask(self) -> Logits:
@@ -46,7 +47,12 @@ class CMAES(AskTell):
             self._asked = list(self._run.ask(self.screen and PROPOSALS * count))
             if self.screen:
                 self._asked = self._promoted(count)
-        return np.clip(self._asked[len(self._generation)], -LIMIT, LIMIT)
+        self._next += 1
+        return np.clip(self._asked[self._next - 1], -LIMIT, LIMIT)
+
+    def can_ask(self) -> bool:
+        """Whether some of this generation are left to ask."""
+        return self._next < len(self._asked)
 
     def _promoted(self, count: int) -> list[Logits]:
         """Return the most promising of what was asked; without cheap scores, the first."""
@@ -63,7 +69,7 @@ class CMAES(AskTell):
         if len(self._generation) == len(self._asked):
             if self._run is not None:
                 self._run.tell(self._asked, [-reward for _, reward in self._generation])
-            self._asked, self._generation = [], []
+            self._asked, self._next, self._generation = [], 0, []
 
     def _start(self) -> None:
         """Begin a run at the best strategy so far."""

@@ -36,16 +36,22 @@ class CrossEntropy(AskTell):
         self._start_spread = spread
         self._spread = np.full(start.shape, spread)
         self._generation: list[tuple[float, Logits]] = []
+        self._asked = 0  # strategies of this generation
         self._begun = False
         self._new = 0  # strategies of this generation that were not visited before
 
     def ask(self) -> Logits:
         """Return a draw from the Gaussian; at first its mean."""
+        self._asked += 1
         if self._begun:
             return self.promote(self._draw)
         self._begun = True
         self.draws.standard_normal(self._mean.shape)  # so that draws do not depend on the start
         return np.clip(self._mean, -LIMIT, LIMIT)
+
+    def can_ask(self) -> bool:
+        """Whether some of this generation are left to ask."""
+        return self._asked < POPULATION
 
     def _draw(self) -> Logits:
         noise = self.draws.standard_normal(self._mean.shape)
@@ -64,7 +70,7 @@ class CrossEntropy(AskTell):
         if self._new == 0:
             self._spread[:] = self._start_spread
             self._start_spread = min(2 * self._start_spread, LIMIT)
-        self._generation, self._new = [], 0
+        self._generation, self._asked, self._new = [], 0, 0
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:

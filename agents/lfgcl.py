@@ -31,6 +31,8 @@ Differences from DDPG:
   best-valued proposals are screened, and the critics learn both scores, with a head for each. A
   proposal's value is corrected by what its cheap score is beyond the expected one, as far as cheap
   scores have ranked returns: a control variate.
+* Where the environment has several workers, as many strategies are proposed from what the critics
+  know, scored ahead, and executed one after the other; the critics learn after each.
 * A strategy that was scored before is no news: the noise grows until a new one is executed.
 * ``predict`` returns the best strategy so far, unless the critics value the actor's more.
 
@@ -52,6 +54,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.envs.embedding import FEATURES
+from lfgcl_env.envs.together import score_ahead
 
 from . import _agent_file as agent_file
 from ._actor_critics import Actor, Critics
@@ -134,8 +137,11 @@ class LFGCLAgent:
         """
         observation, _ = self.env.reset(seed=self.seed)
         episode_return = 0.0
+        proposed: list[Action] = []
         for _ in range(total_timesteps):
-            action = self._explore(observation)
+            if not proposed:
+                proposed = self._propose(observation)
+            action = proposed.pop(0)
             following, reward, terminated, truncated, info = self.env.step(action)
             episode_return += float(reward)
             keep = np.asarray(1.0 - np.asarray(info["prune_ratios"]), np.float32)
@@ -149,7 +155,9 @@ class LFGCLAgent:
                 self.update()
             observation = following
             if terminated or truncated:
-                observation, _ = self.env.reset()
+                # Those that were scored ahead are of this budget.
+                options = {"budget": info["budget"]} if proposed else None
+                observation, _ = self.env.reset(options=options)
                 episode_return = 0.0
             if callback is not None and not callback(locals(), globals()):
                 break
@@ -210,6 +218,15 @@ class LFGCLAgent:
         shape = (a.updates, a.critics, min(a.batch_size, len(value)))
         for batch in torch.randint(len(value), shape, generator=self.generator):
             yield groups[batch], strategy[batch], value[batch]
+
+    def _propose(self, observation: Observation) -> list[Action]:
+        """Return the actions to execute next: one, or one for each worker, scored ahead."""
+        workers = int(getattr(self.env.unwrapped, "workers", 1))
+        if workers == 1 or not len(self.replay):  # without noise the first are all the same
+            return [self._explore(observation)]
+        proposed = [self._explore(observation) for _ in range(workers)]
+        score_ahead([self.env] * workers, proposed)
+        return proposed
 
     @torch.no_grad()
     def _explore(self, observation: Observation) -> Action:

@@ -33,6 +33,10 @@ class OnePlusOne(AskTell):
             return self.start
         return self.promote(self._draw)
 
+    def can_ask(self) -> bool:
+        """Whether there is a parent; several offspring asked together are of the same one."""
+        return self._reward is not None
+
     def _draw(self) -> Logits:
         noise = self.draws.standard_normal(self.start.shape)
         return np.clip(self._parent + self._step * noise, -LIMIT, LIMIT)

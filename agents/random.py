@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.envs.together import score_ahead
 from lfgcl_env.search.return_so_far import ReturnSoFar
 
 Action = NDArray[np.float32]
@@ -26,6 +27,8 @@ class RandomAgent:
         self.seed = seed
         self._space = env.action_space
         self._draws = np.random.default_rng(seed)
+        one_action_is_all = getattr(env.unwrapped, "steps_per_strategy", 1) == 1
+        self._together = int(getattr(env.unwrapped, "workers", 1)) if one_action_is_all else 1
         self._best: tuple[float, Action] = (-np.inf, self._draw())
 
     def learn(
@@ -40,13 +43,19 @@ class RandomAgent:
             callback: called after every step with the local and the global variables.
         """
         self.env.reset(seed=self.seed)
+        drawn: list[Action] = []
         for _ in range(total_timesteps):
-            action = self._draw()
-            _, reward, terminated, truncated, _ = self.env.step(action)
+            if not drawn:
+                drawn = [self._draw() for _ in range(self._together)]
+                if len(drawn) > 1:
+                    score_ahead([self.env] * len(drawn), drawn)
+            action = drawn.pop(0)
+            _, reward, terminated, truncated, info = self.env.step(action)
             if reward > self._best[0]:
                 self._best = (reward, action)
             if terminated or truncated:
-                self.env.reset()
+                # Those that were scored ahead are of this budget.
+                self.env.reset(options={"budget": info["budget"]} if drawn else None)
             if callback is not None and not callback(locals(), globals()):
                 break
         return self

@@ -15,7 +15,7 @@ from ._optuna import OptunaSearch
 
 def begin(start: Logits, draws: np.random.Generator) -> OptunaSearch:
     """Make the search, see :class:`~lfgcl_env.agents._ask_tell.AskTell`."""
-    return OptunaSearch(start, draws, "TPESampler", multivariate=True)
+    return OptunaSearch(start, draws, "TPESampler", together=True, multivariate=True)
 
 
 def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:

@@ -10,6 +10,7 @@ editors and type checkers read, and ``config["budget"]`` its type.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Annotated, Any, TypedDict
 
@@ -36,6 +37,7 @@ from lfgcl_env.networks.normalization import Normalization
 
 __all__ = [
     "BudgetConfig",
+    "EngineConfig",
     "EnvConfig",
     "Fraction",
     "GlobalConfig",
@@ -228,7 +230,32 @@ class ProblemConfig(BudgetConfig, LatencyConfig, StructureConfig, total=False):
     ]
 
 
-class EnvConfig(ProblemConfig, total=False):
+class EngineConfig(TypedDict, total=False):
+    """Where strategies are scored; it changes no score."""
+
+    workers: Annotated[
+        Positive,
+        Option(
+            1,
+            "workers that score strategies, one thread each; a search proposes as many strategies "
+            "at a time, so that the same number finds the same",
+            POSITIVE,
+            decides=False,
+        ),
+    ]
+    engine: Annotated[
+        str | Executor | None,
+        Option(
+            None,
+            "where they work: 'serial' (in this process), 'processes' (on this machine), or an "
+            "executor of your own; None: processes where there are several",
+            "a name, a concurrent.futures.Executor, or None",
+            decides=False,
+        ),
+    ]
+
+
+class EnvConfig(ProblemConfig, EngineConfig, total=False):
     """Arguments of a problem, its network and its images."""
 
     network: Annotated[

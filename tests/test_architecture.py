@@ -9,8 +9,8 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = CHECKOUT / "lfgcl_env"
 ORDER = (
-    "edge", "networks", "images", "config", "latency", "recovery", "pruning", "envs", "zoo", "runs",
-    "export", "search", "page", "leaderboard", "cli",
+    "edge", "networks", "images", "config", "engine", "latency", "recovery", "pruning", "envs",
+    "zoo", "runs", "export", "search", "page", "leaderboard", "cli",
 )  # fmt: skip
 """Every folder uses only what stands before it, and itself."""
 

@@ -14,6 +14,7 @@ from lfgcl_env.cli.messages import messages, sentence, tell_error
 from lfgcl_env.cli.outcome import Failure, Outcome
 from lfgcl_env.cli.streams import lenient_streams
 from lfgcl_env.edge.progress import show_progress
+from lfgcl_env.engine import WorkerDied
 from lfgcl_env.search.protocol import AgentError
 
 INPUT_ERRORS = (ValueError, OSError, ImportError, gym.error.Error)
@@ -71,6 +72,9 @@ def _run(
     except AgentError as error:
         cause = f" ({sentence(error.__cause__)})" if error.__cause__ else ""
         tell_error(error, f"{sentence(error)}{cause} (-v: its traceback)", verbose=verbose)
+        return 1, None
+    except WorkerDied as error:
+        tell_error(error, f"{sentence(error)}; what was scored before is kept", verbose=verbose)
         return 1, None
     except INPUT_ERRORS as error:
         tell_error(error, sentence(error), verbose=verbose)

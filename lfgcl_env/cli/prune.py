@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ def prune(arguments: dict[str, Any]) -> Outcome:
     if wandb:
         check_wandb()
     env = _make_env(asked)
+    with closing(env):
+        return _search(env, asked, run, resume=resume, wandb=wandb)
+
+
+def _search(
+    env: gym.Env[Any, Any], asked: Request, run: RunFolder, *, resume: bool, wandb: bool
+) -> Outcome:
     problem: PruningProblem = env.unwrapped.problem  # type: ignore[attr-defined]
     print(_introduction(problem, budgets_of(env)), flush=True)
     try:

@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from lfgcl_env.config import GlobalConfig, complete, documented
 from lfgcl_env.envs.embedding import Embedding
@@ -167,6 +168,12 @@ class LFGCLEnv(PruningEnv):
         if self.render_mode == "human":
             self.render()
         return self._observation(), reward, self._steps >= self.horizon, False, info
+
+    def upcoming(self, action: Action) -> NDArray[np.int64] | None:
+        """Return the strategy that a step would score; None before a reset."""
+        if self._keep is None:
+            return None
+        return self.problem.project(action, self._budget)
 
     def _observation(self) -> Observation:
         assert self._keep is not None

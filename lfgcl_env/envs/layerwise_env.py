@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from lfgcl_env.config import LayerwiseConfig, complete, documented
 from lfgcl_env.envs.amc_bound import ActionBound
@@ -159,9 +160,7 @@ class AMCEnv(PruningEnv):
         """
         if self._keep is None or self._group >= len(self._keep):
             raise gym.error.ResetNeeded("the episode is over or has not begun: call reset() first")
-        asked = float(check_ratios(action, 1)[0])
-        kept = self._bound(self._keep, self._group, asked, self._budget)
-        self._keep[self._group] = kept
+        self._keep[self._group] = kept = self._decide(action)
         self._executed = float(1.0 - kept / self.problem.channels[self._group])
         self._group += 1
         terminated = self._group == len(self._keep)
@@ -172,6 +171,18 @@ class AMCEnv(PruningEnv):
         if self.render_mode == "human":
             self.render()
         return self._observation(), reward, terminated, False, info
+
+    def upcoming(self, action: Action) -> NDArray[np.int64] | None:
+        """Return the strategy that a step would score; None unless it decides the last group."""
+        if self._keep is None or self._group != len(self._keep) - 1:
+            return None
+        return np.array([*self._keep[:-1], self._decide(action)])
+
+    def _decide(self, action: Action) -> int:
+        """Return how many channels of the group at hand an action leads to."""
+        assert self._keep is not None
+        asked = float(check_ratios(action, 1)[0])
+        return self._bound(self._keep, self._group, asked, self._budget)
 
     def _observation(self) -> Observation:
         assert self._keep is not None

@@ -2,9 +2,11 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from copy import copy, deepcopy
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +19,7 @@ from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.value_checks import budget_range, check_count
+from lfgcl_env.engine import open_engine
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import check_reward, make_reward
 from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
@@ -64,6 +67,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         images: what calibration images were taken from; ``"given"`` for a tensor or array.
         labelled: labelled images that reward ``"accuracy"`` is measured on, else None.
         steps_per_strategy: how many steps decide one strategy that is scored.
+        workers: how many strategies are scored together, by :meth:`prefetch` and :meth:`screen`.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared so by gymnasium.Env)
@@ -82,6 +86,8 @@ class PruningEnv(gym.Env[Observation, Action]):
             images = "CIFAR10" if images is None else images
             _check_labels(images)
         _leave_threads_of_parent()
+        self.workers, self._asked_engine = config["workers"], config["engine"]
+        self._engine = open_engine(self._asked_engine, self.workers)
         self._budgets = budget_range(config["budget"])
         self._seed = config["seed"]
         baseline = _baseline(config)
@@ -175,7 +181,46 @@ class PruningEnv(gym.Env[Observation, Action]):
         """
         budget = self.budget if budget is None else budget
         ratios = np.atleast_2d(np.asarray(actions))
-        return self.problem.screen([self.problem.project(one, budget) for one in ratios])
+        strategies = [self.problem.project(one, budget) for one in ratios]
+        return self.problem.screen(strategies, self._engine)
+
+    def upcoming(self, action: Action) -> NDArray[np.int64] | None:
+        """Return the strategy that a step with an action would score, or None if it scores none.
+
+        Args:
+            action: as :meth:`step` takes it, which refuses what it does not take.
+        """
+        raise NotImplementedError
+
+    def prefetch(self, strategies: Iterable[ArrayLike]) -> None:
+        """Have the workers score strategies together; steps that lead to them look them up.
+
+        Without workers this does nothing. No step has another result after it, so what is fetched
+        and never executed costs time alone.
+
+        Args:
+            strategies: channels kept in every group, each.
+
+        Raises:
+            ValueError: if one is no strategy of this problem, or the reward fails.
+            WorkerDied: if one ended several workers.
+        """
+        if self._engine is not None:
+            self._reward.prefetch(strategies, self._engine)
+
+    @property
+    def shared(self) -> tuple[object, ...]:
+        """What :meth:`twin` shares and wrappers may hold."""
+        return self.problem, self._engine
+
+    def twin(self) -> Self:
+        """Return an environment before its first reset that shares problem, scores and workers."""
+        other = copy(self)
+        other._keep = other._evaluation = other._window = None
+        other._np_random = other._np_random_seed = None
+        other.action_space = deepcopy(self.action_space)
+        other.observation_space = deepcopy(self.observation_space)
+        return other
 
     def remember(self, keep: Sequence[int], reward: float) -> None:
         """Store the score of a strategy that was measured before, so that it is looked up.
@@ -318,12 +363,27 @@ class PruningEnv(gym.Env[Observation, Action]):
         return None
 
     def close(self) -> None:
-        """Close the window of ``render_mode="human"``, if there is one."""
+        """End the workers, if they are not a user's own, and close an open window.
+
+        The workers start anew when there is something to score together.
+        """
+        if self._engine is not None and self._engine is not self._asked_engine:
+            self._engine.shutdown()
+            self._engine = open_engine(self._asked_engine, self.workers)
         if self._window is not None:
             from matplotlib import pyplot
 
             pyplot.close(self._window)
             self._window = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the workers with this process; a copy has its own, but none of a user's."""
+        asked = None if isinstance(self._asked_engine, Executor) else self._asked_engine
+        return vars(self) | {"_engine": None, "_asked_engine": asked}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._engine = open_engine(self._asked_engine, self.workers)
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Begin an episode with the unpruned network and its budget, or leave all as it was."""

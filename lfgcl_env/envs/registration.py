@@ -1,6 +1,7 @@
 """One table of environment ids, registered with Gymnasium when the package is imported."""
 
 import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
 
 NETWORKS: dict[str, str] = {
     "": "resnet56",
@@ -26,18 +27,28 @@ ANY_IDS = ("LFGCL-v0", "AMC-v0")
 EMBEDDED = ("resnet20", "resnet56")
 """Networks whose ids use the package's embedded weights by default."""
 
+FLAT_IDS: dict[str, str] = {
+    f"LFGCL-{name}Flat-v0": network
+    for name, network in NETWORKS.items()
+    if name and network in EMBEDDED
+}
+"""Global environments with flat observations, for scripts that can name an id and nothing else."""
+
 REPAIR = "sequential"
 """The repair that the global ids of a network score after by default (docs/fidelity.md)."""
 
 _ENTRY_POINTS = (
-    ("lfgcl_env.envs.global_env:LFGCLEnv", GLOBAL_IDS),
-    ("lfgcl_env.envs.layerwise_env:AMCEnv", LAYERWISE_IDS),
+    ("lfgcl_env.envs.global_env:LFGCLEnv", "LFGCLVectorEnv", GLOBAL_IDS),
+    ("lfgcl_env.envs.layerwise_env:AMCEnv", "AMCVectorEnv", LAYERWISE_IDS),
 )
+
+
+_FLATTEN = WrapperSpec("FlattenObservation", "gymnasium.wrappers:FlattenObservation", kwargs={})
 
 
 def register_all() -> None:
     """Register every id that is not registered yet."""
-    for entry_point, ids in _ENTRY_POINTS:
+    for entry_point, vector, ids in _ENTRY_POINTS:
         for env_id, network in ids.items():
             if env_id not in gym.registry:
                 kwargs = {"network": network}
@@ -45,4 +56,18 @@ def register_all() -> None:
                     kwargs["weights"] = "embedded"
                 if env_id in GLOBAL_IDS and env_id not in ANY_IDS:
                     kwargs["repair"] = REPAIR
-                gym.register(env_id, entry_point=entry_point, kwargs=kwargs)
+                gym.register(
+                    env_id,
+                    entry_point=entry_point,
+                    vector_entry_point=f"lfgcl_env.envs.vector_env:{vector}",
+                    kwargs=kwargs,
+                )
+    for flat_id in FLAT_IDS:
+        if flat_id not in gym.registry:
+            plain = gym.spec(flat_id.replace("Flat-", ""))
+            gym.register(
+                flat_id,
+                entry_point=plain.entry_point,
+                additional_wrappers=(_FLATTEN,),
+                kwargs=plain.kwargs,
+            )

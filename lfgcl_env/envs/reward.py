@@ -2,8 +2,10 @@
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
+from lfgcl_env.engine import Shared, spread
 from lfgcl_env.images import LabelledImages, top1
 from lfgcl_env.networks.prepared import settle
+from lfgcl_env.pruning import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
 
 WORDS = ("similarity", "accuracy")
@@ -35,6 +39,9 @@ class StrategyReward(Protocol):
 
     def score(self, strategy: ArrayLike) -> float:
         """Return the score of a strategy; one scored before is looked up."""
+
+    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor) -> None:
+        """Have an engine's workers score strategies, so that they are looked up."""
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the score of any network with a strategy's channels."""
@@ -61,6 +68,10 @@ class SimilarityReward:
     def score(self, strategy: ArrayLike) -> float:
         """Return the similarity of a strategy's network to the baseline."""
         return self._problem.evaluate(strategy).similarity
+
+    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor) -> None:
+        """Have an engine's workers score strategies, which the problem remembers."""
+        self._problem.prefetch(strategies, engine)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels."""
@@ -102,6 +113,16 @@ class FunctionReward:
             self._known[keep] = self.score_network(self._problem.compress(keep), keep)
         return self._known[keep]
 
+    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor) -> None:
+        """Have an engine's workers score strategies and call the function of their networks."""
+        keeps = [self._problem.network.check_strategy(one) for one in strategies]
+        new = list(
+            dict.fromkeys(k for k in (tuple(k.tolist()) for k in keeps) if k not in self._known)
+        )
+        for keep, (evaluation, score) in spread(engine, FunctionReward._measure, self._shared, new):
+            self._problem.remember(evaluation)
+            self._known[keep] = score
+
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the score of any network; the strategy does not matter.
 
@@ -127,6 +148,19 @@ class FunctionReward:
     def forget(self) -> None:
         """Drop all stored scores."""
         self._known.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what workers were sent, which is this process's to remove."""
+        return {name: value for name, value in vars(self).items() if name != "_shared"}
+
+    @cached_property
+    def _shared(self) -> "Shared[FunctionReward]":
+        """This reward and its problem as workers load them."""
+        return Shared(self)
+
+    def _measure(self, keep: tuple[int, ...]) -> tuple[Evaluation, float]:
+        score = self.score(keep)
+        return self._problem.evaluate(keep), score
 
 
 class Accuracy:

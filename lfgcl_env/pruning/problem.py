@@ -4,10 +4,11 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -26,6 +27,7 @@ from lfgcl_env.config import (
     signature,
 )
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.engine import Shared, spread
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.baseline import build_baseline
 from lfgcl_env.networks.several_inputs import (
@@ -273,24 +275,59 @@ class PruningProblem:
         """Score a strategy; one scored before is looked up."""
         return self._memory.evaluate(self.network.check_strategy(strategy))
 
-    def screen(self, strategies: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    def evaluate_many(
+        self, strategies: Iterable[ArrayLike], engine: Executor | None = None
+    ) -> list[Evaluation]:
+        """Score strategies, those that are not remembered together.
+
+        Args:
+            strategies: channels kept in every group, each.
+            engine: an executor whose workers score them, see :mod:`lfgcl_env.engine`; None for this
+                process. With as many threads the results are the same, bit for bit.
+
+        Raises:
+            WorkerDied: if a strategy ended several of an engine's own workers. Here and wherever
+                one fails, those that were scored are remembered.
+        """
+        keeps = [self.network.check_strategy(strategy) for strategy in strategies]
+        self.prefetch(keeps, engine)
+        return [self._memory.evaluate(keep) for keep in keeps]
+
+    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor | None = None) -> None:
+        """Score and remember strategies that :meth:`evaluate` is to be asked, uncounted as yet."""
+        keeps = [self.network.check_strategy(strategy) for strategy in strategies]
+        new = list(dict.fromkeys(tuple(k.tolist()) for k in keeps if k not in self._memory))
+        if engine is None:
+            for keep in new:
+                self._memory.add(self._score(np.array(keep, np.int64)), self.cost(keep))
+            return
+        for _, evaluation in spread(engine, PruningProblem.evaluate, self._shared, new):
+            self.remember(evaluation)
+
+    def screen(
+        self, strategies: Sequence[ArrayLike], engine: Executor | None = None
+    ) -> NDArray[np.float64]:
         """Score strategies cheaply, to choose which of them to evaluate.
 
         A network is repaired by least squares, and its features are compared by
         ``discounted_mse`` on the calibration images, whatever :meth:`evaluate` does. Strategies
         screened before are looked up; they do not count as evaluated.
 
+        Args:
+            strategies: channels kept in every group, each.
+            engine: as in :meth:`evaluate_many`.
+
         Returns:
             The higher, the more is promised; only the order means anything. float64, (strategies,).
         """
-        if self._screen is None:
-            features = None if self.baseline.outputs else self._config["features"]
-            self._screen = Screen(
-                self.network, self.device, self.batches, lambda: self.moments, features
-            )
+        screen = self._ready_screen()
         checked = [self.network.check_strategy(strategy) for strategy in strategies]
+        if engine is not None:
+            new = list(dict.fromkeys(tuple(k.tolist()) for k in checked if k not in screen))
+            for keep, score in spread(engine, _screen_one, self._shared, new):
+                screen.remember(keep, score)
         kept = self._ranking.kept
-        return np.array([self._screen(keep, partial(kept, keep)) for keep in checked], np.float64)
+        return np.array([screen(keep, partial(kept, keep)) for keep in checked], np.float64)
 
     def known(self, strategy: ArrayLike) -> bool:
         """Whether :meth:`evaluate` would look a strategy up."""
@@ -537,6 +574,25 @@ class PruningProblem:
         read_back: dict[str, Any] = json.loads(json.dumps(settings | {"budget": self.budget}))
         return read_back
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what workers were sent, which is this process's to remove."""
+        return {name: value for name, value in vars(self).items() if name != "_shared"}
+
+    @cached_property
+    def _shared(self) -> "Shared[PruningProblem]":
+        """This problem as workers load it, with what cheap scores take where these pay."""
+        if self.screens:
+            self._ready_screen()
+        return Shared(self)
+
+    def _ready_screen(self) -> Screen:
+        if self._screen is None:
+            features = None if self.baseline.outputs else self._config["features"]
+            self._screen = Screen(
+                self.network, self.device, self.batches, lambda: self.moments, features
+            )
+        return self._screen
+
     def _cut(self, kept: list[NDArray[np.int64]]) -> Cut:
         """Cut a network for a sequential repair."""
         smaller = self.network.cut(kept)
@@ -560,6 +616,10 @@ class PruningProblem:
 
     def _evaluation(self, keep: NDArray[np.int64], similarity: float) -> Evaluation:
         return Evaluation.of(keep.tolist(), similarity, self.cost(keep), self.baseline_cost)
+
+
+def _screen_one(problem: PruningProblem, keep: tuple[int, ...]) -> float:
+    return float(problem.screen([keep])[0])
 
 
 def _baseline(network: nn.Module, images: Tensor | Several) -> Baseline:

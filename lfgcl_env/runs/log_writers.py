@@ -27,16 +27,21 @@ class Log(Protocol):
         """Write out all there is."""
 
 
+_FORM = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+
+
 class ProgressBar:
     """A bar on standard error with the best reward so far.
 
     Args:
         total: evaluations in all.
         bests: the values that hold the best reward, and what they are called, low to high.
+        workers: that score strategies.
     """
 
-    def __init__(self, total: int, bests: Mapping[str, str]) -> None:
-        self._bar = Bar(total, "evaluation", desc="search")
+    def __init__(self, total: int, bests: Mapping[str, str], workers: int = 1) -> None:
+        what = f"search, {workers} workers" if workers > 1 else "search"
+        self._bar = Bar(total, " evaluations", desc=what, bar_format=_FORM)
         self._bests = bests
 
     def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:

@@ -95,6 +95,7 @@ def open_logs(
     total: int,
     progress: bool,
     wandb: bool,
+    workers: int = 1,
 ) -> Logs:
     """Open the logs that were asked for and are possible; see their classes for arguments.
 
@@ -105,6 +106,7 @@ def open_logs(
         total: evaluations in all.
         progress: show a progress bar, unless it was hidden.
         wandb: log to Weights & Biases too.
+        workers: that score strategies, for the progress bar.
     """
     logs = LogGroup("search")
     if run and wandb:
@@ -120,7 +122,7 @@ def open_logs(
             _best_name(budget, budgets): f" at {label(budget)}" if several else ""
             for budget in budgets
         }
-        logs.open(ProgressBar, lambda: ProgressBar(total, bests))
+        logs.open(ProgressBar, lambda: ProgressBar(total, bests, workers))
     return Logs(logs, problem, budgets)
 
 

@@ -26,13 +26,14 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
         ``environment``, the environment's arguments, and the search's. What JSON cannot hold, such
         as a module, is recorded by the name of its type, and a message says so.
     """
-    if env.spec is None:
+    spec = env.unwrapped.spec
+    if spec is None:
         made: dict[str, Any] = {"environment": type(env.unwrapped).__name__}
     else:
         kind = _kind(env)
         # Completed, so that one value is recorded alike however it is written, patterns in order.
-        known = complete(kind, part(kind, env.spec.kwargs), "the environment")
-        made = {"environment": env.spec.id, **env.spec.kwargs, **known}
+        known = complete(kind, part(kind, spec.kwargs), "the environment")
+        made = {"environment": spec.id, **spec.kwargs, **known}
         if made["images"] is None:
             made["images"] = env.unwrapped.images  # type: ignore[attr-defined]
         # The table itself, which decides strategies, not where it was found.
@@ -50,7 +51,8 @@ def describe(env: gym.Env[Any, Any], search: Mapping[str, Any]) -> dict[str, Any
 def may_differ(env: gym.Env[Any, Any]) -> list[str]:
     """Return the names of arguments that a resumed search may change."""
     kinds = (_kind(env), SearchConfig)
-    return [n for kind in kinds for n, option in options(kind).items() if not option.decides]
+    free = [n for kind in kinds for n, option in options(kind).items() if not option.decides]
+    return [name for name in free if name != "workers"]  # as many strategies are proposed at a time
 
 
 def _kind(env: gym.Env[Any, Any]) -> Any:

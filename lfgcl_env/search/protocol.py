@@ -13,6 +13,7 @@ from lfgcl_env import zoo
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
+from lfgcl_env.engine import WorkerDied
 from lfgcl_env.runs.run_folder import RunWriteError
 
 StepCallback = Callable[[dict[str, Any], dict[str, Any]], bool]
@@ -36,6 +37,8 @@ class Agent(Protocol):
       vectorised environments of Stable-Baselines3).
     - ``begin_at(action)``, which is called before ``learn`` with the strategy to go on from, see
       ``start`` of :func:`~lfgcl_env.search.run_search.run_search`.
+    - ``learn`` that proposes as many strategies together as ``env.unwrapped.workers``, has them
+      scored by ``lfgcl_env.envs.together.score_ahead``, and steps them one after the other.
     - ``losses``, a dictionary of the latest losses by name, to be logged.
     """
 
@@ -72,12 +75,12 @@ def agent_errors(when: str | Callable[[], str]) -> Iterator[None]:
         when: ends the sentence that says when it raised.
 
     Raises:
-        AgentError: from the agent's exception. A run folder that cannot be written is no fault of
-            the agent and passes through.
+        AgentError: from the agent's exception. A run folder that cannot be written and a strategy
+            that ends workers are no fault of the agent and pass through.
     """
     try:
         yield
-    except RunWriteError:
+    except (RunWriteError, WorkerDied):
         raise
     except Exception as error:
         said = when if isinstance(when, str) else when()

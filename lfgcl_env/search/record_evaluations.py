@@ -16,72 +16,40 @@ _REWARDS_KEPT = (gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 """The wrappers of ``gym.make``, which leave rewards as they are."""
 
 
-class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
-    """Record every distinct strategy that the steps of this search visit, with its reward.
+class Recorder:
+    """The strategies that a search visits, in their order.
 
-    A strategy's reward is the return of the episode up to the step that scored it. A strategy that
-    the problem remembers, from an earlier search or from the recorded part of this one, takes no
-    time and counts the same: what counts is what this search visits.
+    Copies of an environment that records here record here too.
 
     Args:
-        env: an environment of this package, wrapped or not.
-        recorded: the records of an interrupted run, in their order. An agent that starts again
-            with the same seed visits the same strategies, each of which is looked up. If it takes
-            another path, because versions or threads changed, all of them count as visited.
-        on_record: called with every record, and whether it is new.
+        problem: what is pruned.
+        recorded: see :class:`RecordEvaluations`.
+        on_record: see :class:`RecordEvaluations`.
+        most: see :class:`RecordEvaluations`.
     """
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        problem: PruningProblem,
         recorded: Sequence[Record],
         on_record: Callable[[Record, bool], None],
+        most: int | None,
     ) -> None:
-        super().__init__(env)
-        self.problem = problem_of(env)
         self.records: dict[tuple[int, ...], Record] = {}
         self.steps = 0
-        self.steps_per_strategy = int(getattr(env.unwrapped, "steps_per_strategy", 1))
-        self._return = 0.0
-        self._recorded = list(recorded)
+        self.finished = False
+        self._problem, self._recorded, self._most = problem, list(recorded), most
         self._on_record = on_record
-        self._finished = False
         self._begun = time.monotonic()
-        remember = getattr(env.unwrapped, "remember", None) if _rewards_are_exact(env) else None
-        for record in recorded:
-            self.problem.remember(record.evaluation)
-            if remember:
-                remember(record.evaluation.keep, record.reward)
 
-    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
-        self._return = 0.0
-        return self.env.reset(**arguments)
+    def __deepcopy__(self, memo: object) -> "Recorder":
+        return self
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the environment and record the strategy, if it is new to this search."""
-        result = self.env.step(action)
-        if self._finished:
-            return result
-        self.steps += 1
-        self._return += float(result[1])
-        keep = tuple(int(count) for count in result[4]["keep"])
-        complete = self.steps_per_strategy == 1 or result[2]
-        if complete and keep not in self.records:
-            self._visit(keep, float(result[4]["budget"]))
-        return result
-
-    def finish(self) -> list[Record]:
-        """Return all records in their order, including those that the agent did not visit again.
-
-        Later steps, in which an agent predicts a strategy for a budget, are not recorded.
-        """
-        self._count_recorded()
-        self._finished = True
-        return list(self.records.values())
-
-    def _visit(self, keep: tuple[int, ...], budget: float) -> None:
+    def visit(self, keep: tuple[int, ...], reward: float, budget: float) -> None:
+        """Record a strategy, unless it is known or there are as many as are wanted."""
         index = len(self.records)
+        if keep in self.records or index == self._most:
+            return
         if index < len(self._recorded):
             record = self._recorded[index]
             if record.evaluation.keep == keep:
@@ -97,19 +65,93 @@ class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
             if keep in self.records:
                 return
         seconds = round(time.monotonic() - self._begun, 3)
-        evaluation = self.problem.evaluate(keep)
-        record = Record(len(self.records) + 1, seconds, self._return, budget, evaluation)
-        self._add(record, new=True)
+        evaluation = self._problem.evaluate(keep)
+        self._add(Record(len(self.records) + 1, seconds, reward, budget, evaluation), new=True)
+
+    def finish(self) -> list[Record]:
+        """Return all records, including those that were not visited again, and record no more."""
+        self._count_recorded()
+        self.finished = True
+        return list(self.records.values())
 
     def _count_recorded(self) -> None:
         for record in self._recorded[len(self.records) :]:
-            self.problem.evaluate(record.evaluation.keep)  # looked up, so that it is counted
+            self._problem.evaluate(record.evaluation.keep)  # looked up, so that it is counted
             self._add(record, new=False)
             self._begun = time.monotonic() - record.seconds
 
     def _add(self, record: Record, *, new: bool) -> None:
         self.records[record.evaluation.keep] = record
         self._on_record(record, new)
+
+
+class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
+    """Record every distinct strategy that the steps of this search visit, with its reward.
+
+    A strategy's reward is the return of the episode up to the step that scored it. A strategy that
+    the problem remembers, from an earlier search or from the recorded part of this one, takes no
+    time and counts the same: what counts is what this search visits.
+
+    Args:
+        env: an environment of this package, wrapped or not.
+        recorded: the records of an interrupted run, in their order. An agent that starts again
+            with the same seed visits the same strategies, each of which is looked up. If it takes
+            another path, because versions or threads changed, all of them count as visited.
+        on_record: called with every record, and whether it is new.
+        most: records after which no more are made; None: any number.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        recorded: Sequence[Record],
+        on_record: Callable[[Record, bool], None],
+        most: int | None = None,
+    ) -> None:
+        super().__init__(env)
+        self.problem = problem_of(env)
+        self.steps_per_strategy = int(getattr(env.unwrapped, "steps_per_strategy", 1))
+        self._recorder = Recorder(self.problem, recorded, on_record, most)
+        self._return = 0.0
+        remember = getattr(env.unwrapped, "remember", None) if _rewards_are_exact(env) else None
+        for record in recorded:
+            self.problem.remember(record.evaluation)
+            if remember:
+                remember(record.evaluation.keep, record.reward)
+
+    @property
+    def records(self) -> dict[tuple[int, ...], Record]:
+        """The records so far, by strategy."""
+        return self._recorder.records
+
+    @property
+    def steps(self) -> int:
+        """How many steps were made."""
+        return self._recorder.steps
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        self._return = 0.0
+        return self.env.reset(**arguments)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment and record the strategy, if it is new to this search."""
+        result = self.env.step(action)
+        if self._recorder.finished:
+            return result
+        self._recorder.steps += 1
+        self._return += float(result[1])
+        keep = tuple(int(count) for count in result[4]["keep"])
+        if self.steps_per_strategy == 1 or result[2]:
+            self._recorder.visit(keep, self._return, float(result[4]["budget"]))
+        return result
+
+    def finish(self) -> list[Record]:
+        """Return all records in their order, including those that the agent did not visit again.
+
+        Later steps, in which an agent predicts a strategy for a budget, are not recorded.
+        """
+        return self._recorder.finish()
 
 
 def _rewards_are_exact(env: gym.Env[Any, Any]) -> bool:

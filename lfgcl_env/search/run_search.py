@@ -169,7 +169,15 @@ def run_search(
         if run and problem.latency_table is not None:
             write_table(run.path / LATENCY, problem.network.latency.table)
         write = stack.enter_context(run.open_records(recorded)) if run else None
-        logs = open_logs(run, problem, budgets, total=evaluations, progress=progress, wandb=wandb)
+        logs = open_logs(
+            run,
+            problem,
+            budgets,
+            total=evaluations,
+            progress=progress,
+            wandb=wandb,
+            workers=getattr(env.unwrapped, "workers", 1),
+        )
         stack.callback(logs.close)
 
         def on_record(record: Record, new: bool) -> None:
@@ -177,7 +185,7 @@ def run_search(
                 write(record)
             logs.add(record)
 
-        visits = RecordEvaluations(env, recorded, on_record)
+        visits = RecordEvaluations(env, recorded, on_record, evaluations)
         before = problem.screened
         made = _learn(factory, visits, agent_seed, evaluations, run, saved or start, logs)
         records = visits.finish()

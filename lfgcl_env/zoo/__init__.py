@@ -29,11 +29,13 @@ from lfgcl_env.zoo.settings import ALGORITHMS, path, settings
 
 if TYPE_CHECKING:
     from lfgcl_env.zoo.extractor import LayerwiseExtractor
+    from lfgcl_env.zoo.vec_env import TogetherVecEnv
 
 __all__ = [
     "ALGORITHMS",
     "LayerwiseExtractor",
     "LogitAction",
+    "TogetherVecEnv",
     "check_installed",
     "make",
     "path",
@@ -47,4 +49,8 @@ def __getattr__(name: str) -> Any:
         from lfgcl_env.zoo.extractor import LayerwiseExtractor
 
         return LayerwiseExtractor
+    if name == "TogetherVecEnv":
+        from lfgcl_env.zoo.vec_env import TogetherVecEnv
+
+        return TogetherVecEnv
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

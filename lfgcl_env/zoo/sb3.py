@@ -19,7 +19,8 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
 
     Args:
         algorithm: one of ``ALGORITHMS``.
-        env: an environment of this package; it is wrapped as the settings say.
+        env: an environment of this package; it is wrapped as the settings say. One with several
+            workers becomes a :class:`~lfgcl_env.zoo.TogetherVecEnv` of as many.
         seed: of the agent and its environment.
         **changes: settings that replace those of the file, or are added to them.
 
@@ -35,7 +36,8 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
     >>> make("ddpg", env, seed=0, batch_size=32).batch_size
     32
     """
-    chosen = settings(algorithm, env.spec.id if env.spec else None) | changes
+    spec = env.unwrapped.spec
+    chosen = settings(algorithm, spec.id if spec else None) | changes
     check_installed(algorithm)
     kind = _import_name(CLASSES[algorithm])
     for wrapper in chosen.pop("env_wrapper", []):
@@ -46,8 +48,18 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
     if isinstance(chosen.get("policy_kwargs"), str):
         chosen["policy_kwargs"] = _read(chosen["policy_kwargs"])
     chosen.pop("n_timesteps", None)
+    seen: Any = env
+    if (workers := getattr(env.unwrapped, "workers", 1)) > 1:
+        from lfgcl_env.zoo.vec_env import TogetherVecEnv
+
+        seen = TogetherVecEnv(env)
+        # As many updates for every strategy, or strategies for every update, as with one worker.
+        if chosen.get("gradient_steps", -1) > 0:
+            chosen["gradient_steps"] *= workers
+        if "n_steps" in chosen:
+            chosen["n_steps"] = max(1, chosen["n_steps"] // workers)
     chosen.setdefault("device", "cpu")  # networks this small are faster there
-    return kind(env=env, seed=seed, **chosen)
+    return kind(env=seen, seed=seed, **chosen)
 
 
 def check_installed(algorithm: str) -> None:

@@ -226,3 +226,30 @@ def test_protected_layers_and_limits_hold_in_a_run_its_resumption_and_the_leader
     assert main(["validate", board]) == 0
     entry = json.loads((tmp_path / "leaderboard.jsonl").read_text())
     assert entry["problem"]["max_prune_ratio"] == [["layer2.*", 0.3], ["*", 0.9]]
+
+
+@pytest.mark.slow
+def test_two_workers_find_the_same_each_time_and_go_on_with_it(tmp_path, capfd):
+    for name, evaluations in (("whole", 8), ("part", 4), ("again", 8)):
+        out = tmp_path / ("part" if name == "again" else name)
+        resume = ["--resume"] if name == "again" else []
+        options = ["--workers", "2", "--agent", "random", "--shortlist", "0"]
+        assert prune(out, *options, *resume, evaluations=evaluations) == 0
+    assert "2 workers" in capfd.readouterr().err
+    evaluations = [
+        [record.evaluation for record in RunFolder(tmp_path / name).records()]
+        for name in ("whole", "part")
+    ]
+    assert len(evaluations[0]) == 8
+    assert evaluations[0] == evaluations[1]
+    networks = [(tmp_path / name / "pruned.safetensors").read_bytes() for name in ("whole", "part")]
+    assert networks[0] == networks[1]
+
+
+def test_workers_that_are_not_there_are_refused(tmp_path, capsys):
+    assert prune(tmp_path / "run", "--workers", "2", "--engine", "serial") == 2
+    assert "engine 'serial' is this process alone" in said(capsys)
+    assert prune(tmp_path / "run", "--workers", "0") == 2
+    assert prune(tmp_path / "run", "--engine", "proceses") == 2
+    assert "Did you mean 'processes'" in said(capsys)
+    assert not (tmp_path / "run").exists()

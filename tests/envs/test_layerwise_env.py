@@ -422,7 +422,7 @@ def test_a_pickled_env_goes_on_alike_in_the_middle_of_an_episode():
 
 
 def test_vector_envs_give_what_a_single_one_does():
-    envs = gym.make_vec(SMALL, num_envs=2, **UNLABELLED)
+    envs = gym.make_vec(SMALL, num_envs=2, vectorization_mode="sync", **UNLABELLED)
     envs.reset(seed=0)
     for _ in range(9):
         _, rewards, terminated, _, infos = envs.step(np.array([[0.3], [0.7]], np.float32))

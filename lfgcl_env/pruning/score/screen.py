@@ -54,6 +54,14 @@ class Screen:
         """How many distinct strategies were scored."""
         return len(self._known)
 
+    def __contains__(self, keep: NDArray[np.int64]) -> bool:
+        """Whether a strategy was scored."""
+        return tuple(keep.tolist()) in self._known
+
+    def remember(self, keep: tuple[int, ...], score: float) -> None:
+        """Store a score that a worker computed."""
+        self._known[keep] = score
+
     def __call__(
         self, keep: NDArray[np.int64], kept: Callable[[], list[NDArray[np.int64]]]
     ) -> float:

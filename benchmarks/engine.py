@@ -1,0 +1,196 @@
+"""What scoring by worker processes gains and costs.
+
+Every run measures one of these:
+
+- ``workers``: evaluations a second of ResNet-56 with two workers and with one, in turns of the same
+  strategies in one run, and the median ratio of the turns. The cores must be idle.
+- ``overhead``: the time that a strategy takes which costs nothing, with one worker [microseconds].
+- ``sleeping``: how much of 64 workers' time is spent in evaluations that only sleep. It needs no
+  cores: what is lost is the engine's own work.
+- ``memory``: what a worker holds after it has scored strategies, of ResNet-56 and of MobileNetV2 at
+  224 pixels: its own pages, and its share of those that workers map together (PSS, Linux only).
+
+A worker is served by one thread of the driver, so that the driver's own work for each strategy
+(``overhead``) times the workers bounds their number.
+
+Results are in results/engine.jsonl.
+
+    python benchmarks/engine.py
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from study import Fields, Study, markdown_table, prepare, study_parser
+
+import lfgcl_env
+from lfgcl_env.engine import Processes, Shared, spread
+from lfgcl_env.pruning import PruningProblem
+
+SLEEPS = (0.1, 0.5)
+"""Evaluations that only sleep take so long [s]."""
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "ResNet-56": {"id": "LFGCL-ResNet56-v0"},
+    "MobileNetV2, 224 pixels": {
+        "id": "LFGCL-v0",
+        "network": "torchvision:mobilenet_v2",
+        "weights": "random",
+        "images": "random",
+        "input_shape": (3, 224, 224),
+        "num_images": 32,
+        "repair": "sequential",
+    },
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, then print; return 1 if a run failed."""
+    assert lfgcl_env  # registers the environments
+    parser = study_parser(__doc__)
+    parser.add_argument("--turns", type=int, default=5, help="of one worker and of two")
+    parser.add_argument("--strategies", type=int, default=8, help="in every turn, or per worker")
+    parser.add_argument("--tasks", type=int, default=5000, help="that cost nothing")
+    parser.add_argument("--sleepers", type=int, default=64, help="workers that sleep")
+    parser.add_argument("--only", nargs="+", choices=list(MEASURED), default=list(MEASURED))
+    options = parser.parse_args(arguments)
+    settings: dict[str, list[Fields]] = {
+        "workers": [{"turns": options.turns, "strategies": options.strategies}],
+        "overhead": [{"tasks": options.tasks}],
+        "sleeping": [{"workers": options.sleepers}],
+        "memory": [{"network": name, "strategies": options.strategies} for name in NETWORKS],
+    }
+    runs = [{"what": what, **run} for what in options.only for run in settings[what]]
+    study = Study(options.out / "engine.jsonl", runs, lambda run: MEASURED[run["what"]](run))
+    code = 0 if options.report else study.run()
+    cells = [
+        [
+            ", ".join(str(record[name]) for name in run),
+            *(f"{name} {value:.4g}" for name, value in record.items() if name not in run),
+        ]
+        for record in study.records()
+        for run in [next(r for r in runs if r.items() <= record.items())]
+    ]
+    width = max((len(row) for row in cells), default=1)
+    rows = [row + [""] * (width - len(row)) for row in cells]
+    print(markdown_table(["run", *[""] * (width - 1)], rows))
+    return code
+
+
+def speedup(run: Fields) -> Fields:
+    """Return evaluations a second with one worker and two, and the median of their ratios."""
+    problem = problem_of("ResNet-56")
+    draws = np.random.default_rng(0)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with Processes(1) as one, Processes(2) as two:
+        for executor in (one, two):  # load the problem before the clock runs
+            scored_in(problem, drawn(problem, draws, 2), executor)
+        for _ in range(run["turns"]):
+            strategies = drawn(problem, draws, run["strategies"])
+            for workers, executor in ((1, one), (2, two)):
+                seconds = scored_in(problem, strategies, executor)
+                rates[workers].append(len(strategies) / seconds)
+    ratios = np.divide(rates[2], rates[1])
+    return {
+        "one": float(np.median(rates[1])),
+        "two": float(np.median(rates[2])),
+        "ratio": float(np.median(ratios)),
+        "least ratio": float(ratios.min()),
+    }
+
+
+def overhead(run: Fields) -> Fields:
+    """Return what a strategy costs that costs nothing [microseconds], beside a call of it here."""
+    shared, tasks = Shared(None), [tuple(range(60))] * run["tasks"]
+    with Processes(1) as executor:
+        list(spread(executor, nothing, shared, tasks[:10]))
+        started, own = time.perf_counter(), time.process_time()
+        list(spread(executor, nothing, shared, tasks))
+        seconds, own = time.perf_counter() - started, time.process_time() - own
+    return {"microseconds": 1e6 * seconds / len(tasks), "of the driver": 1e6 * own / len(tasks)}
+
+
+def sleeping(run: Fields) -> Fields:
+    """Return the fraction of the workers' time in which they sleep as they are asked to."""
+    workers, found = run["workers"], {}
+    with Processes(workers) as executor:
+        list(executor.map(time.sleep, [0.5] * 2 * workers))  # all have begun
+        for seconds in SLEEPS:
+            shared, rounds = Shared(seconds), round(4 / seconds)
+            list(spread(executor, nap, shared, range(2 * workers)))
+            started = time.perf_counter()
+            list(spread(executor, nap, shared, range(workers * rounds)))
+            spent = time.perf_counter() - started
+            found[f"efficiency at {seconds} s"] = rounds * seconds / spent
+    return found
+
+
+def memory(run: Fields) -> Fields:
+    """Return what each of two workers holds after scoring, and the file they share [MiB]."""
+    problem = problem_of(run["network"])
+    with Processes(2) as executor:
+        strategies = drawn(problem, np.random.default_rng(0), 2 * run["strategies"])
+        scored_in(problem, strategies, executor)
+        pages = list(executor.map(own_pages, [0.5] * 2))
+    file = Shared(problem)
+    return {
+        "own MiB": max(own for own, _ in pages),
+        "with its share MiB": max(proportional for _, proportional in pages),
+        "file MiB": file.path.stat().st_size / 2**20,
+    }
+
+
+MEASURED = {"workers": speedup, "overhead": overhead, "sleeping": sleeping, "memory": memory}
+
+
+def problem_of(network: str) -> PruningProblem:
+    arguments = dict(NETWORKS[network])
+    problem: PruningProblem = gym.make(arguments.pop("id"), **arguments).unwrapped.problem  # type: ignore[attr-defined]
+    return problem
+
+
+def drawn(problem: PruningProblem, draws: np.random.Generator, count: int) -> list[Any]:
+    return [problem.project(draws.random(len(problem.groups))) for _ in range(count)]
+
+
+def scored_in(problem: PruningProblem, strategies: Sequence[Any], executor: Processes) -> float:
+    """Score strategies that are all forgotten again here; return the time it took [s]."""
+    fresh = [tuple(int(count) for count in strategy) for strategy in strategies]
+    scored = partial(spread, executor, anew, problem._shared)
+    started = time.perf_counter()
+    list(scored(fresh))
+    return time.perf_counter() - started
+
+
+def anew(problem: PruningProblem, strategy: tuple[int, ...]) -> float:
+    """Score a strategy in a worker, also one that it remembers."""
+    problem.forget()
+    return problem.evaluate(strategy).similarity
+
+
+def nothing(_shared: None, _item: Sequence[int]) -> float:
+    return 0.0
+
+
+def nap(seconds: float, _item: int) -> None:
+    time.sleep(seconds)
+
+
+def own_pages(seconds: float) -> tuple[float, float]:
+    """Return a worker's own and proportional memory, once every worker is asked [MiB]."""
+    time.sleep(seconds)
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    own = kib["Private_Clean"] + kib["Private_Dirty"]
+    return own / 1024, kib["Pss"] / 1024
+
+
+if __name__ == "__main__":
+    prepare()
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Where strategies are scored: in this process, or by many workers.
+
+Everything here takes an ``Executor`` of the standard module ``concurrent.futures``, or what has its
+``submit``: :class:`Processes` of this package, a user's own pool of threads or processes, Dask's
+``client.get_executor()``, submitit's ``AutoExecutor``. What does not depend on a strategy, a
+problem or a reward, is written to a file once (:class:`Shared`), and every worker loads it once;
+with each strategy go its numbers and the file's name. Workers on other machines must see the same
+folder for temporary files (``TMPDIR``).
+
+>>> import torch
+>>> from concurrent.futures import ThreadPoolExecutor
+>>> from lfgcl_env import PruningProblem
+>>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+>>> problem = PruningProblem(network, torch.randn(16, 4))
+>>> with ThreadPoolExecutor(2) as executor:  # or Processes(2)
+...     found = problem.evaluate_many([[4], [5], [6]], executor)
+>>> found == [problem.evaluate([channels]) for channels in (4, 5, 6)]
+True
+"""
+
+from lfgcl_env.engine.engines import ENGINES, open_engine
+from lfgcl_env.engine.processes import Processes, WorkerDied
+from lfgcl_env.engine.shared import Shared
+from lfgcl_env.engine.spread import spread
+
+__all__ = ["ENGINES", "Processes", "Shared", "WorkerDied", "open_engine", "spread"]

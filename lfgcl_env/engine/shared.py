@@ -1,0 +1,78 @@
+"""Shared: an object that every worker loads once, however many tasks name it."""
+
+import shutil
+import threading
+import weakref
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Generic, TypeVar
+
+import cloudpickle
+import torch
+
+_MOST = 4  # objects that a worker holds; the one used longest ago goes first
+
+_Value = TypeVar("_Value")
+_held = threading.local()
+_loaded: set[Path] = set()  # by any thread
+
+
+class Shared(Generic[_Value]):
+    """An object in a temporary file, which goes to workers by the file's name.
+
+    Tensors are mapped, not read: workers on one machine share the pages of those that nobody
+    writes to, and a page that one of them writes to becomes its own. Every thread has an object of
+    its own, because scoring changes a problem's candidate.
+
+    Args:
+        value: is written at once; what changes afterwards does not reach the workers.
+
+    Raises:
+        ValueError: if it cannot be pickled, such as a reward that holds an open file.
+
+    >>> Shared({"a": 1}).get()
+    {'a': 1}
+    """
+
+    def __init__(self, value: _Value) -> None:
+        folder = Path(mkdtemp(prefix="lfgcl-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path, self._kind = folder / "shared.pt", type(value).__name__
+        try:
+            torch.save(value, self.path, pickle_module=cloudpickle)
+        except Exception as error:
+            self._remove()
+            raise ValueError(
+                f"{self._kind} cannot be sent to workers ({type(error).__name__}: {error})"
+            ) from error
+
+    def get(self) -> _Value:
+        """Return this thread's object, which is loaded when it is first asked for."""
+        objects: dict[str, Any] = _held.__dict__
+        key = str(self.path)
+        if key not in objects:
+            while len(objects) >= _MOST:
+                del objects[next(iter(objects))]
+            objects[key] = torch.load(self.path, mmap=True, weights_only=False)
+            _loaded.add(self.path)
+        objects[key] = found = objects.pop(key)  # the latest is the last
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named, (self.path, self._kind)
+
+    def __repr__(self) -> str:
+        return f"Shared({self._kind})"
+
+
+def remove_orphaned() -> None:
+    """Remove the files that this worker loaded, once the process that wrote them was killed."""
+    for path in _loaded:
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _named(path: Path, kind: str) -> Shared[Any]:
+    """Return what stands for a file that another process wrote, and removes."""
+    shared: Shared[Any] = Shared.__new__(Shared)
+    shared.path, shared._kind = path, kind
+    return shared

@@ -1,0 +1,235 @@
+"""Strategies scored by workers: the same results, and nothing finished is lost."""
+
+import os
+import pickle
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from copy import deepcopy
+from multiprocessing import get_context
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import awaken, images, plain, random_strategy, simple_problem
+from torch import Tensor, nn
+
+from lfgcl_env.engine import Processes, Shared, WorkerDied, spread
+from lfgcl_env.pruning import REPAIRS, SIMILARITIES, PruningProblem
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Processes(2) as executor:
+        yield executor
+
+
+def small(**arguments) -> PruningProblem:
+    return simple_problem(awaken(plain()), images(8), **arguments)
+
+
+def strategies(problem: PruningProblem, count: int = 6) -> list[np.ndarray]:
+    return [random_strategy(problem, seed) for seed in range(count)]
+
+
+class Deadly(nn.Module):
+    """Ends a process other than the one that made it, on inputs of so many channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels, self.home = channels, os.getpid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == self.channels and os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+
+def deadly(channels: int) -> PruningProblem:
+    network = awaken(plain())
+    network.insert(6, Deadly(channels))
+    return simple_problem(network, images(8))
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_every_repair_scores_in_workers_as_here(workers, repair):
+    problem = small(repair=repair, similarity=None)
+    asked = strategies(problem)
+    there = problem.evaluate_many(asked, workers)
+    problem.forget()
+    assert there == [problem.evaluate(strategy) for strategy in asked]
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_every_similarity_is_the_same_in_workers_as_here(workers, similarity):
+    problem = small(similarity=similarity)
+    asked = strategies(problem)
+    there = problem.evaluate_many(asked, workers)
+    assert there == small(similarity=similarity).evaluate_many(asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_a_trained_network_scores_in_workers_as_here(workers, repair):
+    env = gym.make("LFGCL-ResNet20-v0", repair=repair, num_images=16, scope="all")
+    problem = env.unwrapped.problem
+    asked = strategies(problem, 4)
+    there = problem.evaluate_many(asked, workers)
+    screened = problem.screen(asked, workers)
+    problem.forget()
+    assert there == problem.evaluate_many(asked)
+    assert (screened == problem.screen(asked)).all()
+
+
+def test_cheap_scores_are_the_same_in_workers_as_here(workers):
+    problem = small()
+    asked = strategies(problem)
+    there = problem.screen(asked, workers)
+    assert (there == small().screen(asked)).all()
+    assert problem.screened == len({tuple(strategy) for strategy in asked})
+
+
+def test_what_is_remembered_is_not_scored_again(monkeypatch, workers):
+    problem = small()
+    found = problem.evaluate_many([[4, 3], [2, 2]], workers)
+    monkeypatch.setattr(workers, "submit", None)
+    with problem.count() as counted:
+        assert problem.evaluate_many([[2, 2], (4, 3), [2, 2]], workers) == [*found[::-1], found[1]]
+    assert counted == {(4, 3), (2, 2)}
+
+
+def test_what_is_fetched_counts_when_it_is_asked_for(workers):
+    problem = small()
+    with problem.count() as counted:
+        problem.prefetch([[4, 3], [2, 2]], workers)
+        assert problem.known([4, 3])
+        assert not counted
+        problem.evaluate([2, 2])
+    assert counted == {(2, 2)}
+
+
+def test_no_strategy_at_all_is_fine(workers):
+    assert small().evaluate_many([], workers) == []
+
+
+def test_what_is_no_strategy_is_refused_before_anything_is_scored(workers):
+    problem = small()
+    with pytest.raises(ValueError, match="9"):
+        problem.evaluate_many([[4, 3], [9, 3]], workers)
+    assert not problem.known([4, 3])
+
+
+def test_a_deadly_strategy_is_named_and_the_others_are_remembered(workers):
+    problem = deadly(5)
+    with pytest.raises(WorkerDied, match=r"scoring \(3, 5\) ended 2 worker processes"):
+        problem.evaluate_many([[3, 4], [3, 5], [3, 3]], workers)
+    assert problem.known([3, 4])
+    assert not problem.known([3, 5])
+    assert problem.evaluate_many([[3, 3], [3, 4]], workers) == small().evaluate_many(
+        [[3, 3], [3, 4]]
+    )
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_at_any_moment_change_nothing(workers):
+    problem = small(repair="sequential", similarity=None)
+    asked = [[one, two] for one in range(1, 9) for two in range(1, 7)]
+    done = threading.Event()
+
+    def kill_now_and_then() -> None:
+        draws = np.random.default_rng(0)
+        while not done.wait(draws.uniform(0.05, 0.2)):
+            for worker in list(workers._all)[:1]:
+                worker.process.kill()
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    found = []
+    try:
+        while len(found) < len(asked):
+            try:
+                found = problem.evaluate_many(asked, workers)
+            except WorkerDied:  # killed twice in a row; what is done is remembered
+                continue
+    finally:
+        done.set()
+        killer.join()
+    assert found == small(repair="sequential", similarity=None).evaluate_many(asked)
+
+
+def test_a_users_own_executors_fit():
+    asked = [[4, 3], [2, 2], [8, 6], [1, 1]]
+    expected = small().evaluate_many(asked)
+    with ThreadPoolExecutor(2) as executor:
+        assert small().evaluate_many(asked, executor) == expected
+    with ProcessPoolExecutor(2, get_context("forkserver")) as executor:
+        assert small().evaluate_many(asked, executor) == expected
+        with pytest.raises(BrokenProcessPool):
+            deadly(5).evaluate_many([[3, 5]], executor)
+
+
+class Submitting:
+    """What submitit's executors have of ``concurrent.futures``: ``submit``, jobs with results."""
+
+    def submit(self, function, *arguments):
+        return Job(function, arguments)
+
+
+class Job:
+    def __init__(self, function, arguments) -> None:
+        self._task = pickle.dumps((function, arguments))
+
+    def result(self):
+        function, arguments = pickle.loads(self._task)
+        return function(*arguments)
+
+    def cancel(self) -> None: ...
+
+
+def test_an_executor_needs_no_more_than_submit():
+    assert small().evaluate_many([[4, 3]], Submitting()) == small().evaluate_many([[4, 3]])
+
+
+def test_a_problem_that_cannot_be_sent_says_why(workers):
+    problem = small()
+    problem.baseline.network.handle = threading.Lock()
+    with pytest.raises(ValueError, match=r"PruningProblem cannot be sent to workers .*lock"):
+        problem.evaluate_many([[4, 3]], workers)
+
+
+def test_classes_of_the_main_program_reach_workers(workers):
+    class Local(nn.ReLU):
+        pass
+
+    network = awaken(plain())
+    network[2] = Local()
+    problem = simple_problem(network, images(8))
+    assert problem.evaluate_many([[4, 3]], workers) == small().evaluate_many([[4, 3]])
+
+
+def test_copies_of_a_problem_have_workers_copies_of_their_own(workers):
+    problem = small()
+    problem.evaluate_many([[4, 3]], workers)
+    for copied in (deepcopy(problem), pickle.loads(pickle.dumps(problem))):
+        assert copied._shared.path != problem._shared.path
+        assert copied.evaluate_many([[2, 2]], workers) == problem.evaluate_many([[2, 2]])
+
+
+def test_a_shared_object_leaves_no_file_behind(workers):
+    shared = Shared(torch.arange(3.0))
+    folder = shared.path.parent
+    assert shared.get() is shared.get()
+    assert dict(spread(workers, torch.Tensor.__getitem__, shared, [2, 0])) == {2: 2.0, 0: 0.0}
+    assert folder.exists()
+    del shared
+    assert not folder.exists()
+
+
+def test_objects_of_many_problems_are_not_all_held():
+    kept = [Shared([number]) for number in range(9)]
+    first = kept[0].get()
+    for shared in kept:
+        assert shared.get() == [kept.index(shared)]
+    assert kept[0].get() is not first

@@ -1,0 +1,239 @@
+"""Vector environments: several episodes on one problem, the same as single environments."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation, RescaleAction, TransformReward
+from networks_for_tests import awaken, plain
+from torch import Tensor, nn
+
+from lfgcl_env.engine import Processes
+from lfgcl_env.envs import LFGCLEnv
+from lfgcl_env.envs.registration import GLOBAL_IDS, LAYERWISE_IDS
+from lfgcl_env.envs.together import score_ahead, twins
+from lfgcl_env.pruning import PruningProblem
+
+COUNT = 3
+QUICK = {
+    "network": f"{__name__}:own_network",
+    "images": "random",
+    "num_images": 8,
+    "input_shape": (3, 8, 8),
+    "reward": "similarity",
+    "budget": (0.4, 0.9),
+}
+IDS = ("LFGCL-v0", "AMC-v0")
+
+
+def own_network() -> nn.Module:
+    return awaken(plain())
+
+
+def first_output(network: nn.Module, images: Tensor) -> float:
+    """A reward of one's own."""
+    return float(network(images)[0, 0])
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Processes(2) as executor:
+        yield executor
+
+
+def vector(env_id: str = IDS[0], count: int = COUNT, **arguments) -> gym.vector.VectorEnv:
+    return gym.make_vec(
+        env_id,
+        num_envs=count,
+        vectorization_mode="vector_entry_point",
+        **(QUICK | arguments),
+    )
+
+
+def singles(env_id: str, **arguments) -> SyncVectorEnv:
+    """What Gymnasium makes of single environments."""
+    make = lambda: gym.make(env_id, **(QUICK | arguments))  # noqa: E731
+    return SyncVectorEnv([make] * COUNT, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def scored_here(monkeypatch) -> list[tuple[int, ...]]:
+    """The strategies that this process scores from now on."""
+    found: list[tuple[int, ...]] = []
+    score = PruningProblem._score
+
+    def noted(problem, keep):
+        found.append(tuple(keep.tolist()))
+        return score(problem, keep)
+
+    monkeypatch.setattr(PruningProblem, "_score", noted)
+    return found
+
+
+@pytest.mark.parametrize("reward", ["similarity", first_output])
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_global_environments_do_what_single_ones_do(workers, monkeypatch, horizon, reward):
+    arguments = {"horizon": horizon, "reward": reward}
+    check_equal(IDS[0], workers, monkeypatch, **arguments)
+
+
+def test_layerwise_environments_do_what_single_ones_do(workers, monkeypatch):
+    check_equal(IDS[1], workers, monkeypatch)
+
+
+def check_equal(env_id, workers, monkeypatch, **arguments) -> None:
+    alone = singles(env_id, **arguments)
+    alone.action_space.seed(5)
+    actions = [alone.action_space.sample() for _ in range(7)]
+    expected = [alone.reset(seed=3), *map(alone.step, actions)]
+    here = scored_here(monkeypatch)
+    together = vector(env_id, engine=workers, **arguments)
+    seen = [together.reset(seed=3), *map(together.step, actions)]
+    assert data_equivalence(seen, expected, exact=True)
+    assert any(infos.get("final_info") for *_, infos in seen)
+    assert not here
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_without_an_engine_this_process_scores(env_id, monkeypatch):
+    here = scored_here(monkeypatch)
+    envs = vector(env_id, budget=0.5)
+    envs.reset(seed=0)
+    for _ in range(2):
+        envs.step(envs.action_space.sample())
+    assert here
+
+
+def test_spaces_are_batches_and_the_next_episode_begins_in_the_same_step():
+    envs = vector(budget=0.5)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert envs.num_envs == COUNT
+    assert envs.action_space.shape == (COUNT, 2)
+    assert envs.observation_space.shape == (COUNT, 2, 22)
+    begun, _ = envs.reset(seed=0)
+    after, _, terminated, _, infos = envs.step(envs.action_space.sample())
+    assert terminated.all()
+    assert (after == begun).all()
+    assert (np.stack(infos["final_obs"]) != begun).any()
+    assert infos["_final_info"].all()
+
+
+def test_every_environment_has_a_seed_and_a_budget_of_its_own():
+    envs = vector()
+    _, infos = envs.reset(seed=[7, 8, 7])
+    one, other, same = infos["budget"]
+    assert one == same != other
+    _, infos = envs.reset(options={"budget": 0.6})
+    assert (infos["budget"] == 0.6).all()
+    _, infos = envs.reset()
+    one, other, same = infos["budget"]
+    assert one == same != other
+
+
+def test_all_share_one_problem():
+    assert len(set(vector().get_attr("problem"))) == 1
+
+
+@pytest.mark.parametrize("env_id", [*GLOBAL_IDS, *LAYERWISE_IDS])
+def test_every_id_has_a_vector_environment(env_id):
+    kind = gym.envs.registration.load_env_creator(gym.spec(env_id).vector_entry_point)
+    assert kind.single.__name__ == gym.spec(env_id).entry_point.partition(":")[2]
+
+
+@pytest.mark.slow
+def test_workers_by_name_score_as_this_process_does():
+    arguments = {"num_images": 8, "weights": "embedded"}
+    results = []
+    for engine in ("processes", "serial"):
+        envs = gym.make_vec("LFGCL-ResNet20-v0", num_envs=2, engine=engine, **arguments)
+        envs.reset(seed=0)
+        envs.action_space.seed(0)
+        results.append([envs.step(envs.action_space.sample()) for _ in range(2)])
+        envs.close()
+    assert data_equivalence(*results, exact=True)
+
+
+def test_there_are_as_many_workers_as_environments_where_their_number_is_not_given():
+    assert vector(engine="processes").envs[0].workers == COUNT
+    assert vector(engine="processes", workers=2).envs[0].workers == 2
+    assert vector().envs[0].workers == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 0}, "num_envs must be"),
+        ({"engine": "proceses"}, "Did you mean 'processes'"),
+        ({"engine": "serial", "workers": 3}, "this process alone"),
+        ({"workers": 0}, "workers must be"),
+        ({"nonsense": 3}, "has no argument 'nonsense'"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        vector(**arguments)
+
+
+def test_bad_actions_are_refused_as_by_single_environments(workers):
+    envs = vector(engine=workers)
+    with pytest.raises(gym.error.ResetNeeded):
+        envs.step(envs.action_space.sample())
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        envs.step(np.full((COUNT, 2), 2.0, np.float32))
+
+
+def test_twins_have_wrappers_and_episodes_of_their_own():
+    env = RescaleAction(FlattenObservation(gym.make("LFGCL-v0", **QUICK)), -1.0, 1.0)
+    env.reset(seed=0)
+    first, second = twins(env, 2)
+    assert first is env
+    assert second.unwrapped.problem is env.unwrapped.problem
+    with pytest.raises(gym.error.ResetNeeded):
+        second.step(second.action_space.sample())
+    observation, info = second.reset(seed=1)
+    assert observation.shape == (44,)
+    assert info["budget"] != env.unwrapped.budget
+
+
+def test_what_is_scored_ahead_is_what_wrapped_steps_lead_to(workers, monkeypatch):
+    env = gym.make("LFGCL-v0", engine=workers, **QUICK)
+    wrapped = RescaleAction(TransformReward(env, lambda reward: -reward), -1.0, 1.0)
+    envs = twins(wrapped, 2)
+    here = scored_here(monkeypatch)
+    for seed, one in enumerate(envs):
+        one.reset(seed=seed)
+    actions = [np.array(pair, np.float32) for pair in ((-0.9, 0.5), (0.2, 0.1))]
+    score_ahead(envs, actions)
+    results = [one.step(action) for one, action in zip(envs, actions, strict=True)]
+    assert not here
+    assert all(reward == -info["similarity"] for _, reward, _, _, info in results)
+
+
+def test_a_copy_of_an_environment_has_workers_of_its_own():
+    env = gym.make("LFGCL-v0", workers=2, **QUICK).unwrapped
+    for copied in (deepcopy(env), pickle.loads(pickle.dumps(env))):
+        assert copied._engine is not env._engine
+        assert copied._engine.workers == 2
+
+
+def test_a_users_own_executor_stays_open_and_with_its_environment():
+    with ThreadPoolExecutor(1) as executor:
+        own = LFGCLEnv(engine=executor, **QUICK)
+        assert deepcopy(own)._engine is None
+        own.close()
+        assert executor.submit(abs, -1).result() == 1
+
+
+def test_workers_start_again_after_an_environment_is_closed():
+    env = gym.make("LFGCL-v0", workers=2, **QUICK).unwrapped
+    env.reset(seed=0)
+    before = env.screen([[0.3, 0.4], [0.5, 0.1]])
+    env.close()
+    env.problem.forget()
+    assert (env.screen([[0.3, 0.4], [0.5, 0.1]]) == before).all()
+    env.close()

@@ -1,0 +1,206 @@
+"""A search with several workers is decided by its seed and their number, whatever happens."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import gymnasium as gym
+import pytest
+import torch
+from networks_for_tests import Head, awaken, images
+from torch import nn
+
+from lfgcl_env import zoo
+from lfgcl_env.engine import Processes, WorkerDied
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.search.protocol import AgentError
+from lfgcl_env.search.run_search import run_search
+
+NEEDS = {"cma_es": "cma", "tpe": "optuna", "ddpg": "stable_baselines3", "ppo": "stable_baselines3"}
+BATCHES = ("random", "cross_entropy", "one_plus_one", "cma_es", "tpe", "lfgcl", "ddpg", "ppo")
+QUICK = {
+    "ddpg": partial(zoo.make, "ddpg", learning_starts=5, gradient_steps=2),
+    "ppo": partial(zoo.make, "ppo", n_steps=4, batch_size=4, n_epochs=2),
+}
+AGENTS = pytest.mark.parametrize("agent", BATCHES)
+WORKERS = 3
+EVALUATIONS = 17
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Processes(WORKERS) as executor:
+        yield executor
+
+
+def own_network() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    return awaken(nn.Sequential(*layers, Head(8)))
+
+
+def make_env(engine, env_id="LFGCL-v0", **arguments) -> gym.Env:
+    quick = {"network": own_network(), "images": images(8, 8), "num_images": None, "workers": 3}
+    quick |= {"input_shape": (3, 8, 8), "reward": "similarity", "criterion": "l1"}
+    return gym.make(env_id, engine=engine, **(quick | arguments))
+
+
+def search(agent, env, **arguments):
+    if agent in NEEDS:
+        pytest.importorskip(NEEDS[agent])
+    arguments = {"evaluations": EVALUATIONS} | arguments
+    return run_search(env, QUICK.get(agent, agent), **arguments)
+
+
+def found(result):
+    return [(r.reward, r.budget, r.evaluation) for r in result.records]
+
+
+@pytest.fixture
+def scored_here(monkeypatch):
+    """The strategies that this process scores."""
+    here = []
+    score = PruningProblem._score
+
+    def noted(problem, keep):
+        here.append(tuple(keep.tolist()))
+        return score(problem, keep)
+
+    monkeypatch.setattr(PruningProblem, "_score", noted)
+    return here
+
+
+@AGENTS
+def test_seed_and_number_of_workers_decide_what_is_found(agent, workers, scored_here):
+    first = search(agent, make_env(workers))
+    assert len(first.records) == EVALUATIONS
+    # The start alone has no company, and the second strategy of a search that needs its reward.
+    assert len(scored_here) <= 2
+    with ThreadPoolExecutor(2) as threads:
+        assert found(search(agent, make_env(threads))) == found(first)
+    problem = make_env(None, workers=1).unwrapped.problem
+    assert [problem.evaluate(r.evaluation.keep) for r in first.records] == [
+        record.evaluation for record in first.records
+    ]
+
+
+@AGENTS
+def test_a_search_on_a_range_of_budgets_is_decided_alike(agent, workers):
+    budgets = {"budget": (0.4, 0.8), "points": 2}
+    ranges = budgets.pop("points")
+    results = [
+        search(agent, make_env(workers, **budgets), points=ranges, evaluations=9) for _ in range(2)
+    ]
+    assert found(results[0]) == found(results[1])
+    assert len({record.budget for record in results[0].records}) > 1
+
+
+@AGENTS
+def test_a_search_that_stopped_goes_on_as_if_it_had_not(agent, workers, tmp_path):
+    class Stopping(gym.Wrapper):
+        steps = 0
+
+        def step(self, action):
+            Stopping.steps += 1
+            if Stopping.steps == 12:
+                raise KeyboardInterrupt
+            return self.env.step(action)
+
+    whole = search(agent, make_env(workers))
+    with pytest.raises(KeyboardInterrupt):
+        search(agent, Stopping(make_env(workers)), out=tmp_path / "run")
+    result = search(agent, make_env(workers), out=tmp_path / "run", resume=True)
+    assert found(result) == found(whole)
+
+
+@AGENTS
+def test_longer_episodes_are_searched_too(agent, workers):
+    result = search(agent, make_env(workers, horizon=2), evaluations=8)
+    assert len(result.records) == 8
+
+
+def test_the_layerwise_environment_is_searched_by_several_at_once(workers, scored_here):
+    pytest.importorskip("stable_baselines3")
+    results = [search("ddpg", make_env(workers, "AMC-v0"), evaluations=5) for _ in range(2)]
+    assert found(results[0]) == found(results[1])
+    assert not scored_here
+
+
+def test_a_wrapper_that_changes_rewards_changes_what_is_kept(workers):
+    def best(sign):
+        env = gym.wrappers.TransformReward(make_env(workers), lambda reward: sign * reward)
+        return search("ddpg", env, agent_seed=3)
+
+    pytest.importorskip("stable_baselines3")
+    up, down = best(1), best(-1)
+    assert up.best.similarity > down.best.similarity
+    assert all(r.reward == -r.evaluation.similarity for r in down.records)
+
+
+@pytest.mark.slow
+def test_killed_workers_change_nothing(workers):
+    settings = {"repair": "sequential"}
+    whole = search("random", make_env(None, **settings), evaluations=60)
+    list(workers.map(time.sleep, [0.1] * WORKERS))
+    for seconds, worker in enumerate(list(workers._all), start=1):
+        threading.Timer(seconds / 2, worker.process.kill).start()
+    result = search("random", make_env(workers, **settings), evaluations=60)
+    assert found(result) == found(whole)
+
+
+class Deadly(nn.Module):
+    """Ends every process but the one that made it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = os.getpid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if os.getpid() != self.home:
+            os._exit(9)
+        return x
+
+
+def test_a_strategy_that_ends_workers_ends_the_search_with_its_name(workers, tmp_path):
+    network = own_network()
+    network.insert(4, Deadly())
+    with pytest.raises(WorkerDied, match=r"scoring \(.*\) ended 2 worker processes"):
+        search("random", make_env(workers, network=network), out=tmp_path / "run")
+
+
+def test_a_reward_that_fails_in_a_worker_says_so(workers):
+    with pytest.raises(AgentError) as caught:
+        search("random", make_env(workers, reward=failing))
+    assert "reward" in str(caught.value.__cause__)
+    assert "no such thing" in str(caught.value.__cause__)
+
+
+def failing(network, inputs):
+    raise KeyError("no such thing")
+
+
+def test_a_run_cannot_go_on_with_another_number_of_workers(workers, tmp_path):
+    env = make_env(workers)
+    search("random", env, out=tmp_path / "run", evaluations=4)
+    with pytest.raises(ValueError, match="begun with workers=3 and cannot go on with 2"):
+        search("random", make_env(workers, workers=2), out=tmp_path / "run", resume=True)
+
+
+def test_an_interrupted_search_leaves_its_workers_free(workers):
+    env = make_env(workers, reward=slow)
+    ctrl_c = partial(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
+    threading.Timer(1.5, ctrl_c).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        search("random", env)  # waits for workers
+    assert time.monotonic() - started < 30
+    assert workers.submit(abs, -1).result() == 1
+
+
+def slow(network, inputs):
+    time.sleep(60)
+    return 0.0
