@@ -72,7 +72,7 @@ def test_an_error_arrives_with_its_message_and_the_worker_goes_on(pair):
     assert "in a worker" in caught.value.__notes__[0]
     assert "in fail" in caught.value.__notes__[0]
     with pytest.raises(SystemExit):
-        pair.submit(sys.exit, 3).result()
+        pair.submit(fail, SystemExit, 3).result()
     assert pair.submit(abs, -1).result() == 1
 
 
