@@ -37,7 +37,7 @@ class RecoveryOptions:
         seed: of order, crops, flips and mixtures.
     """
 
-    epochs: int = 20
+    epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 0.02
     momentum: float = 0.9
