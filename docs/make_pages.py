@@ -61,6 +61,7 @@ def write_all() -> None:
         "leaderboard.md": leaderboard(),
         **{f"api/{_file(title)}": api(title, modules) for title, modules in API.items()},
         "api/index.md": _index("API reference", [_file(title) for title in API]),
+        **examples(),
         "changelog.md": included("CHANGELOG.md"),
         "contributing.md": included("CONTRIBUTING.md"),
     }
@@ -224,6 +225,22 @@ def api(title: str, modules: list[str]) -> str:
         body = "\n".join(lines)
         parts.append(f"## {name}\n\n```{{eval-rst}}\n{body}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def examples() -> dict[str, str]:
+    """Return a page for every example: its cells of text, and its code."""
+    pages = {}
+    for path in sorted((HERE.parent / "examples").glob("*.py")):
+        parts = []
+        for cell in path.read_text(encoding="utf-8").split("# %%")[1:]:
+            first, _, body = cell.partition("\n")
+            if "[markdown]" in first:
+                parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
+            else:
+                parts.append(f"```python\n{body.strip()}\n```")
+        parts.insert(1, f"[{path.name}](../../../examples/{path.name}) is a notebook and a script.")
+        pages[f"examples/{path.stem}.md"] = "\n\n".join(parts) + "\n"
+    return pages | {"examples/index.md": _index("Examples", [Path(name).name for name in pages])}
 
 
 def included(name: str) -> str:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from lfgcl_env.page.markup import Html, element, join
 
 _WIDTH, _HEIGHT = 520, 290
+_LARGEST = 1e100
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 14, 44
 
 
@@ -35,9 +36,11 @@ def chart(lines: Sequence[Line], x: str, y: str, *, logarithmic: bool = False) -
         lines: the later ones cover the earlier.
         x: what the horizontal axis shows.
         y: what the vertical axis shows.
-        logarithmic: whether the vertical axis is; points at 0 or below are left out.
+        logarithmic: whether the vertical axis is; points at 0 or below are left out, and so are
+            those beyond what can be drawn.
     """
-    shown = [(line, [p for p in line.points if not logarithmic or p[1] > 0]) for line in lines]
+    lowest = 0.0 if logarithmic else -_LARGEST
+    shown = [(line, [p for p in line.points if lowest < p[1] < _LARGEST]) for line in lines]
     xs = [p[0] for _, points in shown for p in points]
     ys = [p[1] for _, points in shown for p in points]
     if not xs:

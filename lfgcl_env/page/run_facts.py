@@ -11,11 +11,12 @@ from lfgcl_env.pruning import read_structure
 from lfgcl_env.runs.accuracy_file import Accuracy, read_accuracy
 from lfgcl_env.runs.best import BEST, Best, read_best
 from lfgcl_env.runs.measured import Measured, read_measured
-from lfgcl_env.runs.problem_file import StoredProblem, read_problem
+from lfgcl_env.runs.problem_file import PROBLEM, StoredProblem, read_problem
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.strategy_reward import best_first
+from lfgcl_env.search.sweep_files import network_file
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,21 @@ def read_run(path: str | os.PathLike[str]) -> RunFacts:
     folder = run.path
     best = read_best(folder) if (folder / BEST).exists() else None
     sweep = read_sweep(folder)
-    files = [folder / point["file"] for point in sweep["points"]] if sweep else [folder / PRUNED]
+    points = sweep["points"] if sweep else []
+    files = [folder / network_file(p["budget"]) for p in points] if sweep else [folder / PRUNED]
     networks = tuple(file for file in files if file.exists())
     headers = [read_structure(file) for file in networks]
     tensors = [header["tensors"] for header in headers]
+    problem, records = read_problem(folder), tuple(run.records())
+    kept = [*(r.evaluation.keep for r in records), *(p["searched"]["keep"] for p in points)]
+    kept += [best.keep] if best else []
+    if problem and any(len(keep) != len(problem.groups) for keep in kept):
+        raise ValueError(f"{folder / PROBLEM} is of another run: its groups are not those scored")
     return RunFacts(
         folder=folder,
         described=run.described(),
-        problem=read_problem(folder),
-        records=tuple(run.records()),
+        problem=problem,
+        records=records,
         best=best,
         sweep=sweep,
         networks=networks,

@@ -1,11 +1,12 @@
 """``problem.json``: what a run prunes, known from its beginning on."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from annotated_types import Ge, MaxLen, MinLen
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Kept, Name, Text
 from lfgcl_env.edge.files import write_text
@@ -29,6 +30,12 @@ class StoredCurve(Schema):
 
     keep: Annotated[list[Kept], MinLen(1), MaxLen(_POINTS + 1)]
     losses: Annotated[list[Annotated[float, Ge(0)]], MinLen(1), MaxLen(_POINTS + 1)]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len(self.keep) != len(self.losses):
+            raise ValueError("'keep' and 'losses' should be equally long")
+        return self
 
 
 class PrunedGroup(Schema):

@@ -1,5 +1,6 @@
 """``lfgcl report``: a run as one file that any browser shows without a network connection."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ import pytest
 from command_for_tests import prune, said
 
 from lfgcl_env.cli.main import main
+from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.page import write_page
 from lfgcl_env.runs.best import read_best
 from lfgcl_env.runs.run_folder import RunFolder
@@ -118,6 +120,15 @@ def test_names_are_text_not_markup(run, tmp_path):
     text = write_page(folder).read_text(encoding="utf-8")
     assert "<script" not in text
     assert "alert(1)" in " ".join(Page(text).words)
+
+
+def test_groups_of_another_run_are_refused(own_run, capsys):
+    path = own_run / "problem.json"
+    problem = json.loads(path.read_text())
+    del problem["groups"][0], problem["checksum"]
+    path.write_text(sealed(problem))
+    assert main(["report", str(own_run)]) == 2
+    assert "is of another run" in said(capsys)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):

@@ -31,6 +31,11 @@ def test_ticks_are_few_and_in_range(a, b):
     assert all(math.isfinite(tick) for tick in found)
 
 
+def test_what_cannot_be_drawn_is_left_out():
+    drawn = chart([Line("a", [(1, -1e308), (2, 0.5), (3, 1e308)], "dots")], "x", "y")
+    assert drawn.count("<circle") == 1
+
+
 def test_no_points_give_no_chart():
     assert chart([Line("a", [])], "x", "y") == ""
     assert chart([Line("a", [(1, 0.0)])], "x", "y", logarithmic=True) == ""
