@@ -179,6 +179,21 @@ def _add_recover(verbs: Any) -> argparse.ArgumentParser:
     command.add_argument(
         "--precision", choices=PRECISIONS, help=f"of the computation ({usual.precision})"
     )
+    command.add_argument(
+        "--mixup",
+        type=float,
+        metavar="X",
+        help=f"largest share of another image in an image ({usual.mixup:g}; 0 for none)",
+    )
+    command.add_argument(
+        "--crop",
+        type=float,
+        metavar="X",
+        help=f"shift images by up to this part of their sides ({usual.crop:g}; 0 for none)",
+    )
+    command.add_argument(
+        "--no-flip", dest="flip", action="store_false", default=None, help="mirror no images"
+    )
     command.add_argument("--seed", type=int, metavar="N", help="of the order and crops (0)")
     command.add_argument(
         "--labels",

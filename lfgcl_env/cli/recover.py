@@ -1,5 +1,6 @@
 """``lfgcl recover``: a pruned network, trained on its baseline's outputs without labels."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from lfgcl_env.cli.pruned_files import (
     the_pruned_network,
 )
 from lfgcl_env.cli.recovery_logs import recovery_logs
+from lfgcl_env.cli.stopping import stop_between_steps
 from lfgcl_env.edge.files import remove_file
 from lfgcl_env.images import LabelledImages, load_held_out, top1
 from lfgcl_env.images.calibration import MADE, load_calibration
@@ -29,11 +31,16 @@ from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery.recovering import Progress
 from lfgcl_env.recovery.watching import WATCHED, watch_some
 from lfgcl_env.runs.logs import check_wandb
 from lfgcl_env.runs.run_folder import PRUNED
 
 RECOVERED = "recovered.safetensors"
+
+
+_MOST_BYTES = 2**31
+"""Of the images of a data set, as the network takes them."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +91,37 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     images = _load_images(baseline, asked, arguments)
     began = time.perf_counter()
     device = torch.device(arguments["device"])
-    checkpoint = target.with_suffix(".checkpoint")
+    checkpoint = target.with_name(f"{target.name}.checkpoint")
     if checkpoint.exists():
         print(f"going on from {checkpoint}", file=sys.stderr)
     settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
-    logs = recovery_logs(target.with_suffix(".logs"), settings, wandb=arguments["wandb"])
-    with logs as advance:
-        done = recover(
-            baseline.network,
-            network,
-            images.train,
-            _score(baseline, images, device),
-            options,
-            device=device,
-            labels=images.labels,
-            checkpoint=checkpoint,
-            progress=advance,
-        )
+    folder = target.with_name(f"{target.name}.logs")
+    logs = recovery_logs(folder, settings, wandb=arguments["wandb"])
+    try:
+        with logs as advance, stop_between_steps() as check:
+
+            def after_step(now: Progress) -> None:
+                advance(now)
+                check()
+
+            done = recover(
+                baseline.network,
+                network,
+                images.train,
+                _score(baseline, images, device),
+                options,
+                device=device,
+                labels=images.labels,
+                checkpoint=checkpoint,
+                progress=after_step,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {checkpoint} holds what was done, and the same command goes on"
+        ) from None
+    except FloatingPointError as error:
+        remove_file(checkpoint)
+        raise ValueError(f"{error}, and begin anew") from error
     facts = {
         "before": done.before,
         "after": done.after,
@@ -135,7 +156,7 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     return {"file": str(target) if done.better else None, **facts}
 
 
-_OPTIONS = ("epochs", "batch_size", "learning_rate", "precision", "seed")
+_OPTIONS = ("epochs", "batch_size", "learning_rate", "mixup", "crop", "flip", "precision", "seed")
 
 
 def _default_target(path: Path) -> Path:
@@ -157,10 +178,14 @@ def _load_images(
     }
     count, seed = arguments.get("num_images"), run.get("seed", 0)
     if source not in MADE:
-        seed += 1  # others than those that the repair saw come first, and are watched
+        seed += 1  # what is watched is chosen from others than those that the repair saw
     if arguments["labels"]:
         return _load_labelled(baseline, source, count, seed, where)
-    every = load_calibration(baseline, source, count, seed=seed, **where)
+    if count is None and source in DATASETS:
+        count = min(_MOST_BYTES // (4 * math.prod(baseline.input_shape)), 50_000)
+    every = load_calibration(
+        baseline, source, count, seed=seed, device=arguments["device"], **where
+    )
     return _Images(*watch_some(every, seed), source)
 
 
@@ -179,7 +204,7 @@ def _load_labelled(
         normalization=normalization, seed=seed, **where,
     )  # fmt: skip
     classes = int(labelled.labels.max()) + 1
-    if baseline.num_classes is None or classes > baseline.num_classes:
+    if baseline.num_classes != classes:
         raise ValueError(
             f"{source} has {classes} classes, and {baseline.title} has {baseline.num_classes}"
         )

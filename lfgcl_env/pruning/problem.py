@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
@@ -30,9 +30,11 @@ from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.engine import Shared, spread
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.baseline import build_baseline
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.several_inputs import (
     Packing,
     Several,
+    fed_packed,
     feed_plainly,
     is_several,
     pack_inputs,
@@ -482,38 +484,45 @@ class PruningProblem:
     def recover(
         self,
         network: nn.Module,
-        images: Tensor,
+        images: Tensor | Several,
         options: RecoveryOptions | None = None,
         *,
-        watched: Tensor | None = None,
+        watched: Tensor | Several | None = None,
         **more: Any,
     ) -> Recovered:
         """Train a pruned network on the baseline's outputs, without labels.
 
         Args:
             network: with any strategy's channels, as :meth:`compress` and :meth:`finish` return it.
-            images: unlabelled inputs to train on; float (images, channels, height, width).
+            images: unlabelled inputs to train on; float (images, channels, height, width), or
+                several inputs of a network that takes them.
             options: of the training, see there.
-            watched: other images, on which the better one of before and after is found; None takes
-                part of ``images`` out, and views of few, see
-                :func:`~lfgcl_env.recovery.watching.watch_some`. They are best unknown to the
-                repair.
-            **more: see :func:`~lfgcl_env.recovery.recover`.
+            watched: other images, on which the better one of before and after is found, best
+                unknown to the repair; None takes an eighth of ``images`` out.
+            **more: see :func:`~lfgcl_env.recovery.recover`; ``labels`` need ``watched``.
 
         Raises:
             ValueError: if the images do not fit or are too few.
         """
-        images = check_images(images, "training")
+        images = _checked(self.baseline, images, "training")
         if watched is None:
+            if more.get("labels") is not None:
+                raise ValueError("labels need watched=, images that have none")
             images, watched = watch_some(images, seed=0)
-        check_fit(self.baseline, images)
         judge = self.judge(watched)
 
         def score(one: nn.Module) -> float:
-            return judge(one.to(self.device))
+            return judge(one if self.device.type == "cpu" else copy_network(one).to(self.device))
 
-        done = recover(self.baseline.network, network, images, score, options, **more)
-        done.network.cpu()
+        packing = self.baseline.packing
+        if packing is not None:  # among several inputs may be numbers that cannot be mixed
+            options = replace(options or RecoveryOptions(), mixup=0.0)
+        with fed_packed(self.baseline.network, packing), fed_packed(network, packing):
+            done = recover(
+                self.baseline.network, network, images, score, options,
+                **{"device": self.device, **more},
+            )  # fmt: skip
+        feed_plainly(done.network)
         return done
 
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Batches of unlabelled images, made on the device and reproducible."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,18 +19,11 @@ class Batches:
         images: inputs of the network, normalised; (images, ...). Crops and flips are for (images,
             channels, height, width) alone.
         options: see there.
-
-    Raises:
-        ValueError: if there are fewer images than one batch takes.
     """
 
     def __init__(self, images: Tensor, options: RecoveryOptions) -> None:
-        if len(images) < options.batch_size:
-            raise ValueError(
-                f"{len(images)} images are fewer than a batch of {options.batch_size}: give more "
-                "images, or a smaller batch_size"
-            )
         self._images, self._options = images, options
+        self._of_epoch = max(len(images), options.epoch_images)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -39,13 +34,14 @@ class Batches:
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch; what is left at its end waits for the next."""
-        return len(self._images) // self._options.batch_size
+        return max(1, self._of_epoch // self._options.batch_size)
 
     def chosen(self, epoch: int, position: int) -> Tensor:
         """Return the indices of a batch's images; int64, (batch,)."""
         if epoch != self._epoch:
-            order = _draw(self._options.seed, 1, epoch).permutation(len(self._images))
-            self._epoch, self._order = epoch, torch.from_numpy(order)
+            turns = math.ceil(max(self._of_epoch, self._options.batch_size) / len(self._images))
+            order = _draw(self._options.seed, 1, epoch).permutation(turns * len(self._images))
+            self._epoch, self._order = epoch, torch.from_numpy(order % len(self._images))
         size = self._options.batch_size
         return self._order[position * size : (position + 1) * size]
 
@@ -63,8 +59,6 @@ class Batches:
             share = torch.from_numpy(draw.uniform(0, options.mixup, len(batch)))
             share = share.to(batch).view(-1, *[1] * (batch.dim() - 1))
             batch = torch.lerp(batch, batch.roll(1, 0), share)
-        if self.of_pictures:
-            batch = batch.contiguous(memory_format=torch.channels_last)
         return batch
 
 

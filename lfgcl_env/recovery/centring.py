@@ -25,8 +25,10 @@ class _Sums:
             torch.zeros(channels, dtype=torch.float64, device=device) for _ in range(2)
         )
 
-    def add(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].detach().transpose(0, 1).flatten(1).double()
+    def add(self, _: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        values = (
+            (inputs[0] if inputs else named["input"]).detach().transpose(0, 1).flatten(1).double()
+        )
         self.count += values.shape[1]
         self.first += values.sum(1)
         self.second += values.square().sum(1)
@@ -36,8 +38,8 @@ class _Sums:
 def recentre(network: nn.Module, batches: Iterable[Tensor]) -> int:
     """Set BatchNorm statistics to those of the activations, at unchanged outputs, in place.
 
-    Layers without affine parameters or running statistics, and channels that hardly vary, are left
-    alone.
+    Layers without affine parameters or running statistics, frozen ones, and channels that hardly
+    vary are left alone.
 
     Args:
         network: in evaluation mode.
@@ -50,13 +52,14 @@ def recentre(network: nn.Module, batches: Iterable[Tensor]) -> int:
         module
         for module in network.modules()
         if isinstance(module, _BatchNorm)
-        and module.affine
+        and learns(module)
         and module.running_mean is not None
         and module.num_features
     ]
     sums = {norm: _Sums(norm.num_features, norm.weight.device) for norm in norms}
     handles: list[Any] = [
-        norm.register_forward_pre_hook(partial(_Sums.add, sums[norm])) for norm in norms
+        norm.register_forward_pre_hook(partial(_Sums.add, sums[norm]), with_kwargs=True)
+        for norm in norms
     ]
     try:
         for batch in batches:
@@ -68,6 +71,11 @@ def recentre(network: nn.Module, batches: Iterable[Tensor]) -> int:
     for norm in changed:
         _absorb(norm, sums[norm])
     return len(changed)
+
+
+def learns(norm: _BatchNorm) -> bool:
+    """Whether a layer has gains and offsets, and they are to be trained."""
+    return bool(norm.affine and norm.weight.requires_grad and norm.bias.requires_grad)
 
 
 def _absorb(norm: _BatchNorm, sums: _Sums) -> None:

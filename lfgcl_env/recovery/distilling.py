@@ -1,7 +1,7 @@
 """The steps of a recovery: reproducible, and stoppable at any of them."""
 
-import copy
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.edge.files import write_beside
+from lfgcl_env.networks.copying import copy_network, forget
 from lfgcl_env.networks.outputs import class_scores
 from lfgcl_env.recovery.batches import Batches
 from lfgcl_env.recovery.centring import recentre
 from lfgcl_env.recovery.loss import Distillation
 from lfgcl_env.recovery.recovery_options import RecoveryOptions
+from lfgcl_env.recovery.training_mode import TrainingMode
 
 RISE = 0.1
 """Part of the steps in which a one-cycle learning rate rises."""
+
+STATE = ("options", "network", "average", "optimizer", "done")
+"""What :meth:`Training.save` writes and :meth:`Training.load` reads."""
+
+_DECAYING = (nn.Linear, nn.modules.conv._ConvNd)
 
 _CENTRED = 32
 """Batches that BatchNorm statistics are measured on."""
@@ -60,19 +67,19 @@ class Training:
             options.precision == "auto" and _gains_by_bf16(device)
         )
         self._batches, self._labels = Batches(images, options), labels
-        self._network = copy.deepcopy(network).to(device).eval()
+        self._network = copy_network(network).to(device).eval()
         self._frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
-        baseline = copy.deepcopy(baseline).to(device).eval().requires_grad_(False)
-        if self._batches.of_pictures:
-            for one in (self._network, baseline):
-                one.to(memory_format=torch.channels_last)
+        baseline = copy_network(baseline).to(device).eval().requires_grad_(False)
+        example = self._batches(0, 0, device)[:3]
+        self._layout = _layout((self._network, baseline), example)
         first = min(len(self._batches), _CENTRED)
-        recentre(self._network, (self._batches(0, i, device) for i in range(first)))
-        self._average = copy.deepcopy(self._network)
+        recentre(self._network, (self._batch(0, position) for position in range(first)))
+        self._average = copy_network(self._network)
+        self._mode = TrainingMode(self._network, example)
         self._loss = Distillation(
             baseline,
             self._network,
-            self._batches(0, 0, device)[:2],
+            example,
             temperature=options.temperature,
             features=options.features,
         )
@@ -97,12 +104,17 @@ class Training:
             FloatingPointError: if the loss is not finite.
         """
         epoch, position = divmod(self.done, len(self._batches))
-        batch = self._batches(epoch, position, self._device)
+        batch = self._batch(epoch, position)
         rate = _rate(self.options, (self.done + 0.5) / self.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._network.train()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+        self._mode.enter()
+        devices = [self._device] if self._device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16),
+        ):
+            torch.manual_seed(self.options.seed + self.done)  # whatever a network draws itself
             loss = self._loss_of(batch, self._batches.chosen(epoch, position))
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -113,16 +125,15 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._network.parameters(), self.options.clip)
         self._optimizer.step()
-        self._network.eval()
+        self._mode.leave()
         self._update_average()
         self.done += 1
         return value
 
     def network(self) -> nn.Module:
         """Return the averaged network, on the CPU in evaluation mode."""
-        averaged = copy.deepcopy(self._average).cpu()
-        if self._batches.of_pictures:
-            averaged.to(memory_format=torch.contiguous_format)
+        averaged = copy_network(self._average).cpu()
+        _lay_out(averaged, torch.contiguous_format)
         for name, parameter in averaged.named_parameters():
             parameter.requires_grad_(name not in self._frozen)
         return averaged
@@ -168,10 +179,17 @@ class Training:
     def _update_average(self) -> None:
         # Low at first: the start would stay in the average for long.
         share = 1 - min(self.options.ema, (1 + self.done) / (10 + self.done))
-        own = self._network.state_dict()
-        for name, average in self._average.state_dict().items():
+        pairs = (
+            *zip(self._average.parameters(), self._network.parameters(), strict=True),
+            *zip(self._average.buffers(), self._network.buffers(), strict=True),
+        )
+        for average, own in pairs:  # each once, whatever is shared
             if average.is_floating_point():
-                average.lerp_(own[name], share)
+                average.lerp_(own, share)
+
+    def _batch(self, epoch: int, position: int) -> Tensor:
+        batch = self._batches(epoch, position, self._device)
+        return batch.contiguous(memory_format=self._layout)
 
 
 def _gains_by_bf16(device: torch.device) -> bool:
@@ -191,11 +209,47 @@ def _rate(options: RecoveryOptions, progress: float) -> float:
     return options.learning_rate * (1 + math.cos(math.pi * (progress - rise) / (1 - rise))) / 2
 
 
+def _layout(networks: Sequence[nn.Module], example: Tensor) -> torch.memory_format:
+    """Lay networks out as devices convolve fastest, unless one flattens images with ``view``."""
+    if example.dim() != 4:
+        return torch.contiguous_format
+    layout = torch.channels_last
+    for network in networks:
+        _lay_out(network, layout)
+    try:
+        with torch.no_grad():
+            for network in networks:
+                forget(network)(example.contiguous(memory_format=layout))
+    except RuntimeError:
+        layout = torch.contiguous_format
+        for network in networks:
+            _lay_out(network, layout)
+    return layout
+
+
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
 def _optimizer(network: nn.Module, options: RecoveryOptions) -> torch.optim.SGD:
+    """Return the optimiser of what is not frozen.
+
+    Raises:
+        ValueError: if all parameters are frozen.
+    """
+    layers = [m for m in network.modules() if isinstance(m, _DECAYING)]
+    decaying = {id(module.weight) for module in layers}
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("all parameters of the network are frozen, so there is nothing to train")
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in trained if id(p) in decaying],
+            "weight_decay": options.weight_decay,
+        },
+        {"params": [p for p in trained if id(p) not in decaying], "weight_decay": 0.0},
     ]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],

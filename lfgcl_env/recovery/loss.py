@@ -114,7 +114,12 @@ def _shapes(network: nn.Module, example: Tensor) -> dict[str, torch.Size | None]
     found: dict[str, torch.Size | None] = {}
 
     def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() > 2 and output[0, 0].numel() > 1:
+        if (
+            isinstance(output, Tensor)
+            and output.dim() > 2
+            and output.numel()
+            and output.shape[2:].numel() > 1
+        ):
             found[name] = None if name in found else output.shape
 
     handles = [

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lfgcl_env.recovery.distilling import Training
+from lfgcl_env.networks.copying import copy_network
+from lfgcl_env.recovery.distilling import STATE, Training
 from lfgcl_env.recovery.recovery_options import RecoveryOptions
+
+_EVERY = 60.0
+"""Seconds after which a checkpoint is written anew."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Recovered:
     """What came out of a recovery.
 
     Attributes:
-        network: the better one of the recovered and the pruned network, on the CPU.
+        network: the better one of the recovered and the pruned network, both copies, on the CPU.
         better: whether that is the recovered one.
         before: score of the pruned network.
         after: score of the recovered one.
@@ -65,15 +70,16 @@ def recover(
 ) -> Recovered:
     """Train a pruned network to give its baseline's outputs, on unlabelled images.
 
-    With a checkpoint, every epoch's end and an interruption are kept, and a call with the same
-    arguments goes on from there: on a CPU to the very network that it would have given in one go.
+    With a checkpoint, what was done is kept at every epoch's end, every minute, and when
+    ``progress`` raises; a call with the same arguments goes on from there: on a CPU to the very
+    network that it would have given in one go.
 
     Args:
         baseline: what the network was pruned from.
-        network: the pruned network; not changed.
+        network: the pruned network, of the same floating-point type; not changed.
         images: normalised inputs, (images, ...).
-        score: of a network on the CPU, the higher the better; best on images that are not trained
-            on. It is asked before, and at the end of every epoch.
+        score: of a network on the CPU in evaluation mode, the higher the better; best on images
+            that are not trained on. It is asked before, and at the end of every epoch.
         options: see there.
         device: where to train.
         labels: int64, (images,): train on these instead of the baseline's outputs.
@@ -81,38 +87,49 @@ def recover(
         progress: called after every step.
 
     Raises:
-        ValueError: if the images are too few, or the checkpoint is of another recovery or damaged.
+        ValueError: if labels do not fit, types differ, nothing is left to train, or the checkpoint
+            is of another recovery or damaged.
         FloatingPointError: if the loss is not finite.
-        OSError: if the checkpoint cannot be written.
+        OSError: if the checkpoint cannot be written; it is tried before the first step.
     """
     options = options or RecoveryOptions()
+    images = _of_type(images, baseline, network)
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"{len(labels)} labels were given for {len(images)} images")
+    network = copy_network(network).eval()
     training = Training(baseline, network, images, options, torch.device(device), labels)
-    of = _fingerprint(network, images, labels)
-    if checkpoint is not None and checkpoint.exists():
+    of = _fingerprint(baseline, network, images, labels)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    resumed = checkpoint is not None and checkpoint.exists()
+    kept: dict[str, Any] = {"of": of, "epochs": [], "losses": []}
+    if checkpoint is not None and resumed:
         kept = _read(checkpoint, training, of)
-    else:
-        kept = {"of": of, "before": score(network), "epochs": [], "losses": []}
     epochs, losses = kept["epochs"], kept["losses"]
+    written = time.monotonic()
 
     def keep() -> None:
+        nonlocal written
         if checkpoint is not None:
             training.save(checkpoint, **kept)
+            written = time.monotonic()
 
-    try:
-        while training.done < training.steps:
-            losses.append(training.step())
-            if training.epoch_ends:
-                mean = sum(losses) / len(losses)
-                epochs.append({"loss": mean, "score": score(training.network())})
-                losses.clear()
-                keep()
+    keep()
+    before = score(network)
+    while training.done < training.steps:
+        losses.append(training.step())
+        if training.epoch_ends:
+            mean = sum(losses) / len(losses)
+            epochs.append({"loss": mean, "score": score(training.network())})
+            losses.clear()
+        # Not where a step or a score is interrupted: the state would be of neither side.
+        if training.epoch_ends or time.monotonic() - written > _EVERY:
+            keep()
+        try:
             progress(Progress(training.done, training.steps, epochs))
-    except KeyboardInterrupt:
-        keep()
-        raise
-    before, after = kept["before"], epochs[-1]["score"]
+        except BaseException:
+            keep()
+            raise
+    after = score(training.network()) if resumed else epochs[-1]["score"]
     better = after > before
     return Recovered(
         training.network() if better else network, better, before, after, epochs,
@@ -120,11 +137,25 @@ def recover(
     )  # fmt: skip
 
 
-def _fingerprint(network: nn.Module, images: Tensor, labels: Tensor | None) -> str:
+def _of_type(images: Tensor, baseline: nn.Module, network: nn.Module) -> Tensor:
+    """Return images of the networks' floating-point type."""
+    types = [
+        next((p.dtype for p in one.parameters() if p.is_floating_point()), torch.float32)
+        for one in (baseline, network)
+    ]
+    if types[0] != types[1]:
+        raise ValueError(f"the network is of {types[1]}, and its baseline of {types[0]}")
+    return images.to(types[0]) if images.is_floating_point() else images
+
+
+def _fingerprint(
+    baseline: nn.Module, network: nn.Module, images: Tensor, labels: Tensor | None
+) -> str:
     """Return a checksum of what is trained and on what; of many images every hundredth counts."""
     found = hashlib.sha256(f"{tuple(images.shape)}".encode())
     step = max(1, len(images) // 100)
-    for tensor in (*network.state_dict().values(), images[::step], labels):
+    weights = (*baseline.state_dict().values(), *network.state_dict().values())
+    for tensor in (*weights, images[::step], labels):
         if tensor is not None:
             found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()
@@ -134,15 +165,16 @@ def _read(path: Path, training: Training, of: str) -> dict[str, Any]:
     """Let a training go on from a checkpoint, and return what it had found."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        kept = {name: content[name] for name in ("of", "before", "epochs", "losses")}
-    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        kept = {name: content[name] for name in ("of", "epochs", "losses")}
+        state = {name: content[name] for name in STATE}
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path} is no checkpoint of a recovery, or was damaged: delete it to begin anew"
         ) from error
     if kept["of"] != of:
         raise ValueError(f"{path} is of another network or other images: delete it to begin anew")
     try:
-        training.load(content)
+        training.load(state)
     except ValueError as error:
         raise ValueError(
             f"{path} is of another recovery ({error}): delete it to begin anew"

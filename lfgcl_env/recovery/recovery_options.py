@@ -18,10 +18,12 @@ class RecoveryOptions:
 
     Attributes:
         epochs: times that every image is seen.
+        epoch_images: images that an epoch has at least; where there are fewer, each is seen several
+            times in it, in other views.
         batch_size: images of a step.
         learning_rate: the highest one, of SGD with Nesterov momentum.
         momentum: of SGD.
-        weight_decay: of weights of convolutions and linear layers; biases and norms have none.
+        weight_decay: of the weights of convolutions and linear layers; nothing else has one.
         schedule: ``one-cycle``: up for a tenth of the steps, and down to 0 along a cosine;
             ``cosine``: down to 0 from the start.
         temperature: that logits are divided by.
@@ -38,6 +40,7 @@ class RecoveryOptions:
     """
 
     epochs: int = 10
+    epoch_images: int = 4096
     batch_size: int = 128
     learning_rate: float = 0.02
     momentum: float = 0.9
@@ -59,7 +62,7 @@ class RecoveryOptions:
         Raises:
             ValueError: for one that is out of its range, or unknown.
         """
-        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0)):
+        for name, least in (("epochs", 1), ("epoch_images", 1), ("batch_size", 2), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")

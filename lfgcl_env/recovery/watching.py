@@ -1,39 +1,32 @@
 """Images to train on, and others to watch what training does."""
 
+import torch
 from torch import Tensor
-
-from lfgcl_env.images.views import make_views
 
 WATCHED = 2048
 """Images that networks are compared on, where there are so many: at most an eighth of all."""
 
-FEW = 4096
-"""Images below which an epoch is made of views of them."""
-
 
 def watch_some(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Split images in those to train on and those to watch; of few, take views.
-
-    No image is on both sides, whatever views are taken.
+    """Split images in those to train on and those to watch.
 
     Args:
-        images: (images, ...), at least two.
-        seed: of the views.
+        images: (images, ...), at least three.
+        seed: of the choice.
 
     Returns:
-        Seven eighths of the images or more, and the first of them, at most ``WATCHED``.
+        Seven eighths of the images or more, and the others, at most ``WATCHED``.
 
     Raises:
-        ValueError: if there is one image alone.
+        ValueError: if there are fewer.
 
-    >>> import torch
     >>> [len(part) for part in watch_some(torch.zeros(100, 3, 8, 8), seed=0)]
-    [4096, 512]
+    [88, 12]
     """
-    if len(images) < 2:
-        raise ValueError("recovery needs at least 2 images: some to train on and others to watch")
-    count = min(WATCHED, max(1, len(images) // 8))
-    train, watched = images[count:], images[:count]
-    if len(train) < FEW and images.dim() == 4:
-        train, watched = make_views(train, FEW, seed), make_views(watched, FEW // 8, seed + 1)
-    return train, watched
+    if len(images) < 3:
+        raise ValueError(
+            f"recovery needs at least 3 images, some to train on and 2 to watch, got {len(images)}"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    count = min(WATCHED, max(2, len(images) // 8))
+    return images[order[count:]], images[order[:count]]

@@ -1,6 +1,9 @@
 """``lfgcl recover``: a better network beside the pruned one, or none."""
 
+import os
 import shutil
+import signal
+from dataclasses import fields
 
 import pytest
 import torch
@@ -8,14 +11,22 @@ from command_for_tests import said
 
 from lfgcl_env import load_pruned
 from lfgcl_env.cli.main import main
+from lfgcl_env.recovery import RecoveryOptions
 from lfgcl_env.recovery.distilling import Training
 
-FEW = ["--num-images", "64", "--batch-size", "16", "--epochs", "8", "--learning-rate", "0.0005"]
+FEW = ["--num-images", "256", "--batch-size", "32", "--epochs", "8", "--learning-rate", "0.0005"]
 
 
 @pytest.fixture(autouse=True)
-def few_views(monkeypatch):
-    monkeypatch.setattr("lfgcl_env.recovery.watching.FEW", 64)
+def short_epochs(monkeypatch):
+    monkeypatch.setattr(RecoveryOptions.__init__, "__defaults__", _defaults())
+
+
+def _defaults():
+    names = [field.name for field in fields(RecoveryOptions)]
+    given = list(RecoveryOptions.__init__.__defaults__)
+    given[names.index("epoch_images")] = 64
+    return tuple(given)
 
 
 @pytest.fixture
@@ -34,7 +45,7 @@ def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
     assert main(["recover", str(own_run), *FEW]) == 0
     printed = capsys.readouterr().out
     file = own_run / "recovered.safetensors"
-    assert "8 epochs of 64 images from random, no labels" in printed
+    assert "8 epochs of 224 images from random, no labels" in printed
     assert str(file) in printed
     before, after = (
         load_pruned(own_run / f"{name}.safetensors") for name in ("pruned", "recovered")
@@ -46,7 +57,7 @@ def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
     assert facts["after"] > facts["before"]
     assert len(facts["epochs"]) == 8
     assert after.pruned_structure["evaluation"] == before.pruned_structure["evaluation"]
-    assert not (own_run / "recovered.checkpoint").exists()
+    assert not (own_run / "recovered.safetensors.checkpoint").exists()
 
 
 def test_the_recovered_file_is_a_pruned_network_like_any_other(own_run, test_set, capsys):
@@ -68,13 +79,14 @@ def test_an_interruption_keeps_a_checkpoint_from_which_the_command_goes_on(
 
     def stop(self):
         if self.done == 6:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)  # the step is done, then the command stops
         return step(self)
 
     with monkeypatch.context() as patched:
         patched.setattr(Training, "step", stop)
-        assert main(["recover", str(own_run), *FEW]) != 0
-    assert (own_run / "recovered.checkpoint").exists()
+        assert main(["recover", str(own_run), *FEW]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert (own_run / "recovered.safetensors.checkpoint").exists()
     assert main(["recover", str(own_run), *FEW, "--epochs", "9"]) != 0
     assert "epochs=8, not 9" in said(capsys)
     assert main(["recover", str(own_run), *FEW]) == 0
@@ -86,8 +98,6 @@ def test_bad_input_is_refused_before_anything_is_trained(own_run, tmp_path, caps
     assert "no run folder and no pruned network" in said(capsys)
     assert main(["recover", str(own_run), *FEW, "--labels"]) != 0
     assert "--labels needs a data set that has them" in said(capsys)
-    assert main(["recover", str(own_run), *FEW, "--batch-size", "128"]) != 0
-    assert "64 images are fewer than a batch of 128" in said(capsys)
     assert main(["recover", str(own_run), *FEW, "--output", str(tmp_path / "no" / "file")]) != 0
     assert "there is no folder" in said(capsys)
     (own_run / "recovered.safetensors").write_bytes(b"mine")
@@ -99,7 +109,7 @@ def test_bad_input_is_refused_before_anything_is_trained(own_run, tmp_path, caps
 @pytest.mark.data
 def test_labels_of_a_data_set_are_learned(own_run, capsys):
     assert main(["recover", str(own_run), *FEW, "--images", "CIFAR10", "--labels"]) == 0
-    assert "56 images from CIFAR10, with labels" in capsys.readouterr().out
+    assert "224 images from CIFAR10, with labels" in capsys.readouterr().out
 
 
 def test_epochs_are_logged_to_tensorboard_and_wandb(own_run, monkeypatch):
@@ -108,7 +118,17 @@ def test_epochs_are_logged_to_tensorboard_and_wandb(own_run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert main(["recover", str(own_run), *FEW, "--wandb"]) == 0
-    logs = own_run / "recovered.logs"
+    logs = own_run / "recovered.safetensors.logs"
     events = event_files.EventAccumulator(str(logs)).Reload()
     assert [event.step for event in events.Scalars("recovery/score")] == list(range(1, 9))
     assert list((logs / "wandb").glob("offline-run-*"))
+
+
+def test_a_diverging_recovery_says_what_to_do_and_begins_anew(own_run, monkeypatch, capsys):
+    def diverge(self):
+        raise FloatingPointError("the loss is nan in step 1: give a lower learning_rate")
+
+    monkeypatch.setattr(Training, "step", diverge)
+    assert main(["recover", str(own_run), *FEW]) == 2
+    assert "give a lower learning_rate, and begin anew" in said(capsys)
+    assert not (own_run / "recovered.safetensors.checkpoint").exists()

@@ -1,4 +1,5 @@
-import pytest
+from dataclasses import replace
+
 import torch
 from networks_for_tests import images
 
@@ -6,7 +7,7 @@ from lfgcl_env.recovery import RecoveryOptions
 from lfgcl_env.recovery.batches import Batches
 
 CPU = torch.device("cpu")
-PLAIN = RecoveryOptions(batch_size=4, mixup=0, crop=0, flip=False)
+PLAIN = RecoveryOptions(epoch_images=1, batch_size=4, mixup=0, crop=0, flip=False)
 
 
 def test_without_augmentation_every_image_is_seen_once_an_epoch():
@@ -34,7 +35,7 @@ def test_crops_are_shifted_by_up_to_the_part_that_is_asked_for():
 
 def test_mixtures_hold_more_of_the_image_than_of_the_other():
     flat = torch.arange(8.0).view(8, 1).expand(8, 5)
-    options = RecoveryOptions(batch_size=8, mixup=0.5)
+    options = RecoveryOptions(epoch_images=1, batch_size=8, mixup=0.5)
     batches = Batches(flat, options)
     mixed, own = batches(0, 0, CPU)[:, 0], batches.chosen(0, 0).float()
     share = (mixed - own) / (own.roll(1) - own)
@@ -42,6 +43,10 @@ def test_mixtures_hold_more_of_the_image_than_of_the_other():
     assert 0.2 < share.max() <= 0.5
 
 
-def test_too_few_images_are_refused():
-    with pytest.raises(ValueError, match="3 images are fewer than a batch of 4"):
-        Batches(images(3, 8), PLAIN)
+def test_few_images_are_seen_as_often_as_makes_an_epoch():
+    inputs = images(3, 8)
+    batches = Batches(inputs, replace(PLAIN, epoch_images=12))
+    assert len(batches) == 3
+    seen = torch.cat([batches.chosen(0, place) for place in range(3)])
+    assert seen.bincount().tolist() == [4, 4, 4]
+    assert len(Batches(inputs[:1], PLAIN)(0, 0, CPU)) == 4

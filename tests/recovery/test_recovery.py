@@ -10,8 +10,10 @@ from torch import nn
 from unusual_networks import segmenting
 
 from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery.distilling import Training
+from lfgcl_env.recovery.loss import Distillation
 
-FEW = RecoveryOptions(epochs=3, batch_size=16, learning_rate=0.02, ema=0.9)
+FEW = RecoveryOptions(epochs=3, epoch_images=64, batch_size=16, learning_rate=0.02, ema=0.9)
 TRAIN, WATCHED = images(64, 16, seed=1), images(64, 16, seed=2)
 
 
@@ -62,11 +64,10 @@ def awaken_rows(network):
 
 def test_what_does_not_become_better_is_handed_back():
     problem, network = pruned()
-    done = recover(
-        problem.baseline.network, network, TRAIN, lambda one: -float(one is not network), FEW
-    )
+    scores = iter([1.0, 0.5, 0.9, 1.0])
+    done = recover(problem.baseline.network, network, TRAIN, lambda one: next(scores), FEW)
     assert not done.better
-    assert done.network is network
+    assert torch.equal(weights(done.network), weights(network))
 
 
 class Stopped(Exception):
@@ -89,9 +90,48 @@ def test_an_interrupted_recovery_goes_on_to_the_same_network(tmp_path, error, at
     again = recovered(
         problem, network, checkpoint=file, progress=lambda now: steps.append(now.step)
     )
-    assert steps[0] == (7 if error is KeyboardInterrupt else 5)  # else from the epoch's end
+    assert steps[0] == 7
     assert torch.equal(weights(again.network), weights(whole.network))
     assert again.epochs == whole.epochs
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(Distillation, "__call__"), (torch.Tensor, "backward"), (torch.optim.SGD, "step"),
+     (Training, "network")],
+)  # fmt: skip
+def test_what_is_interrupted_inside_a_step_or_a_score_begins_it_again(
+    tmp_path, monkeypatch, owner, method
+):
+    problem, network = pruned()
+    options = replace(FEW, epochs=8)
+    whole = recovered(problem, network, options=options)
+    file = tmp_path / "state.checkpoint"
+    act, calls = getattr(owner, method), []
+
+    def stop(*given, **named):
+        result = act(*given, **named)
+        calls.append(method)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, method, stop)
+        with pytest.raises(KeyboardInterrupt):
+            recovered(problem, network, checkpoint=file, options=options)
+    again = recovered(problem, network, checkpoint=file, options=options)
+    assert torch.equal(weights(again.network), weights(whole.network))
+    assert again.epochs == whole.epochs
+    assert again.after == whole.after
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_out_before_training(tmp_path):
+    problem, network = pruned()
+    steps = []
+    with pytest.raises(OSError, match="nowhere"):
+        recovered(problem, network, checkpoint=tmp_path / "nowhere" / "x", progress=steps.append)
+    assert not steps
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
@@ -107,9 +147,16 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
         )
     with pytest.raises(ValueError, match="another network or other images"):
         problem.recover(network, TRAIN + 1, FEW, watched=WATCHED, checkpoint=file)
+    other = pruned(plain())[0].baseline.network
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    with pytest.raises(ValueError, match="another network or other images"):
+        recover(other, network, TRAIN, lambda _: 0.0, FEW, checkpoint=file)
+    torch.save(3, tmp_path / "three")
     file.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="no checkpoint of a recovery"):
-        recovered(problem, network, checkpoint=file)
+    for damaged in (file, tmp_path / "three"):
+        with pytest.raises(ValueError, match="no checkpoint of a recovery"):
+            recovered(problem, network, checkpoint=damaged)
 
 
 def test_labels_are_learned_where_they_are_given():
@@ -117,7 +164,7 @@ def test_labels_are_learned_where_they_are_given():
     with torch.no_grad():
         labels = (problem.baseline.network(TRAIN).argmax(1) + 1) % 3
     options = RecoveryOptions(
-        epochs=30, batch_size=16, learning_rate=0.05, ema=0.5, flip=False, crop=0
+        epochs=30, epoch_images=64, batch_size=16, learning_rate=0.05, ema=0.5, flip=False, crop=0
     )
 
     def right(one):
@@ -126,6 +173,8 @@ def test_labels_are_learned_where_they_are_given():
 
     done = recover(problem.baseline.network, network, TRAIN, right, options, labels=labels)
     assert done.after > max(0.6, done.before + 0.2)
+    with pytest.raises(ValueError, match="labels need watched"):
+        problem.recover(network, TRAIN, FEW, labels=labels)
     with pytest.raises(ValueError, match="10 labels were given for 64 images"):
         recover(problem.baseline.network, network, TRAIN, right, FEW, labels=labels[:10])
 
@@ -145,7 +194,9 @@ def test_a_diverging_recovery_says_what_to_do():
         network[-1].fc.weight.fill_(math.inf)
     with pytest.raises(FloatingPointError, match="give a lower learning_rate"):
         recovered(
-            problem, network, options=RecoveryOptions(epochs=30, batch_size=16, learning_rate=10)
+            problem,
+            network,
+            options=RecoveryOptions(epochs=30, epoch_images=64, batch_size=16, learning_rate=10),
         )
 
 

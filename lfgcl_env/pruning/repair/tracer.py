@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from lfgcl_env.networks.copying import forget
 from lfgcl_env.networks.padded_encoder import PaddedEncoder
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count
 from lfgcl_env.pruning.structure.layers import is_frozen_norm
@@ -83,11 +84,14 @@ def trace_once(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
     Raises:
         Exception: of any kind, whatever ``torch.fx`` or the network raises.
     """
+    forget(network)  # or what it keeps would be a constant of the graph
     try:
         with _counts_to_read(network, cut):
             graph = Tracer().trace(OneInput(network))
     except Exception:
-        graph = Tracer().trace(OneInput(network))
+        graph = Tracer().trace(OneInput(forget(network)))
+    finally:
+        forget(network)  # or it would keep what only stands for values
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix(f"{_ROOT}.")
