@@ -243,10 +243,7 @@ def correlations(options: argparse.Namespace, table: Sequence[Fields]) -> Iterat
         found = [line["top1"] for line in lines]
         signals = {"delivered top-1": [line["delivered"] for line in lines]}
         known = [scored.get((budget, tuple(line["keep"]))) for line in lines]
-        for signal in (
-            "sequential 256, kl1 1024",
-            "least_squares 256, discounted_mse of features 256",
-        ):
+        for signal in REWARDS:
             values = [record["signals"][signal] if record else np.nan for record in known]
             signals[signal] = [-value for value in values]
         for signal, values in signals.items():
