@@ -10,7 +10,7 @@ from lfgcl_env.page.charts import Line, bar, chart
 from lfgcl_env.page.markup import Html, element, section, table
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
-from lfgcl_env.runs.measured import describe
+from lfgcl_env.runs.measured import BASELINE, StoredMeasurement, describe
 from lfgcl_env.runs.problem_file import PrunedGroup
 
 _NAMED_CURVES = 5
@@ -66,9 +66,7 @@ def result(run: RunFacts) -> Html:
         before, after = (one.top1 for one in run.accuracy.networks[:2])
         tiles.append(("top-1", f"{after:.2f} %", f"baseline {before:.2f} %"))
     if run.best and run.measured:
-        fastest = max(run.measured.measurements, key=lambda one: one.speedup)
-        where = f"{fastest.runtime}, batch {fastest.batch}"
-        tiles.append(("faster", f"{fastest.speedup:.2f}x", where))
+        tiles += _speed(run.measured.measurements)
     screened = (run.best.model_extra or {}).get("screened") if run.best else None
     more = f"{screened} more were screened" if screened else f"{run.asked['evaluations']} allowed"
     tiles.append(("evaluations", f"{len(run.records):,}", more))
@@ -83,6 +81,17 @@ def result(run: RunFacts) -> Html:
         for name, number, text in tiles
     ]
     return element("div", *made, class_="tiles")
+
+
+def _speed(measurements: Sequence[StoredMeasurement]) -> list[tuple[str, str, str]]:
+    """Return a tile on the runtime and batch that were measured first, whatever came out."""
+    first = next((one for one in measurements if one.network != BASELINE), None)
+    if first is None:
+        return []
+    where = f"{first.runtime}, batch {first.batch}"
+    if first.speedup < 1:
+        return [("slower", f"{1 / first.speedup:.2f}x", where)]
+    return [("faster", f"{first.speedup:.2f}x", where)]
 
 
 def search(run: RunFacts) -> Html:
