@@ -28,7 +28,7 @@ class RunFacts:
         described: what was asked, and where it ran.
         problem: what is pruned; None where the run ended before that was known.
         records: of the strategies scored so far.
-        best: of a finished run on one budget.
+        best: of a finished run on one budget; None for one that was extended and has not ended.
         sweep: of a run on a range of budgets, as far as it is finished.
         networks: files of the pruned networks that are there.
         data: the labelled data set that fits them, if one does.
@@ -82,21 +82,27 @@ def read_run(path: str | os.PathLike[str]) -> RunFacts:
     if not run.begun:
         raise FileNotFoundError(f"there is no run in {run.path}: give the --out of `lfgcl prune`")
     folder = run.path
+    records, described = tuple(run.records()), run.described()
     best = read_best(folder) if (folder / BEST).exists() else None
+    extended = best and (best.evaluations, best.evaluations_asked) != (
+        len(records), described["arguments"]["evaluations"]
+    )  # fmt: skip
+    if extended:  # what an earlier, shorter search found
+        best = None
     sweep = read_sweep(folder)
     points = sweep["points"] if sweep else []
     files = [folder / network_file(p["budget"]) for p in points] if sweep else [folder / PRUNED]
-    networks = tuple(file for file in files if file.exists())
+    networks = () if extended else tuple(file for file in files if file.exists())
     headers = [read_structure(file) for file in networks]
     tensors = [header["tensors"] for header in headers]
-    problem, records = read_problem(folder), tuple(run.records())
+    problem = read_problem(folder)
     kept = [*(r.evaluation.keep for r in records), *(p["searched"]["keep"] for p in points)]
     kept += [best.keep] if best else []
     if problem and any(len(keep) != len(problem.groups) for keep in kept):
         raise ValueError(f"{folder / PROBLEM} is of another run: its groups are not those scored")
     return RunFacts(
         folder=folder,
-        described=run.described(),
+        described=described,
         problem=problem,
         records=records,
         best=best,

@@ -66,6 +66,7 @@ class Best(StoredEvaluation, Sealed):
     Attributes:
         reward: of what is kept, as the search ranked it.
         evaluations: distinct strategies that the search scored.
+        evaluations_asked: how many it might score.
         evaluations_with_shortlist: those of the shortlist's allocation included.
         settings: of the problem.
         shortlist: what was repaired and compared, from the best to the worst.
@@ -80,6 +81,7 @@ class Best(StoredEvaluation, Sealed):
 
     reward: float
     evaluations: Count
+    evaluations_asked: Count
     evaluations_with_shortlist: Count
     settings: dict[Name, JsonValue]
     shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
