@@ -83,6 +83,29 @@ def test_what_was_measured_and_tested_is_shown(own_run, test_set, capsys):
     assert "Not tested yet" not in text
 
 
+def test_a_network_that_is_slower_is_called_slower(own_run, capsys):
+    few = ["--runtime", "pytorch", "--batch", "2", "--seconds", "1"]
+    assert main(["measure", str(own_run), *few]) == 0
+    path = own_run / "measured.json"
+    measured = json.loads(path.read_text())
+    del measured["checksum"]
+    for one in measured["measurements"]:
+        one["speedup"] = 1.0 if one["network"] == "baseline" else 0.5
+    path.write_text(sealed(measured))
+    words = page_of(own_run).words
+    place = words.index("slower")
+    assert words[place : place + 3] == ["slower", "2.00x", "pytorch, batch 2"]
+
+
+def test_a_run_that_was_extended_and_interrupted_has_not_ended(own_run):
+    run = RunFolder(own_run)
+    run.go_on(run.asked() | {"evaluations": 9})
+    page = page_of(own_run)
+    assert "stopped after 3 evaluations" in " ".join(page.words)
+    assert "Channels of the best strategy so far" in page.headings
+    assert "Load and export" not in page.headings
+
+
 def test_a_page_needs_nothing_else(own_run):
     page = page_of(own_run)
     assert page.links == []
