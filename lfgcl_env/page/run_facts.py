@@ -10,6 +10,7 @@ from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.pruning import read_structure
 from lfgcl_env.runs.accuracy_file import Accuracy, read_accuracy
 from lfgcl_env.runs.best import BEST, Best, read_best
+from lfgcl_env.runs.commands import network_options
 from lfgcl_env.runs.measured import Measured, read_measured
 from lfgcl_env.runs.problem_file import PROBLEM, StoredProblem, read_problem
 from lfgcl_env.runs.record import Record
@@ -31,6 +32,7 @@ class RunFacts:
         best: of a finished run on one budget; None for one that was extended and has not ended.
         sweep: of a run on a range of budgets, as far as it is finished.
         networks: files of the pruned networks that are there.
+        header: of the first of these files.
         data: the labelled data set that fits them, if one does.
         measured: what ``lfgcl measure`` found of them.
         accuracy: what ``lfgcl evaluate`` found of them.
@@ -43,6 +45,7 @@ class RunFacts:
     best: Best | None
     sweep: Mapping[str, Any] | None
     networks: tuple[Path, ...]
+    header: Mapping[str, Any] | None
     data: str | None
     measured: Measured | None
     accuracy: Accuracy | None
@@ -59,6 +62,20 @@ class RunFacts:
         if self.sweep:
             return len(self.sweep["points"]) == len(self.sweep["budgets"])
         return self.best is not None
+
+    @property
+    def options(self) -> str | None:
+        """What commands on the networks need; None where they take no such network."""
+        header = self.header
+        if header is None or header["network"] is None or header.get("inputs"):
+            return None
+        return network_options(header["network"], header["arguments"])
+
+    @property
+    def reward_name(self) -> str:
+        """What the rewards are: ``"similarity"``, ``"accuracy"``, or the name of a function."""
+        known = self.best.model_extra if self.best else self.sweep
+        return str((known or {}).get("reward_name", self.asked.get("reward", "similarity")))
 
     @property
     def ranged(self) -> bool:
@@ -108,6 +125,7 @@ def read_run(path: str | os.PathLike[str]) -> RunFacts:
         best=best,
         sweep=sweep,
         networks=networks,
+        header=headers[0] if headers else None,
         data=_fitting_data(headers[0]) if headers else None,
         measured=read_measured(folder, tensors) if networks else None,
         accuracy=read_accuracy(folder, tensors) if networks else None,

@@ -10,10 +10,14 @@ from lfgcl_env.page.charts import Line, bar, chart
 from lfgcl_env.page.markup import Html, element, section, table
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.runs.commands import resume_command
 from lfgcl_env.runs.measured import BASELINE, StoredMeasurement, describe
 from lfgcl_env.runs.problem_file import PrunedGroup
 
 _NAMED_CURVES = 5
+_CIRCLES = 1000
+"""Dots of a chart at most."""
+
 _METRICS = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 
 
@@ -23,8 +27,8 @@ def headline(run: RunFacts) -> Html:
     name = problem.network if problem else asked["environment"]
     budget = asked.get("budget")
     allowed = (
-        f"{budget[0]:.0%} to {budget[1]:.0%}" if isinstance(budget, list)
-        else f"{budget:.0%}" if budget else "a budget"
+        f"{label(budget[0])} to {label(budget[1])}" if isinstance(budget, list)
+        else label(budget) if budget else "a budget"
     )  # fmt: skip
     counted = str(asked.get("budget_metric", "macs"))
     state = "finished" if run.finished else f"stopped after {len(run.records)} evaluations"
@@ -40,31 +44,37 @@ def headline(run: RunFacts) -> Html:
         element("p", " · ".join(filter(None, facts)), class_="quiet"),
     ]
     if not run.finished:
-        command = f"lfgcl prune --resume --out {shlex.quote(str(run.folder))}"
-        parts.append(element("p", "Go on with ", element("code", command), class_="note"))
+        command = resume_command(run.folder, asked)
+        how = ["Go on with ", element("code", command)] if command else ["It goes on from Python."]
+        parts.append(element("p", *how, class_="note"))
     return element("header", *parts)
 
 
 def result(run: RunFacts) -> Html:
     """Show the result in a few numbers."""
-    problem, leader = run.problem, run.leader
+    leader = run.leader
     tiles: list[tuple[str, str, str]] = []
     kept: Any = run.best or (leader.evaluation if leader else None)
-    if kept and problem:
+    if kept:
+        macs, params = _whole(run)
         tiles = [
-            ("MACs", f"{kept.macs_ratio:.1%}", f"{problem.macs:,} → {kept.macs:,}"),
-            ("parameters", f"{kept.params_ratio:.1%}", f"{problem.params:,} → {kept.params:,}"),
+            ("MACs", f"{kept.macs_ratio:.1%}", f"{macs}{kept.macs:,}"),
+            ("parameters", f"{kept.params_ratio:.1%}", f"{params}{kept.params:,}"),
         ]
+    if run.best and run.best.predicted_ms:
+        before, after = run.best.predicted_ms
+        text = f"{before:.3g} ms → {after:.3g} ms, predicted"
+        tiles.append(("time", f"{after / before:.1%}", text))
     if run.best:
         tiles.append(("reward", f"{run.best.reward:.4f}", "of what is kept, in the search"))
         if run.best.shortlist and run.best.shortlist[0].score is not None:
             score = run.best.shortlist[0].score
-            tiles.append(("outputs", f"{score:.4f}", "similarity as delivered, on other images"))
+            tiles.append(("as delivered", f"{score:.4f}", _judged_by(run)))
     elif leader:
         tiles.append(("best reward", f"{leader.reward:.4f}", f"at evaluation {leader.index}"))
     if run.best and run.accuracy:
-        before, after = (one.top1 for one in run.accuracy.networks[:2])
-        tiles.append(("top-1", f"{after:.2f} %", f"baseline {before:.2f} %"))
+        whole, pruned = (one.top1 for one in run.accuracy.networks[:2])
+        tiles.append(("top-1", f"{pruned:.2f} %", f"baseline {whole:.2f} %"))
     if run.best and run.measured:
         tiles += _speed(run.measured.measurements)
     screened = (run.best.model_extra or {}).get("screened") if run.best else None
@@ -83,6 +93,14 @@ def result(run: RunFacts) -> Html:
     return element("div", *made, class_="tiles")
 
 
+def _whole(run: RunFacts) -> tuple[str, str]:
+    """Write the baseline's MACs and parameters as what comes before an arrow, if known."""
+    if run.problem:
+        return f"{run.problem.macs:,} → ", f"{run.problem.params:,} → "
+    total = [layer for layer in run.best.layers if layer.name == "total"] if run.best else []
+    return (f"{total[0].macs[0]:,} → ", f"{total[0].params[0]:,} → ") if total else ("", "")
+
+
 def _speed(measurements: Sequence[StoredMeasurement]) -> list[tuple[str, str, str]]:
     """Return a tile on the runtime and batch that were measured first, whatever came out."""
     first = next((one for one in measurements if one.network != BASELINE), None)
@@ -95,37 +113,56 @@ def _speed(measurements: Sequence[StoredMeasurement]) -> list[tuple[str, str, st
 
 
 def search(run: RunFacts) -> Html:
-    """Draw the rewards in the order of the search, or against MACs on a range of budgets."""
+    """Draw the rewards in the order of the search, or against costs on a range of budgets."""
     if not run.records:
         return Html("")
     if run.ranged:
-        tried = [(r.evaluation.macs_ratio, r.reward) for r in run.records]
+        metric = str(run.asked.get("budget_metric", "macs"))
         points = run.sweep["points"] if run.sweep else []
-        kept = [(p["searched"]["macs_ratio"], p["reward"]) for p in points]
+        if metric in ("macs", "params"):
+            x = f"share of {_METRICS[metric]}"
+            tried = [(getattr(r.evaluation, f"{metric}_ratio"), r.reward) for r in run.records]
+            kept = [(p["searched"][f"{metric}_ratio"], p["reward"]) for p in points]
+        else:
+            x = f"budget of {_METRICS.get(metric, metric)}"
+            tried = [(r.budget, r.reward) for r in run.records]
+            kept = [(p["budget"], p["reward"]) for p in points]
+        drawn, every = _thinned(tried)
         lines = [
-            Line("scored in the search", tried, "dots", "weak"),
+            Line("scored in the search", drawn, "dots", "weak"),
             Line("kept", kept, "line", "strong"),
             Line("kept", kept, "dots", "strong"),
         ]
         return section(
             "Search",
-            element("p", "Every strategy that was scored (grey), and those that are kept."),
-            chart(lines, "share of MACs", "reward"),
+            element("p", f"Strategies that were scored (grey{every}), and those that are kept."),
+            chart(lines, x, "reward"),
         )
     rewards = [(record.index, record.reward) for record in run.records]
     best: list[tuple[float, float]] = []
     for index, reward in rewards:
-        best.append((index, max([reward, *(b[1] for b in best[-1:])])))
+        if not best or reward > best[-1][1]:
+            best.append((index, reward))
+    best.append((rewards[-1][0], best[-1][1]))
+    shown, every = _thinned(rewards)
     lines = [
-        Line("a strategy's reward", rewards, "dots", "weak"),
+        Line("a strategy's reward", shown, "dots", "weak"),
         Line("the best so far", best, "step", "strong"),
     ]
     minutes = run.records[-1].seconds / 60
     text = (
-        f"Rewards of {len(rewards):,} strategies in {minutes:.1f} minutes (grey), and the best so "
-        "far."
+        f"Rewards of {len(rewards):,} strategies in {minutes:.1f} minutes (grey{every}), and the "
+        "best so far."
     )
     return section("Search", element("p", text), chart(lines, "evaluation", "reward"))
+
+
+def _thinned(
+    points: Sequence[tuple[float, float]],
+) -> tuple[Sequence[tuple[float, float]], str]:
+    """Leave out points beyond what a page draws quickly, and say how many."""
+    step = -(-len(points) // _CIRCLES)
+    return (points, "") if step <= 1 else (points[::step], f", one of {step}")
 
 
 def channels(run: RunFacts) -> Html:
@@ -247,11 +284,18 @@ def shortlist(run: RunFacts) -> Html:
         for place, one in enumerate(run.best.shortlist, start=1)
     ]
     text = (
-        "The best strategies were repaired layer by layer and compared by their outputs; the first "
-        "was then repaired thoroughly and is handed over."
+        "The best strategies were repaired layer by layer and compared by "
+        f"{_judged_by(run)}; the first was then repaired thoroughly and is handed over."
     )
     heads = ["", "origin", "MACs left", "params left", "reward in the search", "as repaired"]
     return section("Shortlist", element("p", text), table(heads, rows, (2, 3, 4, 5)))
+
+
+def _judged_by(run: RunFacts) -> str:
+    """Name what finished networks are compared by."""
+    if run.reward_name == "similarity":
+        return "the similarity of outputs"
+    return f"the reward, {run.reward_name}"
 
 
 def _score(score: float | None) -> str:
@@ -262,9 +306,11 @@ def latency(run: RunFacts) -> Html:
     """Show the times that were measured, or how to measure them."""
     if not run.networks:
         return Html("")
-    folder = shlex.quote(str(run.folder))
     if not run.measured:
-        return section("Time", _command("Not measured yet:", f"lfgcl measure {folder}"))
+        if run.options is None:
+            return Html("")
+        command = f"lfgcl measure {shlex.quote(str(run.folder))}{run.options}"
+        return section("Time", _command("Not measured yet:", command))
     rows = [
         [
             one.runtime,
@@ -290,8 +336,10 @@ def accuracy(run: RunFacts) -> Html:
     if not run.networks:
         return Html("")
     if not run.accuracy:
+        if run.options is None:
+            return Html("")
         data = f" --data {run.data}" if run.data else ""
-        command = f"lfgcl evaluate {shlex.quote(str(run.folder))}{data}"
+        command = f"lfgcl evaluate {shlex.quote(str(run.folder))}{data}{run.options}"
         return section("Accuracy", _command("Not tested yet:", command))
     whole, *_ = run.accuracy.networks
     rows = [
@@ -311,24 +359,37 @@ def accuracy(run: RunFacts) -> Html:
 
 def use(run: RunFacts) -> Html:
     """Say how to load and export what was found."""
-    if not run.networks:
+    if not run.networks or run.header is None:
         return Html("")
     file = run.networks[-1]
-    network = run.asked.get("network")
-    own = f" --network {shlex.quote(str(network))}" if names_code(network) else ""
-    builder = f", {str(network).rpartition(':')[2]}()" if own else ""
+    imported, network = _builder(run.header["network"], run.header["arguments"])
     lines = [
         "import lfgcl_env",
+        *imported,
         "",
-        f"network = lfgcl_env.load_pruned({str(file)!r}{builder})",
+        f"network = lfgcl_env.load_pruned({str(file)!r}{network and ', '}{network})",
     ]
-    target = shlex.quote(str(file if run.sweep else run.folder))
-    return section(
-        "Load and export",
+    parts = [
         element("p", "A smaller torch.nn.Module:"),
         element("pre", element("code", "\n".join(lines))),
-        _command("A file for ONNX Runtime:", f"lfgcl export {target}{own}"),
-    )
+    ]
+    if run.options is not None:
+        target = shlex.quote(str(file if run.sweep else run.folder))
+        command = f"lfgcl export {target}{run.options}"
+        parts.append(_command("A file for ONNX Runtime:", command))
+    return section("Load and export", *parts)
+
+
+def _builder(name: str | None, arguments: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Return the import and the expression that make the unpruned network, where one is needed."""
+    if name is None:
+        return [], "YOUR_NETWORK"
+    if not names_code(name):
+        return [], ""
+    module, _, function = name.partition(":")
+    imported = [f"from {module} import {function.partition('.')[0]}"]
+    given = f"(**{dict(arguments)!r})" if arguments else ""
+    return imported, f"{function}{given}"
 
 
 def circumstances(run: RunFacts) -> Html:

@@ -58,7 +58,7 @@ def test_a_finished_run_shows_what_was_pruned_and_what_came_out(own_run, capsys)
     best = read_best(own_run)
     text = " ".join(page.words)
     assert page.headings == [
-        "resnet20 pruned to 50% of its MACs", "Search", "Sensitivity",
+        "resnet20 pruned to 0.50 of its MACs", "Search", "Sensitivity",
         "Output channels of every layer", "Time", "Accuracy", "Load and export", "How it was made",
     ]  # fmt: skip
     assert f"40,551,040 → {best.macs:,}" in text
@@ -133,7 +133,7 @@ def test_an_interrupted_run_shows_how_far_it_came_and_how_to_go_on(own_run):
 def test_a_sweep_shows_all_its_networks(tmp_path):
     assert prune(tmp_path / "sweep", "--budget", "0.3:0.5", "--points", "2") == 0
     page = page_of(tmp_path / "sweep")
-    assert page.headings[0] == "resnet20 pruned to 30% to 50% of its MACs"
+    assert page.headings[0] == "resnet20 pruned to 0.30 to 0.50 of its MACs"
     assert "Networks of the sweep" in page.headings
     assert "Channels that every budget keeps" in page.headings
 
