@@ -10,7 +10,8 @@ from torch import nn
 
 from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.page import write_page
-from lfgcl_env.page.sections import _CIRCLES, _thinned, latency, use
+from lfgcl_env.page.networks_found import latency, use
+from lfgcl_env.page.sections import _CIRCLES, _thinned
 from lfgcl_env.runs.best import read_best
 from lfgcl_env.runs.commands import resume_command
 from lfgcl_env.runs.problem_file import PROBLEM, has_problem, write_problem
