@@ -81,7 +81,7 @@ def environments() -> dict[str, str]:
     pages = {}
     for ids, kind in ((GLOBAL_IDS, LFGCLEnv), (LAYERWISE_IDS, AMCEnv)):
         first, _, rest = (inspect.getdoc(kind) or "").partition("\n")
-        picture = f"![Steps of an episode, rendered](../pictures/{kind.__name__}.gif)"
+        picture = f"![Steps on ResNet-20, rendered](../pictures/{kind.__name__}.gif)"
         body = _relative(_whole_rows(rest.strip()), "../../")
         body = body.replace("```python\n>>>", "```pycon\n>>>")
         for env_id, name in ids.items():

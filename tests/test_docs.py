@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lfgcl_env.cli.command_line import command_line
+from lfgcl_env.edge.named_code import import_named
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -96,3 +97,15 @@ def test_the_example_without_gymnasium_runs():
     names = {}
     exec(examples("docs/environments.md")[0], names)
     assert list(names["problem"].cost(names["keep"]).__dict__) == ["macs", "params"]
+
+
+def test_agents_that_a_page_names_exist():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(r"`?(lfgcl_env\.(?:agents|baselines)\.[a-z]\w*:\w+)", text)
+        for line in text.splitlines():
+            if likewise := re.search(r"baselines\.amc:make`, and likewise (.+)", line):
+                more = re.findall(r"`(\w+)`", likewise[1])
+                named += [f"lfgcl_env.baselines.{name}:make" for name in more]
+        for name in named:
+            assert callable(import_named(name, "agent")), f"{page.name}: {name}"

@@ -1,5 +1,6 @@
 """``lfgcl evaluate``: costs, and accuracy on labelled test images, which the search never saw."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,8 @@ from lfgcl_env.pruning.repair.fused_forward import fused
 from lfgcl_env.runs.accuracy_file import write_accuracy_file
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.sweep_files import network_file, write_accuracy
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate(arguments: dict[str, Any]) -> Outcome:
@@ -100,11 +103,15 @@ def print_accuracy(
     if path.is_dir():
         structures: list[Any] = [network.pruned_structure for network in networks]
         tensors = [structure["tensors"] for structure in structures]
-        with RunFolder(path).lock():
-            write_accuracy_file(path, test_set.name, len(test_set.images), tensors, rows)
-    if budgets:
-        for written in write_accuracy(path, rows, test_set.name):
-            print(written)
+        try:
+            with RunFolder(path).lock():
+                write_accuracy_file(path, test_set.name, len(test_set.images), tensors, rows)
+                written = write_accuracy(path, rows, test_set.name) if budgets else []
+        except (OSError, ValueError) as error:  # what took minutes to find is returned all the same
+            _log.warning("the accuracy is not kept in the run folder: %s", error)
+        else:
+            for file in written:
+                print(file)
     return {"data": test_set.name, "images": len(test_set.images), "networks": rows}
 
 

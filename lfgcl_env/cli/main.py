@@ -2,9 +2,10 @@
 
 import io
 import json
+import math
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ import gymnasium as gym
 from lfgcl_env.cli.command_line import command_line
 from lfgcl_env.cli.messages import messages, sentence, tell_error
 from lfgcl_env.cli.outcome import Failure, Outcome
-from lfgcl_env.cli.streams import lenient_streams
+from lfgcl_env.cli.streams import descriptor_aside, lenient_streams
 from lfgcl_env.edge.progress import show_progress
 from lfgcl_env.engine import WorkerDied
 from lfgcl_env.search.protocol import AgentError
@@ -39,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verbose, quiet = parsed.pop("verbose", False), parsed.pop("quiet", False)
         as_json = parsed.pop("json", False)
         said = io.StringIO() if as_json else output
-        with messages(verbose=verbose, quiet=quiet), show_progress(not quiet):
+        aside = descriptor_aside() if as_json else nullcontext()
+        with aside, messages(verbose=verbose, quiet=quiet), show_progress(not quiet):
             with redirect_stdout(said):  # type: ignore[type-var]
                 code, outcome = _run(command, parsed, verbose=verbose)
         if as_json and outcome is not None:
-            print(json.dumps(outcome, indent=2))
+            print(json.dumps(_finite(outcome), indent=2, allow_nan=False))
         output.flush()
         lost = output.failure
         needed = as_json or not writes
@@ -51,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell_error(lost, f"standard output cannot be written ({lost})", verbose=verbose)
             code = 2
     return code
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON with null for numbers that JSON lacks: NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run(

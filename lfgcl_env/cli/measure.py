@@ -78,8 +78,11 @@ def measure(arguments: dict[str, Any]) -> Outcome:
         provenance(),
     )
     if run:
-        with run.lock():
-            add_measured(path, measured)
+        try:
+            with run.lock():
+                add_measured(path, measured)
+        except (OSError, ValueError) as error:  # what took minutes to find is returned all the same
+            _log.warning("the measurements are not kept in the run folder: %s", error)
     print(f"{describe(measured)}\n\n{format_measured(measured)}", end="")
     return measured.model_dump(mode="json", exclude={"checksum"})
 
@@ -104,7 +107,7 @@ def _measurements(
     done, total = 0, len(runtimes) * len(sizes)
     with progress("measuring", "table") as advance:
         for runtime in runtimes:
-            for batch in sizes:
+            for place, batch in enumerate(sizes):
                 seconds = arguments["seconds"] * len(networks)
                 try:
                     found += measure_beside(
@@ -115,6 +118,8 @@ def _measurements(
                         raise
                     failure = error
                     _log.warning("%s is left out: %s", runtime.name, first_line(error))
+                    total -= len(sizes) - place
+                    advance(done, total)
                     break
                 done += 1
                 advance(done, total)

@@ -1,6 +1,5 @@
 """``lfgcl prune``: search, and say what was found."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,7 +18,6 @@ from lfgcl_env.cli.request import Request, check_trusted, request
 from lfgcl_env.cli.targets import import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import EnvConfig, options
-from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.progress import is_shown
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
@@ -27,6 +25,7 @@ from lfgcl_env.latency.table_cache import adopt
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.runs.commands import network_options, resume_command
 from lfgcl_env.runs.logs import check_wandb
 from lfgcl_env.runs.report import predict_latency
 from lfgcl_env.runs.run_folder import LATENCY, PRUNED, RunFolder
@@ -153,10 +152,9 @@ def _interrupted(run: RunFolder) -> str:
         return "interrupted"
     sweep = read_sweep(run.path)
     finished = f" and {len(sweep['points'])} of {len(sweep['budgets'])} networks" if sweep else ""
-    return (
-        f"interrupted after {len(run.records())} evaluations{finished}: go on with "
-        f"`lfgcl prune --resume --out {shlex.quote(str(run.path))}`"
-    )
+    command = resume_command(run.path, run.asked())
+    how = f": go on with `{command}`" if command else ""
+    return f"interrupted after {len(run.records())} evaluations{finished}{how}"
 
 
 def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
@@ -216,11 +214,9 @@ def _test(
             print(f"testing on {data}", flush=True)
             networks = pruned_networks(folder, budgets)
             return print_accuracy(folder, budgets, networks, baseline, test_set, device)
-    own = ""
-    if names_code(baseline.name):
-        own = f" --network {shlex.quote(str(baseline.name))}"
-        if baseline.arguments:
-            own += f" --network-arguments {shlex.quote(json.dumps(baseline.arguments))}"
+    if baseline.packing is not None:
+        return None  # no data set has several inputs
+    own = network_options(baseline.name, baseline.arguments)
     asked = f" --data {data}" if data else ""
     print(f"next: lfgcl evaluate {shlex.quote(str(folder))}{asked}{own}")
     return None

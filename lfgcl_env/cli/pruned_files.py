@@ -17,12 +17,10 @@ from lfgcl_env.images.calibration import default_images
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.builders import call_builder
 from lfgcl_env.pruning import load_pruned, read_structure
+from lfgcl_env.runs.commands import IN_MEMORY, resume_command
 from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import network_file
-
-_IN_MEMORY = ("Tensor", "ndarray", "Parameter", "memmap")
-"""What a run's record calls images that were no file."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,9 @@ def budgets_of_run(run: RunFolder) -> list[float]:
     if sweep:
         ended = len(sweep["points"]) == len(sweep["budgets"])
     if not ended:
-        raise FileNotFoundError(
-            f"the search in {run.path} has not ended: `lfgcl prune --resume --out {run.path}` "
-            "goes on with it"
-        )
+        command = resume_command(run.path, run.asked())
+        how = f": `{command}` goes on with it" if command else ", and can go on from Python alone"
+        raise FileNotFoundError(f"the search in {run.path} has not ended{how}")
     return list(sweep["budgets"]) if sweep else []
 
 
@@ -160,7 +157,7 @@ def images_for(arguments: Mapping[str, Any], run: Mapping[str, Any], baseline: B
         ValueError: if those of the run were in memory.
     """
     images = arguments.get("images") or run.get("images") or default_images(baseline)
-    if "images" not in arguments and images in _IN_MEMORY:
+    if "images" not in arguments and images in IN_MEMORY:
         raise ValueError("the run's images were a tensor and are not kept: give --images")
     return str(images)
 

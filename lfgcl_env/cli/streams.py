@@ -68,6 +68,21 @@ def lenient_streams() -> Iterator[tuple[LenientStream, LenientStream]]:
         sys.stdout, sys.stderr = before
 
 
+@contextmanager
+def descriptor_aside() -> Iterator[None]:
+    """Lead the descriptor of standard output to standard error inside the block.
+
+    What workers and libraries print by themselves then stays apart from a result in JSON.
+    """
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def _occupy_descriptors() -> None:
     """Open the null device where a standard stream is closed.
 

@@ -5,6 +5,7 @@ The command shows it unless it is asked to be quiet; in programs nothing is show
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -33,6 +34,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
     def __init__(self, total: int | None, unit: str, **settings: Any) -> None:
         lively = sys.stderr is not None and sys.stderr.isatty()
+        self.begun = time.monotonic()
         super().__init__(
             total=total, unit=unit, mininterval=0.2 if lively else 10, miniters=1, **settings
         )
@@ -78,20 +80,28 @@ def progress(what: str, unit: str = "step", *, default: bool = False) -> Iterato
         yield lambda done, total, note="": None
         return
     bar: Bar | None = None
+    with suppress(Exception):  # made now, so that the first part's time counts
+        bar = Bar(None, unit, desc=what, delay=_DELAY)
 
     def advance(done: int, total: int, note: str = "", /) -> None:
-        nonlocal bar
-        bar = bar or Bar(total, unit, desc=what, delay=_DELAY)
-        bar.total = total
-        bar.set_postfix_str(note, refresh=False)
-        bar.update(done - bar.n)
+        if bar is not None:
+            bar.total = total
+            bar.set_postfix_str(note, refresh=False)
+            bar.update(done - bar.n)
 
     try:
         yield _harmless(advance)
     finally:
         if bar is not None:
-            _harmless(bar.close)()
+            _harmless(_end)(bar)
             bar.disable = True  # or it would write once more when it is deleted
+
+
+def _end(bar: Bar) -> None:
+    """Close a bar, and show it where it took long but no part ended at the time to write it."""
+    if bar.n and time.monotonic() - bar.begun >= _DELAY:
+        bar.last_print_t = max(bar.last_print_t, bar.start_t + _DELAY)
+    bar.close()
 
 
 def _harmless(act: Callable[..., object]) -> Callable[..., None]:

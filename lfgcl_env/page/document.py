@@ -11,6 +11,10 @@ from lfgcl_env.page.sections import SECTIONS
 
 PAGE = "report.html"
 
+_MARKER = Html('<meta name="generator" content="lfgcl report">')
+"""By which a page is known that another may replace."""
+
+_BEGINNING = 300
 _STYLE = Path(__file__).with_name("style.css")
 
 
@@ -27,14 +31,26 @@ def write_page(run: str | os.PathLike[str], out: str | os.PathLike[str] | None =
     Raises:
         FileNotFoundError: if no run was begun there.
         ValueError: if a file of the run is damaged, or the folder holds a link out of it.
+        FileExistsError: if there is a file that is no such page.
         OSError: if the file cannot be written.
     """
     facts = read_run(run)
     path = facts.folder / PAGE if out is None else as_path(out, "the page")
-    if out is None:
-        check_links(facts.folder)
+    check_links(facts.folder)
+    _check_replaceable(path)
     write_text(path, page(facts))
     return path
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse a file that is none of these pages, which would be lost."""
+    if not os.path.lexists(path):
+        return
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            if str(_MARKER).encode() in file.read(_BEGINNING):
+                return
+    raise FileExistsError(f"{str(path)!r} exists and is no report: give another file")
 
 
 def page(run: RunFacts) -> str:
@@ -43,6 +59,7 @@ def page(run: RunFacts) -> str:
     head = element(
         "head",
         Html('<meta charset="utf-8">'),
+        _MARKER,
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Html('<meta name="color-scheme" content="light dark">'),
         element("title", title),

@@ -10,6 +10,7 @@ from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.pruning import read_structure
 from lfgcl_env.runs.accuracy_file import Accuracy, read_accuracy
 from lfgcl_env.runs.best import BEST, Best, read_best
+from lfgcl_env.runs.commands import network_options
 from lfgcl_env.runs.measured import Measured, read_measured
 from lfgcl_env.runs.problem_file import PROBLEM, StoredProblem, read_problem
 from lfgcl_env.runs.record import Record
@@ -28,9 +29,10 @@ class RunFacts:
         described: what was asked, and where it ran.
         problem: what is pruned; None where the run ended before that was known.
         records: of the strategies scored so far.
-        best: of a finished run on one budget.
+        best: of a finished run on one budget; None for one that was extended and has not ended.
         sweep: of a run on a range of budgets, as far as it is finished.
         networks: files of the pruned networks that are there.
+        header: of the first of these files.
         data: the labelled data set that fits them, if one does.
         measured: what ``lfgcl measure`` found of them.
         accuracy: what ``lfgcl evaluate`` found of them.
@@ -43,6 +45,7 @@ class RunFacts:
     best: Best | None
     sweep: Mapping[str, Any] | None
     networks: tuple[Path, ...]
+    header: Mapping[str, Any] | None
     data: str | None
     measured: Measured | None
     accuracy: Accuracy | None
@@ -59,6 +62,20 @@ class RunFacts:
         if self.sweep:
             return len(self.sweep["points"]) == len(self.sweep["budgets"])
         return self.best is not None
+
+    @property
+    def options(self) -> str | None:
+        """What commands on the networks need; None where they take no such network."""
+        header = self.header
+        if header is None or header["network"] is None or header.get("inputs"):
+            return None
+        return network_options(header["network"], header["arguments"])
+
+    @property
+    def reward_name(self) -> str:
+        """What the rewards are: ``"similarity"``, ``"accuracy"``, or the name of a function."""
+        known = self.best.model_extra if self.best else self.sweep
+        return str((known or {}).get("reward_name", self.asked.get("reward", "similarity")))
 
     @property
     def ranged(self) -> bool:
@@ -82,26 +99,33 @@ def read_run(path: str | os.PathLike[str]) -> RunFacts:
     if not run.begun:
         raise FileNotFoundError(f"there is no run in {run.path}: give the --out of `lfgcl prune`")
     folder = run.path
+    records, described = tuple(run.records()), run.described()
     best = read_best(folder) if (folder / BEST).exists() else None
+    extended = best and (best.evaluations, best.evaluations_asked) != (
+        len(records), described["arguments"]["evaluations"]
+    )  # fmt: skip
+    if extended:  # what an earlier, shorter search found
+        best = None
     sweep = read_sweep(folder)
     points = sweep["points"] if sweep else []
     files = [folder / network_file(p["budget"]) for p in points] if sweep else [folder / PRUNED]
-    networks = tuple(file for file in files if file.exists())
+    networks = () if extended else tuple(file for file in files if file.exists())
     headers = [read_structure(file) for file in networks]
     tensors = [header["tensors"] for header in headers]
-    problem, records = read_problem(folder), tuple(run.records())
+    problem = read_problem(folder)
     kept = [*(r.evaluation.keep for r in records), *(p["searched"]["keep"] for p in points)]
     kept += [best.keep] if best else []
     if problem and any(len(keep) != len(problem.groups) for keep in kept):
         raise ValueError(f"{folder / PROBLEM} is of another run: its groups are not those scored")
     return RunFacts(
         folder=folder,
-        described=run.described(),
+        described=described,
         problem=problem,
         records=records,
         best=best,
         sweep=sweep,
         networks=networks,
+        header=headers[0] if headers else None,
         data=_fitting_data(headers[0]) if headers else None,
         measured=read_measured(folder, tensors) if networks else None,
         accuracy=read_accuracy(folder, tensors) if networks else None,

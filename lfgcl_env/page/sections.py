@@ -1,122 +1,73 @@
 """The parts of a run's page; each is empty where the run knows nothing of it."""
 
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.page.charts import Line, bar, chart
 from lfgcl_env.page.markup import Html, element, section, table
+from lfgcl_env.page.networks_found import accuracy, latency, use
+from lfgcl_env.page.overview import METRIC_TITLES, headline, judged_by, result
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
-from lfgcl_env.runs.measured import describe
 from lfgcl_env.runs.problem_file import PrunedGroup
 
 _NAMED_CURVES = 5
-_METRICS = {"macs": "MACs", "params": "parameters", "latency": "latency"}
-
-
-def headline(run: RunFacts) -> Html:
-    """Say what was pruned, how far, and whether the run has ended."""
-    asked, problem = run.asked, run.problem
-    name = problem.network if problem else asked["environment"]
-    budget = asked.get("budget")
-    allowed = (
-        f"{budget[0]:.0%} to {budget[1]:.0%}" if isinstance(budget, list)
-        else f"{budget:.0%}" if budget else "a budget"
-    )  # fmt: skip
-    counted = str(asked.get("budget_metric", "macs"))
-    state = "finished" if run.finished else f"stopped after {len(run.records)} evaluations"
-    facts = [
-        asked["environment"],
-        f"agent {asked['agent']}",
-        f"{problem.weights} weights" if problem else "",
-        run.described["started"][:10],
-        state,
-    ]
-    parts = [
-        element("h1", f"{name} pruned to {allowed} of its {_METRICS.get(counted, counted)}"),
-        element("p", " · ".join(filter(None, facts)), class_="quiet"),
-    ]
-    if not run.finished:
-        command = f"lfgcl prune --resume --out {shlex.quote(str(run.folder))}"
-        parts.append(element("p", "Go on with ", element("code", command), class_="note"))
-    return element("header", *parts)
-
-
-def result(run: RunFacts) -> Html:
-    """Show the result in a few numbers."""
-    problem, leader = run.problem, run.leader
-    tiles: list[tuple[str, str, str]] = []
-    kept: Any = run.best or (leader.evaluation if leader else None)
-    if kept and problem:
-        tiles = [
-            ("MACs", f"{kept.macs_ratio:.1%}", f"{problem.macs:,} → {kept.macs:,}"),
-            ("parameters", f"{kept.params_ratio:.1%}", f"{problem.params:,} → {kept.params:,}"),
-        ]
-    if run.best:
-        tiles.append(("reward", f"{run.best.reward:.4f}", "of what is kept, in the search"))
-        if run.best.shortlist and run.best.shortlist[0].score is not None:
-            score = run.best.shortlist[0].score
-            tiles.append(("outputs", f"{score:.4f}", "similarity as delivered, on other images"))
-    elif leader:
-        tiles.append(("best reward", f"{leader.reward:.4f}", f"at evaluation {leader.index}"))
-    if run.best and run.accuracy:
-        before, after = (one.top1 for one in run.accuracy.networks[:2])
-        tiles.append(("top-1", f"{after:.2f} %", f"baseline {before:.2f} %"))
-    if run.best and run.measured:
-        fastest = max(run.measured.measurements, key=lambda one: one.speedup)
-        where = f"{fastest.runtime}, batch {fastest.batch}"
-        tiles.append(("faster", f"{fastest.speedup:.2f}x", where))
-    screened = (run.best.model_extra or {}).get("screened") if run.best else None
-    more = f"{screened} more were screened" if screened else f"{run.asked['evaluations']} allowed"
-    tiles.append(("evaluations", f"{len(run.records):,}", more))
-    made = [
-        element(
-            "div",
-            element("span", name, class_="name"),
-            element("b", number),
-            element("span", text, class_="quiet"),
-            class_="tile",
-        )
-        for name, number, text in tiles
-    ]
-    return element("div", *made, class_="tiles")
+_CIRCLES = 1000
+"""Dots of a chart at most."""
 
 
 def search(run: RunFacts) -> Html:
-    """Draw the rewards in the order of the search, or against MACs on a range of budgets."""
+    """Draw the rewards in the order of the search, or against costs on a range of budgets."""
     if not run.records:
         return Html("")
     if run.ranged:
-        tried = [(r.evaluation.macs_ratio, r.reward) for r in run.records]
+        metric = str(run.asked.get("budget_metric", "macs"))
         points = run.sweep["points"] if run.sweep else []
-        kept = [(p["searched"]["macs_ratio"], p["reward"]) for p in points]
+        if metric in ("macs", "params"):
+            x = f"share of {METRIC_TITLES[metric]}"
+            tried = [(getattr(r.evaluation, f"{metric}_ratio"), r.reward) for r in run.records]
+            kept = [(p["searched"][f"{metric}_ratio"], p["reward"]) for p in points]
+        else:
+            x = f"budget of {METRIC_TITLES.get(metric, metric)}"
+            tried = [(r.budget, r.reward) for r in run.records]
+            kept = [(p["budget"], p["reward"]) for p in points]
+        drawn, every = _thinned(tried)
         lines = [
-            Line("scored in the search", tried, "dots", "weak"),
+            Line("scored in the search", drawn, "dots", "weak"),
             Line("kept", kept, "line", "strong"),
             Line("kept", kept, "dots", "strong"),
         ]
         return section(
             "Search",
-            element("p", "Every strategy that was scored (grey), and those that are kept."),
-            chart(lines, "share of MACs", "reward"),
+            element("p", f"Strategies that were scored (grey{every}), and those that are kept."),
+            chart(lines, x, "reward"),
         )
     rewards = [(record.index, record.reward) for record in run.records]
     best: list[tuple[float, float]] = []
     for index, reward in rewards:
-        best.append((index, max([reward, *(b[1] for b in best[-1:])])))
+        if not best or reward > best[-1][1]:
+            best.append((index, reward))
+    best.append((rewards[-1][0], best[-1][1]))
+    shown, every = _thinned(rewards)
     lines = [
-        Line("a strategy's reward", rewards, "dots", "weak"),
+        Line("a strategy's reward", shown, "dots", "weak"),
         Line("the best so far", best, "step", "strong"),
     ]
     minutes = run.records[-1].seconds / 60
     text = (
-        f"Rewards of {len(rewards):,} strategies in {minutes:.1f} minutes (grey), and the best so "
-        "far."
+        f"Rewards of {len(rewards):,} strategies in {minutes:.1f} minutes (grey{every}), and the "
+        "best so far."
     )
     return section("Search", element("p", text), chart(lines, "evaluation", "reward"))
+
+
+def _thinned(
+    points: Sequence[tuple[float, float]],
+) -> tuple[Sequence[tuple[float, float]], str]:
+    """Leave out points beyond what a page draws quickly, and say how many."""
+    step = -(-len(points) // _CIRCLES)
+    return (points, "") if step <= 1 else (points[::step], f", one of {step}")
 
 
 def channels(run: RunFacts) -> Html:
@@ -238,8 +189,8 @@ def shortlist(run: RunFacts) -> Html:
         for place, one in enumerate(run.best.shortlist, start=1)
     ]
     text = (
-        "The best strategies were repaired layer by layer and compared by their outputs; the first "
-        "was then repaired thoroughly and is handed over."
+        "The best strategies were repaired layer by layer and compared by "
+        f"{judged_by(run)}; the first was then repaired thoroughly and is handed over."
     )
     heads = ["", "origin", "MACs left", "params left", "reward in the search", "as repaired"]
     return section("Shortlist", element("p", text), table(heads, rows, (2, 3, 4, 5)))
@@ -247,79 +198,6 @@ def shortlist(run: RunFacts) -> Html:
 
 def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
-
-
-def latency(run: RunFacts) -> Html:
-    """Show the times that were measured, or how to measure them."""
-    if not run.networks:
-        return Html("")
-    folder = shlex.quote(str(run.folder))
-    if not run.measured:
-        return section("Time", _command("Not measured yet:", f"lfgcl measure {folder}"))
-    rows = [
-        [
-            one.runtime,
-            str(one.batch),
-            one.network,
-            f"{one.time.median:.2f}",
-            f"{one.time.low:.2f}-{one.time.high:.2f}",
-            f"{one.speedup:.2f}x",
-            f"{one.images_per_second:,.0f}",
-            f"{one.file_bytes / 1e6:.2f}",
-        ]
-        for one in run.measured.measurements
-    ]
-    heads = ["runtime", "batch", "network", "median [ms]", "quartiles [ms]", "faster"]
-    heads += ["images/s", "file [MB]"]
-    return section(
-        "Time", element("p", describe(run.measured)), table(heads, rows, (1, 3, 4, 5, 6, 7))
-    )
-
-
-def accuracy(run: RunFacts) -> Html:
-    """Show the accuracy on labelled images, which the search never saw, or how to test it."""
-    if not run.networks:
-        return Html("")
-    if not run.accuracy:
-        data = f" --data {run.data}" if run.data else ""
-        command = f"lfgcl evaluate {shlex.quote(str(run.folder))}{data}"
-        return section("Accuracy", _command("Not tested yet:", command))
-    whole, *_ = run.accuracy.networks
-    rows = [
-        [one.network, f"{one.top1:.2f} %", f"{one.top1 - whole.top1:+.2f}" if place else ""]
-        for place, one in enumerate(run.accuracy.networks)
-    ]
-    text = (
-        f"{run.accuracy.data}, {run.accuracy.images:,} labelled images, which search and repair "
-        "never saw."
-    )
-    return section(
-        "Accuracy",
-        element("p", text),
-        table(["network", "top-1", "change"], rows, (1, 2)),
-    )
-
-
-def use(run: RunFacts) -> Html:
-    """Say how to load and export what was found."""
-    if not run.networks:
-        return Html("")
-    file = run.networks[-1]
-    network = run.asked.get("network")
-    own = f" --network {shlex.quote(str(network))}" if names_code(network) else ""
-    builder = f", {str(network).rpartition(':')[2]}()" if own else ""
-    lines = [
-        "import lfgcl_env",
-        "",
-        f"network = lfgcl_env.load_pruned({str(file)!r}{builder})",
-    ]
-    target = shlex.quote(str(file if run.sweep else run.folder))
-    return section(
-        "Load and export",
-        element("p", "A smaller torch.nn.Module:"),
-        element("pre", element("code", "\n".join(lines))),
-        _command("A file for ONNX Runtime:", f"lfgcl export {target}{own}"),
-    )
 
 
 def circumstances(run: RunFacts) -> Html:
@@ -341,10 +219,6 @@ def circumstances(run: RunFacts) -> Html:
 def _plain(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 400 else f"{text[:400]}…"
-
-
-def _command(before: str, command: str) -> Html:
-    return element("p", before, " ", element("code", command))
 
 
 SECTIONS: Sequence[Callable[[RunFacts], Html]] = (

@@ -69,6 +69,7 @@ class Described(Sealed):
     Attributes:
         arguments: what was asked.
         started: when the run was begun, in ISO format.
+        versions: of Python and of packages.
         resumed: where it ran each time it went on, see :mod:`lfgcl_env.runs.provenance`.
     """
 
@@ -77,4 +78,5 @@ class Described(Sealed):
 
     arguments: Asked
     started: Annotated[str, MaxLen(40)]
+    versions: dict[Name, Text] = Field(default_factory=dict)
     resumed: list[dict[Name, JsonValue]] = Field(default_factory=list)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import MaxLen, MinLen
+from annotated_types import Gt, Le, MaxLen, MinLen
 from pydantic import ConfigDict, Field, JsonValue
 from torch import nn
 
@@ -24,6 +24,7 @@ BEST = "best.json"
 
 _log = logging.getLogger(__name__)
 _OPEN = ConfigDict(**{**STRICT, "extra": "allow"})
+_Times = Annotated[list[Annotated[float, Gt(0), Le(1e9)]], MinLen(2), MaxLen(2)]
 _Pair = Annotated[list[Cost], MinLen(2), MaxLen(2)]
 
 
@@ -66,11 +67,14 @@ class Best(StoredEvaluation, Sealed):
     Attributes:
         reward: of what is kept, as the search ranked it.
         evaluations: distinct strategies that the search scored.
+        evaluations_asked: how many it might score.
         evaluations_with_shortlist: those of the shortlist's allocation included.
         settings: of the problem.
         shortlist: what was repaired and compared, from the best to the worst.
         groups: in the order of ``keep``.
         layers: before and after, see :func:`~lfgcl_env.runs.report.compare_layers`.
+        predicted_ms: times of the baseline and of what is kept [ms], see
+            :func:`~lfgcl_env.runs.report.predict_latency`; None without a budget of latency.
         measured: what ``lfgcl measure`` found of the network, see
             :class:`~lfgcl_env.runs.measured.Measured`; None before.
     """
@@ -80,11 +84,13 @@ class Best(StoredEvaluation, Sealed):
 
     reward: float
     evaluations: Count
+    evaluations_asked: Count
     evaluations_with_shortlist: Count
     settings: dict[Name, JsonValue]
     shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
     groups: Annotated[list[StoredGroup], MinLen(1), MaxLen(LONGEST_LIST)]
     layers: Annotated[list[StoredLayer], MaxLen(LONGEST_LIST)]
+    predicted_ms: _Times | None = None
     measured: dict[Name, JsonValue] | None = None
 
 
@@ -132,6 +138,7 @@ def write_best(
             for group, kept, ratio in zip(problem.groups, best.keep, ratios, strict=True)
         ],
         "layers": [asdict(layer) for layer in table],
+        "predicted_ms": report.predict_latency(problem, best),
     }
     text = sealed(described, indent=2)
     parse_sealed(Best, text, "the best strategy cannot be recorded")

@@ -1,7 +1,7 @@
 """``problem.json``: what a run prunes, known from its beginning on."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from annotated_types import Ge, MaxLen, MinLen
@@ -80,6 +80,25 @@ def write_problem(
     Raises:
         OSError: if the file cannot be written.
     """
+    text = sealed(_fields(problem, weights), indent=2)
+    parse_sealed(StoredProblem, text, "what is pruned cannot be recorded")
+    write_text(folder / PROBLEM, f"{text}\n")
+
+
+def has_problem(folder: Path, problem: PruningProblem) -> bool:
+    """Whether what is pruned is written already, with curves or without."""
+    try:
+        stored = read_problem(folder)
+    except (OSError, ValueError):
+        return False
+    if stored is None:
+        return False
+    fields = stored.model_dump(exclude={"checksum"})
+    fields["groups"] = [group | {"curve": None} for group in fields["groups"]]
+    return fields == _fields(problem, None)
+
+
+def _fields(problem: PruningProblem, weights: NDArray[np.float64] | None) -> dict[str, Any]:
     cost = problem.baseline_cost
     groups = [
         {
@@ -91,7 +110,7 @@ def write_problem(
         }
         for index, group in enumerate(problem.groups)
     ]
-    fields = {
+    return {
         "network": problem.baseline.title,
         "weights": problem.baseline.weights,
         "macs": cost.macs,
@@ -99,9 +118,6 @@ def write_problem(
         "similarity": problem.similarity,
         "groups": groups,
     }
-    text = sealed(fields, indent=2)
-    parse_sealed(StoredProblem, text, "what is pruned cannot be recorded")
-    write_text(folder / PROBLEM, f"{text}\n")
 
 
 def read_problem(folder: Path) -> StoredProblem | None:

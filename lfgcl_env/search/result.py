@@ -12,7 +12,7 @@ from lfgcl_env.edge.files import write_beside
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.runs.best import write_best
 from lfgcl_env.runs.record import Record
-from lfgcl_env.runs.run_folder import AGENT
+from lfgcl_env.runs.run_folder import AGENT, RunFolder
 from lfgcl_env.search.budget_sweep import Point, ask, sweep
 from lfgcl_env.search.protocol import Agent, AgentError, agent_errors
 from lfgcl_env.search.record_evaluations import budgets_of, problem_of
@@ -93,6 +93,7 @@ def with_shortlist(
             network, repaired = result.network, result.shortlist[0].repaired
         facts = _facts(result, env) | {
             "reward": result.reward,
+            "evaluations_asked": RunFolder(result.folder).asked()["evaluations"],
             "evaluations_with_shortlist": len(counted),
         }
         if images is not None:

@@ -22,7 +22,7 @@ from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.pruning.repair.cut_graph import check_graph
 from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
-from lfgcl_env.runs.problem_file import write_problem
+from lfgcl_env.runs.problem_file import has_problem, write_problem
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import LATENCY, RunFolder
 from lfgcl_env.search.asked import describe, may_differ
@@ -164,7 +164,7 @@ def run_search(
         elif run:
             run.check_new()
             run.begin(asked)
-        if run:
+        if run and not (resume and has_problem(run.path, problem)):  # which has curves
             write_problem(run.path, problem)
         if run and problem.latency_table is not None:
             write_table(run.path / LATENCY, problem.network.latency.table)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,13 @@ from command_for_tests import prune, said
 import lfgcl_env
 from lfgcl_env.cli.main import main
 from lfgcl_env.images import LabelledImages, top1
+from lfgcl_env.runs.run_folder import RunFolder
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of the run, which may be changed."""
+    return shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("accuracy.json"))
 
 
 def test_evaluate_compares_pruned_network_and_baseline(run, test_set, capsys):
@@ -90,3 +98,12 @@ def test_evaluate_refuses_images_of_another_kind(run, monkeypatch, capsys):
     monkeypatch.setattr("lfgcl_env.cli.evaluate.load_test_set", lambda *_, **__: labelled)
     assert main(["evaluate", str(run), "--data", "CIFAR100"]) == 2
     assert "100 classes" in said(capsys)
+
+
+def test_an_accuracy_that_cannot_be_kept_is_told_all_the_same(own_run, test_set, capsys):
+    with RunFolder(own_run).lock():
+        assert main(["evaluate", str(own_run), "--data", "CIFAR10", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["networks"][1]["top1"] >= 0
+    assert "the accuracy is not kept in the run folder" in output.err
+    assert not (own_run / "accuracy.json").exists()

@@ -33,6 +33,8 @@ def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypat
     assert asked["latency_table"] == table.checksum
     best = json.loads((out / "best.json").read_text())
     assert best["settings"]["latency_table"] == table.checksum
+    before, after = best["predicted_ms"]
+    assert f"{100 * after / before:.1f}" == share
     assert table.belongs_to["runtime"] == "pytorch"
     assert min(table.networks) > 0
 

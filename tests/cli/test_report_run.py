@@ -58,7 +58,7 @@ def test_a_finished_run_shows_what_was_pruned_and_what_came_out(own_run, capsys)
     best = read_best(own_run)
     text = " ".join(page.words)
     assert page.headings == [
-        "resnet20 pruned to 50% of its MACs", "Search", "Sensitivity",
+        "resnet20 pruned to 0.50 of its MACs", "Search", "Sensitivity",
         "Output channels of every layer", "Time", "Accuracy", "Load and export", "How it was made",
     ]  # fmt: skip
     assert f"40,551,040 → {best.macs:,}" in text
@@ -81,6 +81,29 @@ def test_what_was_measured_and_tested_is_shown(own_run, test_set, capsys):
     assert f"{top1} %" in text
     assert "Not measured yet" not in text
     assert "Not tested yet" not in text
+
+
+def test_a_network_that_is_slower_is_called_slower(own_run, capsys):
+    few = ["--runtime", "pytorch", "--batch", "2", "--seconds", "1"]
+    assert main(["measure", str(own_run), *few]) == 0
+    path = own_run / "measured.json"
+    measured = json.loads(path.read_text())
+    del measured["checksum"]
+    for one in measured["measurements"]:
+        one["speedup"] = 1.0 if one["network"] == "baseline" else 0.5
+    path.write_text(sealed(measured))
+    words = page_of(own_run).words
+    place = words.index("slower")
+    assert words[place : place + 3] == ["slower", "2.00x", "pytorch, batch 2"]
+
+
+def test_a_run_that_was_extended_and_interrupted_has_not_ended(own_run):
+    run = RunFolder(own_run)
+    run.go_on(run.asked() | {"evaluations": 9})
+    page = page_of(own_run)
+    assert "stopped after 3 evaluations" in " ".join(page.words)
+    assert "Channels of the best strategy so far" in page.headings
+    assert "Load and export" not in page.headings
 
 
 def test_a_page_needs_nothing_else(own_run):
@@ -110,7 +133,7 @@ def test_an_interrupted_run_shows_how_far_it_came_and_how_to_go_on(own_run):
 def test_a_sweep_shows_all_its_networks(tmp_path):
     assert prune(tmp_path / "sweep", "--budget", "0.3:0.5", "--points", "2") == 0
     page = page_of(tmp_path / "sweep")
-    assert page.headings[0] == "resnet20 pruned to 30% to 50% of its MACs"
+    assert page.headings[0] == "resnet20 pruned to 0.30 to 0.50 of its MACs"
     assert "Networks of the sweep" in page.headings
     assert "Channels that every budget keeps" in page.headings
 

@@ -1,6 +1,7 @@
 """A search goes on without anybody who reads what it says."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -61,3 +62,17 @@ def test_a_closed_stream_is_remembered_and_raises_nothing():
     stream.write("lost")
     stream.flush()
     assert isinstance(stream.failure, ValueError)
+
+
+def test_json_is_all_that_standard_output_gets(capfd, monkeypatch):
+    def show(arguments):
+        os.write(1, b"a library's line\n")
+        subprocess.run(["echo", "a worker's line"], check=True)
+        return {"loss": float("nan"), "rows": [{"most": float("inf")}], "count": 3}
+
+    monkeypatch.setattr("lfgcl_env.cli.command_line.show_names", show)
+    assert main(["list", "--json"]) == 0
+    output = capfd.readouterr()
+    assert json.loads(output.out) == {"loss": None, "rows": [{"most": None}], "count": 3}
+    assert "a library's line" in output.err
+    assert "a worker's line" in output.err

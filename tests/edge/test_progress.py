@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -44,3 +45,18 @@ def test_a_stream_that_cannot_be_written_ends_nothing(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     with show_progress(True):
         count()
+
+
+def test_the_time_of_the_first_part_counts(monkeypatch, capsys):
+    monkeypatch.setattr(module, "_DELAY", 0.05)
+    with show_progress(True), progress("waiting") as advance:
+        time.sleep(0.1)
+        advance(1, 1)
+    assert "waiting: 100%" in capsys.readouterr().err
+
+
+def test_a_step_without_parts_shows_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(module, "_DELAY", 0.05)
+    with show_progress(True), progress("waiting"):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""

@@ -154,7 +154,8 @@ def good(tmp_path_factory):
          "weights": "random", "images": "random", "features": None, "agent": "random",
          "evaluations": 3, "agent_seed": 0}
     )  # fmt: skip
-    facts = {"reward": 0.5, "evaluations": 1, "evaluations_with_shortlist": 1, "steps": 1}
+    facts = {"reward": 0.5, "evaluations": 1, "evaluations_asked": 1}
+    facts |= {"evaluations_with_shortlist": 1, "steps": 1}
     write_best(folder, problem, evaluation, None, problem.compress([3, 4]), [], facts)
     stored = json.loads((folder / "best.json").read_text())
     names = ("keep", "similarity", "macs", "params", "macs_ratio", "params_ratio")
