@@ -15,9 +15,9 @@ from lfgcl_env.networks.copying import copy_network, forget
 from lfgcl_env.networks.outputs import class_scores
 from lfgcl_env.recovery.batches import Batches
 from lfgcl_env.recovery.centring import recentre
+from lfgcl_env.recovery.learning_mode import TrainingMode
 from lfgcl_env.recovery.loss import Distillation
 from lfgcl_env.recovery.recovery_options import RecoveryOptions
-from lfgcl_env.recovery.training_mode import TrainingMode
 
 RISE = 0.1
 """Part of the steps in which a one-cycle learning rate rises."""
