@@ -156,7 +156,8 @@ def test_an_own_agent_that_raises_is_one_sentence_and_can_be_mended(fault, here,
     assert len(RunFolder("run").records()) == 3  # the allocation, and what the agent scored
     (here / "fragile_agent.py").write_text(AGENT.format("pass # mended"))
     del sys.modules["fragile_agent"]
-    assert main(["prune", "--resume", "--out", "run", "--agent", "fragile_agent:make"]) == 0
+    again = ["prune", "--resume", "--out", "run", "--agent", "fragile_agent:make"]
+    assert main([*again, "--evaluations", "4"]) == 0
     assert len(RunFolder("run").records()) == 4
 
 
