@@ -154,6 +154,7 @@ class AskTellAgent:
         self._draws = np.random.default_rng(seed)
         self._screening = Screening(env, wanted=screened)
         self._searches: dict[float, AskTell] = {}
+        self._asked: dict[float, list[Logits]] = {}  # and not told yet
         self._found: dict[float, Found] = {}
         self._visited: set[tuple[float, bytes]] = set()
         self._workers = int(getattr(env.unwrapped, "workers", 1))
@@ -179,18 +180,19 @@ class AskTellAgent:
             callback: called after every step with the local and the global variables.
         """
         budget, search = self._reset(seed=self.seed)
-        asked: list[Logits] = []
+        asked = self._asked.setdefault(budget, [])
         for left in range(total_timesteps, 0, -1):
             if not asked:
-                asked = search.ask_many(min(self._workers, left))
+                asked.extend(search.ask_many(min(self._workers, left)))
                 if len(asked) > 1:
                     actions = [prune_ratios(logits) for logits in asked]
                     score_ahead([self.env] * len(asked), actions)
             if not asked:
                 break
-            logits = asked.pop(0)
+            logits = asked[0]
             action = prune_ratios(logits)
             _, reward, terminated, truncated, info = self.env.step(action)
+            del asked[0]  # only now: what was asked and not told is tried by the next call
             visit = (budget, info["keep"].tobytes())
             if visit not in self._visited:
                 self._screening.learn(action, info, float(reward))
@@ -209,6 +211,7 @@ class AskTellAgent:
                 self.env.reset(options={"budget": budget})
             elif terminated or truncated:
                 budget, search = self._reset()
+                asked = self._asked.setdefault(budget, [])
         return self
 
     def predict(self, observation: Any, **_: Any) -> tuple[Action, None]:

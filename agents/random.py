@@ -44,9 +44,9 @@ class RandomAgent:
         """
         self.env.reset(seed=self.seed)
         drawn: list[Action] = []
-        for _ in range(total_timesteps):
+        for left in range(total_timesteps, 0, -1):
             if not drawn:
-                drawn = [self._draw() for _ in range(self._together)]
+                drawn = [self._draw() for _ in range(min(self._together, left))]
                 if len(drawn) > 1:
                     score_ahead([self.env] * len(drawn), drawn)
             action = drawn.pop(0)

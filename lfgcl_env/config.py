@@ -10,9 +10,8 @@ editors and type checkers read, and ``config["budget"]`` its type.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from functools import partial
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Protocol, TypedDict, runtime_checkable
 
 from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
@@ -50,6 +49,7 @@ __all__ = [
     "Reward",
     "RewardedConfig",
     "StructureConfig",
+    "Submits",
     "complete",
     "defaults",
     "documented",
@@ -230,6 +230,14 @@ class ProblemConfig(BudgetConfig, LatencyConfig, StructureConfig, total=False):
     ]
 
 
+@runtime_checkable
+class Submits(Protocol):
+    """What strategies are given to: an executor, or what has its ``submit``."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Begin a call, and return what has its ``result()`` and can ``cancel()`` it."""
+
+
 class EngineConfig(TypedDict, total=False):
     """Where strategies are scored; it changes no score."""
 
@@ -244,12 +252,12 @@ class EngineConfig(TypedDict, total=False):
         ),
     ]
     engine: Annotated[
-        str | Executor | None,
+        str | Submits | None,
         Option(
             None,
             "where they work: 'serial' (in this process), 'processes' (on this machine), or an "
             "executor of your own; None: processes where there are several",
-            "a name, a concurrent.futures.Executor, or None",
+            "a name, an executor (what has `submit`, as those of concurrent.futures), or None",
             decides=False,
         ),
     ]

@@ -9,12 +9,14 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
 from lfgcl_env.edge.choices import closest
+
+_left: dict[str, None] = {}  # folders that were importable for a moment, in their order
 
 _SAFE = re.compile(r"torchvision:\w+|lfgcl_env\.(agents|baselines)\.\w+:\w+", re.ASCII)
 
@@ -91,8 +93,19 @@ def current_folder_importable() -> Iterator[None]:
     added = here not in sys.path
     if added:
         sys.path.append(here)
+        _left[here] = None
     try:
         yield
     finally:
         if added and here in sys.path:
             sys.path.remove(here)
+
+
+def folders_of_own_code() -> tuple[str, ...]:
+    """Return the folders that were importable for a moment; another process needs them as well."""
+    return tuple(_left)
+
+
+def make_importable(folders: Iterable[str]) -> None:
+    """Let modules be imported from folders, after all others, for as long as this process lives."""
+    sys.path.extend(folder for folder in folders if folder not in sys.path)

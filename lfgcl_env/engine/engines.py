@@ -1,7 +1,6 @@
 """The engines by name."""
 
-from concurrent.futures import Executor
-
+from lfgcl_env.config import Submits
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.engine.processes import Processes
 
@@ -9,7 +8,7 @@ ENGINES = ("serial", "processes")
 """``"serial"`` is this process; ``"processes"`` are workers on this machine."""
 
 
-def open_engine(engine: str | Executor | None, workers: int) -> Executor | None:
+def open_engine(engine: str | Submits | None, workers: int) -> Submits | None:
     """Return an executor, or None for this process.
 
     Args:

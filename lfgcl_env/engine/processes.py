@@ -8,14 +8,14 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, TypeVar
 
-import torch
-
 from lfgcl_env.config import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value, short
+from lfgcl_env.edge.threads import set_threads
 from lfgcl_env.engine.shared import remove_orphaned
 
 TRIES = 2
@@ -34,13 +34,20 @@ class WorkerDied(RuntimeError):
     Args:
         task: names it.
         code: the exit code of the last worker, negative for a signal.
+        started: whether the last worker had begun to take tasks; the task is not to blame else.
     """
 
-    def __init__(self, task: str, code: int | None) -> None:
+    def __init__(self, task: str, code: int | None, *, started: bool = True) -> None:
         super().__init__(task, code)
-        self.task, self.code = task, code
+        self.task, self.code, self.started = task, code, started
 
     def __str__(self) -> str:
+        if not self.started:
+            return (
+                f"worker processes end while they start (exit code {self.code}): they import the "
+                'script that starts them, so that it needs `if __name__ == "__main__":` around '
+                "what it does"
+            )
         why = ", killed, perhaps for want of memory" if self.code == _KILLED else ""
         return f"{self.task} ended {TRIES} worker processes (exit code {self.code}{why})"
 
@@ -52,7 +59,8 @@ class Processes(ThreadPoolExecutor):
     worker where one dies; the queue, futures and the end are those of ``ThreadPoolExecutor``.
     Workers start when they are first needed. They are forked from a server that has imported this
     package, or spawned where there is none: a script needs ``if __name__ == "__main__":``, as for
-    all of ``multiprocessing``. They end with this process, however that ends.
+    all of ``multiprocessing``. They end with this process, however that ends, and processes that
+    they started, as a ``DataLoader`` does, end with them.
 
     Args:
         workers: most processes.
@@ -74,7 +82,7 @@ class Processes(ThreadPoolExecutor):
         self._context = _context()
         self._mine = threading.local()  # the worker of a thread
         self._all: set[_Worker] = set()
-        self._starting = threading.Lock()
+        self._starting, self._ending = threading.Lock(), threading.Lock()
         self._interrupts = 0
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> "Future[_Result]":
@@ -89,11 +97,9 @@ class Processes(ThreadPoolExecutor):
         """End the workers, after all tasks that are not cancelled; see ``Executor``."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            workers = list(self._all)
-            for worker in workers:  # all begin to end before one of them is waited for
-                worker.connection.close()
-            for worker in workers:
-                self._discard(worker)
+            self._end_workers()
+        else:  # somebody has to wait for the tasks
+            threading.Thread(target=self.shutdown, name="lfgcl-engine-end", daemon=True).start()
 
     def interrupt(self) -> None:
         """Give up all tasks that are being done; others still begin, in workers that start anew."""
@@ -104,7 +110,7 @@ class Processes(ThreadPoolExecutor):
 
     def kill(self) -> None:
         """End the workers at once, and cancel all tasks."""
-        self.shutdown(wait=False, cancel_futures=True)
+        super().shutdown(wait=False, cancel_futures=True)
         self.interrupt()
         self.shutdown()
 
@@ -124,9 +130,13 @@ class Processes(ThreadPoolExecutor):
         task = pickle.dumps((function, args, kwargs))
         ended: int | None = None
         interrupts = self._interrupts
+        started = False
         for _ in range(TRIES):
             worker = self._worker(interrupts)
             try:
+                started = False
+                worker.wait_ready()
+                started = True
                 worker.connection.send_bytes(task)
                 answer = worker.connection.recv_bytes()
             except (EOFError, OSError):
@@ -136,7 +146,7 @@ class Processes(ThreadPoolExecutor):
             if not done:
                 raise result
             return result
-        raise WorkerDied(f"{_name(function)}{short(args)}", ended)
+        raise WorkerDied(f"{_name(function)}{short(args)}", ended, started=started)
 
     def _worker(self, interrupts: int) -> "_Worker":
         """Return this thread's worker for a task that began after so many interrupts."""
@@ -152,13 +162,22 @@ class Processes(ThreadPoolExecutor):
             self._mine.worker = worker
         return worker
 
+    def _end_workers(self) -> None:
+        with self._ending:
+            workers = list(self._all)
+            for worker in workers:  # all begin to end before one of them is waited for
+                worker.connection.close()
+            for worker in workers:
+                self._discard(worker)
+
     def _discard(self, worker: "_Worker") -> int | None:
-        """End a worker; return its exit code."""
+        """End a worker and what it started; return its exit code."""
         worker.connection.close()  # it ends when it reads this
         worker.process.join(_PATIENCE)
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
+        worker.end_children()
         self._all.discard(worker)
         if getattr(self._mine, "worker", None) is worker:
             self._mine.worker = None
@@ -171,8 +190,29 @@ class _Worker:
     def __init__(self, context: Any, threads: int) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
-        self.process.start()
-        theirs.close()  # so that the connection ends with the process
+        self._ready = False
+        try:
+            self.process.start()
+        except (EOFError, OSError) as error:  # the server that forks them ended
+            raise WorkerDied("", None, started=False) from error
+        finally:
+            theirs.close()  # so that the connection ends with the process
+
+    def wait_ready(self) -> None:
+        """Wait until the process takes tasks.
+
+        Raises:
+            EOFError: if it ended before.
+        """
+        if not self._ready:
+            self.connection.recv_bytes()
+            self._ready = True
+
+    def end_children(self) -> None:
+        """Kill the processes that it started and left behind; they are in its group."""
+        if self._ready and hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def _context() -> Any:
@@ -187,7 +227,12 @@ def _context() -> Any:
 def _serve(connection: Connection, threads: int) -> None:
     """Answer tasks until the connection ends; runs in a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(threads)
+    multiprocessing.current_process().daemon = False  # daemonic processes can start no others
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # what it starts ends with it
+        os.register_at_fork(after_in_child=connection.close)  # so that it ends with this process
+    set_threads(threads)
+    connection.send_bytes(b"ready")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
@@ -206,6 +251,8 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     remove_orphaned()
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 import cloudpickle
 import torch
 
+from lfgcl_env.edge.named_code import folders_of_own_code, make_importable
+
 _MOST = 4  # objects that a worker holds; the one used longest ago goes first
 
 _Value = TypeVar("_Value")
@@ -38,6 +40,7 @@ class Shared(Generic[_Value]):
         folder = Path(mkdtemp(prefix="lfgcl-"))
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.path, self._kind = folder / "shared.pt", type(value).__name__
+        self._folders = folders_of_own_code()
         try:
             torch.save(value, self.path, pickle_module=cloudpickle)
         except Exception as error:
@@ -59,7 +62,7 @@ class Shared(Generic[_Value]):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _named, (self.path, self._kind)
+        return _named, (self.path, self._kind, self._folders)
 
     def __repr__(self) -> str:
         return f"Shared({self._kind})"
@@ -71,8 +74,9 @@ def remove_orphaned() -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _named(path: Path, kind: str) -> Shared[Any]:
+def _named(path: Path, kind: str, folders: tuple[str, ...]) -> Shared[Any]:
     """Return what stands for a file that another process wrote, and removes."""
+    make_importable(folders)  # a user's own code is named there, not written
     shared: Shared[Any] = Shared.__new__(Shared)
-    shared.path, shared._kind = path, kind
+    shared.path, shared._kind, shared._folders = path, kind, folders
     return shared

@@ -1,10 +1,12 @@
 """Spreading the scoring of strategies over the workers of an executor."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
+from lfgcl_env.config import Submits
 from lfgcl_env.edge.schema import short
+from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.engine.processes import WorkerDied
 from lfgcl_env.engine.shared import Shared
 
@@ -14,7 +16,7 @@ _Result = TypeVar("_Result")
 
 
 def spread(
-    executor: Executor,
+    executor: Submits,
     function: Callable[[_Value, _Item], _Result],
     shared: Shared[_Value],
     items: Sequence[_Item],
@@ -23,8 +25,8 @@ def spread(
 
     Where one fails, those that have not begun are cancelled, the results of all that were begun are
     still yielded, and then the first failure is raised: nothing that was computed is lost. Where
-    the loop over this is left, by Ctrl-C for one, all others are cancelled, and given up if the
-    executor can.
+    Ctrl-C interrupts it, or the loop over this is left, all others are cancelled, and given up if
+    the executor can; after Ctrl-C those that are done are still yielded.
 
     Args:
         executor: of ``concurrent.futures``, or what has its ``submit``.
@@ -34,25 +36,33 @@ def spread(
 
     Raises:
         WorkerDied: if an item ended several workers; the message names the item.
+        CancelledError: if somebody else cancelled one.
     """
-    futures = [executor.submit(_call, function, shared, item) for item in items]
-    failure: Exception | None = None
+    futures: list[Any] = []
+    failure: BaseException | None = None
     try:
+        for item in items:
+            futures.append(executor.submit(_call, function, shared, item))
         for item, future in zip(items, futures, strict=True):
+            if failure is not None and not isinstance(failure, Exception) and not _is_done(future):
+                continue
             try:
                 result = future.result()
-            except CancelledError:
-                continue
             except Exception as error:
+                if isinstance(error, CancelledError) and failure is not None:
+                    continue
                 if isinstance(error, WorkerDied):
                     error.task = f"scoring {short(item)}"
                 failure = failure or error
                 _cancel(futures)
                 continue
+            except BaseException as error:  # Ctrl-C while it waited
+                failure = error
+                _give_up(executor, futures)
+                continue
             yield item, result
-    except BaseException:  # Ctrl-C, or the loop over this was left
-        _cancel(futures)
-        getattr(executor, "interrupt", lambda: None)()
+    except BaseException:  # Ctrl-C elsewhere, the loop over this was left, or nothing more is taken
+        _give_up(executor, futures)
         raise
     if failure is not None:
         raise failure
@@ -60,7 +70,17 @@ def spread(
 
 def _call(function: Callable[[Any, Any], Any], shared: Shared[Any], item: Any) -> Any:
     """Call a function of the shared object; runs in a worker."""
+    leave_threads_of_parent()  # a user's own pool may have forked it
     return function(shared.get(), item)
+
+
+def _is_done(future: Any) -> bool:
+    return bool(getattr(future, "done", lambda: False)())
+
+
+def _give_up(executor: Submits, futures: Sequence[Any]) -> None:
+    _cancel(futures)
+    getattr(executor, "interrupt", lambda: None)()
 
 
 def _cancel(futures: Sequence[Any]) -> None:

@@ -1,12 +1,11 @@
 """What both environments share: their problem and reward, budgets of episodes, info, rendering."""
 
 import math
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any, Self, cast
+from weakref import WeakSet
 
 import gymnasium as gym
 import numpy as np
@@ -14,14 +13,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
+from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, Submits, part
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.schema import check_value, short
+from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.edge.value_checks import budget_range, check_count
-from lfgcl_env.engine import open_engine
+from lfgcl_env.engine import Processes, open_engine
 from lfgcl_env.envs.rendering import picture, table
-from lfgcl_env.envs.reward import check_reward, make_reward
+from lfgcl_env.envs.reward import OnScored, check_reward, make_reward
 from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
 from lfgcl_env.images.arrays import choose, shape_of
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
@@ -37,8 +37,6 @@ from lfgcl_env.pruning.score.judge import Judge
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.floating[Any]]
-
-_IMPORTED_BY = os.getpid()
 
 REPAIR_IMAGES = 4096
 """Images that the network that is handed over is repaired on, where there are so many."""
@@ -68,6 +66,8 @@ class PruningEnv(gym.Env[Observation, Action]):
         labelled: labelled images that reward ``"accuracy"`` is measured on, else None.
         steps_per_strategy: how many steps decide one strategy that is scored.
         workers: how many strategies are scored together, by :meth:`prefetch` and :meth:`screen`.
+        on_scored: called with the evaluation and the score of every strategy that :meth:`prefetch`
+            has scored, as soon as they are there; copies have none, twins the same.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared so by gymnasium.Env)
@@ -85,9 +85,11 @@ class PruningEnv(gym.Env[Observation, Action]):
         if reward == "accuracy" and labelled is None:
             images = "CIFAR10" if images is None else images
             _check_labels(images)
-        _leave_threads_of_parent()
+        leave_threads_of_parent()  # where AsyncVectorEnv forked it
         self.workers, self._asked_engine = config["workers"], config["engine"]
         self._engine = open_engine(self._asked_engine, self.workers)
+        self._users = WeakSet([self])  # of the engine: this and its twins
+        self.on_scored: OnScored | None = None
         self._budgets = budget_range(config["budget"])
         self._seed = config["seed"]
         baseline = _baseline(config)
@@ -206,7 +208,7 @@ class PruningEnv(gym.Env[Observation, Action]):
             WorkerDied: if one ended several workers.
         """
         if self._engine is not None:
-            self._reward.prefetch(strategies, self._engine)
+            self._reward.prefetch(strategies, self._engine, self.on_scored)
 
     @property
     def shared(self) -> tuple[object, ...]:
@@ -216,6 +218,9 @@ class PruningEnv(gym.Env[Observation, Action]):
     def twin(self) -> Self:
         """Return an environment before its first reset that shares problem, scores and workers."""
         other = copy(self)
+        other._engine, other._asked_engine = self._engine, self._asked_engine
+        other._users, other.on_scored = self._users, self.on_scored
+        self._users.add(other)
         other._keep = other._evaluation = other._window = None
         other._np_random = other._np_random_seed = None
         other.action_space = deepcopy(self.action_space)
@@ -363,12 +368,15 @@ class PruningEnv(gym.Env[Observation, Action]):
         return None
 
     def close(self) -> None:
-        """End the workers, if they are not a user's own, and close an open window.
+        """End the workers, if they are not a user's or another twin's, and close an open window.
 
         The workers start anew when there is something to score together.
         """
-        if self._engine is not None and self._engine is not self._asked_engine:
-            self._engine.shutdown()
+        if isinstance(self._engine, Processes) and self._engine is not self._asked_engine:
+            self._users.discard(self)
+            if not self._users:
+                self._engine.shutdown()
+            self._users = WeakSet([self])
             self._engine = open_engine(self._asked_engine, self.workers)
         if self._window is not None:
             from matplotlib import pyplot
@@ -378,11 +386,13 @@ class PruningEnv(gym.Env[Observation, Action]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the workers with this process; a copy has its own, but none of a user's."""
-        asked = None if isinstance(self._asked_engine, Executor) else self._asked_engine
-        return vars(self) | {"_engine": None, "_asked_engine": asked}
+        asked = None if isinstance(self._asked_engine, Submits) else self._asked_engine
+        left = {"_engine": None, "_users": None, "on_scored": None}
+        return vars(self) | left | {"_asked_engine": asked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._users = WeakSet([self])
         self._engine = open_engine(self._asked_engine, self.workers)
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> None:
@@ -502,12 +512,3 @@ def _check_fit(labelled: LabelledImages, baseline: Baseline) -> None:
             f"{labelled.name} have shape {shape} and {classes} classes, and the network takes "
             f"{tuple(baseline.input_shape)} and has {baseline.num_classes} classes"
         )
-
-
-def _leave_threads_of_parent() -> None:
-    """Use one thread in a forked process, as AsyncVectorEnv starts them.
-
-    A fork inherits OpenMP's thread pool without its threads, and waits for them forever.
-    """
-    if os.getpid() != _IMPORTED_BY:
-        torch.set_num_threads(1)

@@ -3,7 +3,6 @@
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from lfgcl_env.config import Submits
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
@@ -26,6 +26,7 @@ WORDS = ("similarity", "accuracy")
 """Rewards that have a name; others are functions."""
 
 Score = Callable[[nn.Module, Tensor], float]
+OnScored = Callable[[Evaluation, float], None]
 
 
 class StrategyReward(Protocol):
@@ -40,8 +41,13 @@ class StrategyReward(Protocol):
     def score(self, strategy: ArrayLike) -> float:
         """Return the score of a strategy; one scored before is looked up."""
 
-    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor) -> None:
-        """Have an engine's workers score strategies, so that they are looked up."""
+    def prefetch(
+        self, strategies: Iterable[ArrayLike], engine: Submits, on_scored: OnScored | None
+    ) -> None:
+        """Have an engine's workers score strategies, so that they are looked up.
+
+        ``on_scored`` gets the evaluation and the score of each as soon as they are there.
+        """
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the score of any network with a strategy's channels."""
@@ -69,9 +75,16 @@ class SimilarityReward:
         """Return the similarity of a strategy's network to the baseline."""
         return self._problem.evaluate(strategy).similarity
 
-    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor) -> None:
+    def prefetch(
+        self, strategies: Iterable[ArrayLike], engine: Submits, on_scored: OnScored | None
+    ) -> None:
         """Have an engine's workers score strategies, which the problem remembers."""
-        self._problem.prefetch(strategies, engine)
+
+        def scored(evaluation: Evaluation) -> None:
+            if on_scored is not None:
+                on_scored(evaluation, evaluation.similarity)
+
+        self._problem.prefetch(strategies, engine, scored)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels."""
@@ -113,7 +126,9 @@ class FunctionReward:
             self._known[keep] = self.score_network(self._problem.compress(keep), keep)
         return self._known[keep]
 
-    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor) -> None:
+    def prefetch(
+        self, strategies: Iterable[ArrayLike], engine: Submits, on_scored: OnScored | None
+    ) -> None:
         """Have an engine's workers score strategies and call the function of their networks."""
         keeps = [self._problem.network.check_strategy(one) for one in strategies]
         new = list(
@@ -122,6 +137,8 @@ class FunctionReward:
         for keep, (evaluation, score) in spread(engine, FunctionReward._measure, self._shared, new):
             self._problem.remember(evaluation)
             self._known[keep] = score
+            if on_scored is not None:
+                on_scored(evaluation, score)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the score of any network; the strategy does not matter.
@@ -148,6 +165,7 @@ class FunctionReward:
     def forget(self) -> None:
         """Drop all stored scores."""
         self._known.clear()
+        vars(self).pop("_shared", None)  # workers forget with it
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what workers were sent, which is this process's to remove."""
@@ -159,8 +177,8 @@ class FunctionReward:
         return Shared(self)
 
     def _measure(self, keep: tuple[int, ...]) -> tuple[Evaluation, float]:
-        score = self.score(keep)
-        return self._problem.evaluate(keep), score
+        evaluation = self._problem.measure(keep)  # workers remember nothing, and do not grow
+        return evaluation, self.score_network(self._problem.compress(keep), keep)
 
 
 class Accuracy:

@@ -8,6 +8,8 @@ import gymnasium as gym
 
 from lfgcl_env.envs.pruning_env import PruningEnv
 
+_PURE = (gym.wrappers.ClipAction, gym.wrappers.RescaleAction)
+
 
 def twins(env: gym.Env[Any, Any], count: int) -> list[gym.Env[Any, Any]]:
     """Return an environment and ``count - 1`` others like it that share its problem and scores.
@@ -26,23 +28,27 @@ def twins(env: gym.Env[Any, Any], count: int) -> list[gym.Env[Any, Any]]:
 def score_ahead(envs: Sequence[gym.Env[Any, Any]], actions: Iterable[Any]) -> None:
     """Have the workers score what the next step of every environment leads to.
 
-    The steps themselves then look it up. Action wrappers are followed; where another wrapper
-    changes actions its step is scored in this process, as if nothing had been scored ahead.
+    The steps themselves then look it up. Action wrappers are followed that are known to do the same
+    at every call: some of Gymnasium's, and those with a true attribute ``pure``. Where there are
+    others nothing is scored ahead.
 
     Args:
         envs: those that :func:`twins` returned.
         actions: one for each.
     """
     pairs = [_unwrapped(env, action) for env, action in zip(envs, actions, strict=True)]
+    if any(action is None for _, action in pairs):
+        return
     strategies = [own.upcoming(action) for own, action in pairs]
     pairs[0][0].prefetch([strategy for strategy in strategies if strategy is not None])
 
 
 def _unwrapped(env: gym.Env[Any, Any], action: Any) -> tuple[PruningEnv, Any]:
-    """Return what is inside of all wrappers, and the action as it arrives there."""
+    """Return what is inside of all wrappers, and the action as it arrives there, if it is known."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, gym.ActionWrapper):
-            action = env.action(action)
+            known = type(env) in _PURE or getattr(type(env), "pure", False)
+            action = env.action(action) if known and action is not None else None
         env = env.env
     assert isinstance(env, PruningEnv)
     return env, action

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -21,6 +20,7 @@ from lfgcl_env.config import (
     LatencyConfig,
     ProblemConfig,
     StructureConfig,
+    Submits,
     complete,
     options,
     part,
@@ -277,8 +277,12 @@ class PruningProblem:
         """Score a strategy; one scored before is looked up."""
         return self._memory.evaluate(self.network.check_strategy(strategy))
 
+    def measure(self, strategy: ArrayLike) -> Evaluation:
+        """Score a strategy anew, without remembering or counting it."""
+        return self._score(self.network.check_strategy(strategy))
+
     def evaluate_many(
-        self, strategies: Iterable[ArrayLike], engine: Executor | None = None
+        self, strategies: Iterable[ArrayLike], engine: Submits | None = None
     ) -> list[Evaluation]:
         """Score strategies, those that are not remembered together.
 
@@ -295,19 +299,32 @@ class PruningProblem:
         self.prefetch(keeps, engine)
         return [self._memory.evaluate(keep) for keep in keeps]
 
-    def prefetch(self, strategies: Iterable[ArrayLike], engine: Executor | None = None) -> None:
-        """Score and remember strategies that :meth:`evaluate` is to be asked, uncounted as yet."""
+    def prefetch(
+        self,
+        strategies: Iterable[ArrayLike],
+        engine: Submits | None = None,
+        on_scored: Callable[[Evaluation], None] | None = None,
+    ) -> None:
+        """Score and remember strategies that :meth:`evaluate` is to be asked, uncounted as yet.
+
+        Args:
+            strategies: channels kept in every group, each.
+            engine: as in :meth:`evaluate_many`.
+            on_scored: called with every evaluation that an engine made, as soon as it is there.
+        """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
         new = list(dict.fromkeys(tuple(k.tolist()) for k in keeps if k not in self._memory))
         if engine is None:
             for keep in new:
                 self._memory.add(self._score(np.array(keep, np.int64)), self.cost(keep))
             return
-        for _, evaluation in spread(engine, PruningProblem.evaluate, self._shared, new):
+        for _, evaluation in spread(engine, PruningProblem.measure, self._shared, new):
             self.remember(evaluation)
+            if on_scored is not None:
+                on_scored(evaluation)
 
     def screen(
-        self, strategies: Sequence[ArrayLike], engine: Executor | None = None
+        self, strategies: Sequence[ArrayLike], engine: Submits | None = None
     ) -> NDArray[np.float64]:
         """Score strategies cheaply, to choose which of them to evaluate.
 
@@ -355,6 +372,7 @@ class PruningProblem:
         """Forget all scores, so that every strategy is scored anew."""
         self._memory.clear()
         self._screen = None
+        vars(self).pop("_shared", None)  # workers forget with it
 
     def compress(self, strategy: ArrayLike) -> nn.Module:
         """Return a physically smaller network for a strategy, as it was scored.

@@ -49,6 +49,37 @@ class Record:
         )
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One line of ``scored.jsonl``: what workers found, before the search comes to it.
+
+    Attributes:
+        score: of the environment's reward, whatever wrappers make of it.
+        evaluation: of the strategy.
+    """
+
+    score: float
+    evaluation: Evaluation
+
+    def to_json(self) -> str:
+        """Return one line of JSON, from which :meth:`from_json` makes an equal one."""
+        return sealed({"score": self.score} | asdict(self.evaluation))
+
+    @staticmethod
+    def from_json(line: str, what: str = "the line") -> "Scored":
+        """Read one line.
+
+        Raises:
+            ValueError: if it is none, or was damaged or edited.
+        """
+        found = parse_sealed(_ScoredLine, line, what)
+        return Scored(found.score, restored_evaluation(found))
+
+
+class _ScoredLine(StoredEvaluation, Sealed):
+    score: float
+
+
 class _Line(StoredEvaluation, Sealed):
     index: Count
     seconds: Seconds

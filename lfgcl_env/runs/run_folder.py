@@ -11,15 +11,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lfgcl_env.config import EngineConfig, defaults
 from lfgcl_env.edge.files import as_path, check_links, remove_file, remove_partials, write_text
 from lfgcl_env.edge.schema import read_text
 from lfgcl_env.edge.sealed import parse_sealed, sealed
+from lfgcl_env.pruning import Evaluation
 from lfgcl_env.runs.arguments_file import Described
 from lfgcl_env.runs.provenance import provenance
-from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.record import Record, Scored
 
 ARGUMENTS = "arguments.json"
 EVALUATIONS = "evaluations.jsonl"
+SCORED = "scored.jsonl"
 PRUNED = "pruned.safetensors"
 AGENT = "agent.zip"
 LATENCY = "latency.json"
@@ -165,7 +168,8 @@ class RunFolder:
                 f"many evaluations, not {arguments['evaluations']}"
             )
         for name in sorted(recorded.keys() | arguments.keys()):
-            was, now = recorded.get(name), arguments.get(name)
+            was = recorded.get(name, defaults(EngineConfig).get(name))
+            now = arguments.get(name)
             if name not in ("evaluations", *may_differ) and json.dumps(was) != json.dumps(now):
                 raise ValueError(
                     f"the run in {self.path} was begun with {name}={was!r} and cannot go on with "
@@ -207,6 +211,46 @@ class RunFolder:
             if len(line) == _LONGEST_LINE:
                 raise ValueError(f"{path}, line {number + 1} is too long")
         return records
+
+    def scored(self) -> list[Scored]:
+        """Read what workers scored ahead; a last line that was cut short is dropped.
+
+        Raises:
+            ValueError: if another line is damaged or was edited; the message names it.
+        """
+        path = self.path / SCORED
+        if not path.exists():
+            return []
+        *lines, _ = path.read_bytes().split(b"\n")
+        return [
+            Scored.from_json(line.decode("utf-8", errors="replace"), f"{path}, line {number}")
+            for number, line in enumerate(lines, start=1)
+        ]
+
+    def begin_scored(self, scored: Sequence[Scored]) -> None:
+        """Write what workers scored ahead anew; nothing removes the file.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        if scored:
+            write_text(self.path / SCORED, "".join(f"{one.to_json()}\n" for one in scored))
+        else:
+            remove_file(self.path / SCORED)
+
+    def add_scored(self, evaluation: Evaluation, score: float) -> None:
+        """Add a strategy that a worker scored, safely on disk.
+
+        Raises:
+            RunWriteError: if the file cannot be written.
+        """
+        path = self.path / SCORED
+        try:
+            with path.open("ab", buffering=0) as file:
+                file.write(f"{Scored(score, evaluation).to_json()}\n".encode())
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
 
     @contextmanager
     def open_records(self, records: Sequence[Record]) -> Iterator[Callable[[Record], None]]:

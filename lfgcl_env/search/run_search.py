@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -168,6 +168,8 @@ def run_search(
             write_problem(run.path, problem)
         if run and problem.latency_table is not None:
             write_table(run.path / LATENCY, problem.network.latency.table)
+        if run:
+            _keep_scored(run, env, recorded if resume else None, stack)
         write = stack.enter_context(run.open_records(recorded)) if run else None
         logs = open_logs(
             run,
@@ -256,6 +258,39 @@ def _go_on(
             )
     run.go_on(asked)
     return records
+
+
+def _keep_scored(
+    run: RunFolder, env: gym.Env[Any, Any], recorded: Sequence[Record] | None, stack: ExitStack
+) -> None:
+    """Have all that workers score written as soon as it is there; know what they had scored.
+
+    Args:
+        run: where it is written.
+        env: what is searched.
+        recorded: of the run that goes on; None for a new one.
+        stack: ends it.
+    """
+    own: Any = env.unwrapped
+    scored = run.scored() if recorded is not None else []
+    ahead = {one.evaluation.keep: one for one in scored}
+    for keep in (record.evaluation.keep for record in recorded or ()):
+        ahead.pop(keep, None)
+    for best in sorted(ahead.values(), key=lambda one: -one.score)[:1]:
+        own.problem.remember(best.evaluation)  # refuses what is not of this problem
+        now = own.score(own.problem.compress(best.evaluation.keep), best.evaluation.keep)
+        if abs(now - best.score) > SAME_SIMILARITY * max(1.0, abs(now)):
+            raise ValueError(
+                f"the run in {run.path} cannot go on: a strategy that was scored ahead had score "
+                f"{best.score:.6f} and has {now:.6f} now, so that the reward has changed, or it is "
+                "not of this run"
+            )
+    for one in ahead.values():
+        own.problem.remember(one.evaluation)
+        own.remember(one.evaluation.keep, one.score)
+    run.begin_scored(list(ahead.values()))
+    own.on_scored = run.add_scored
+    stack.callback(setattr, own, "on_scored", None)
 
 
 def _learn(

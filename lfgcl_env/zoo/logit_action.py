@@ -33,6 +33,8 @@ class LogitAction(gym.ActionWrapper[Any, Action, Action]):
     array([0.12, 0.5 , 0.88], dtype=float32)
     """
 
+    pure = True  # so that it is followed by those who score ahead
+
     def __init__(self, env: gym.Env[Any, Action], scale: float) -> None:
         super().__init__(env)
         if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale > 0):

@@ -50,9 +50,11 @@ def make(algorithm: str, env: gym.Env[Any, Any], seed: int, **changes: Any) -> A
     chosen.pop("n_timesteps", None)
     seen: Any = env
     if (workers := getattr(env.unwrapped, "workers", 1)) > 1:
+        from stable_baselines3.common.vec_env import VecMonitor
+
         from lfgcl_env.zoo.vec_env import TogetherVecEnv
 
-        seen = TogetherVecEnv(env)
+        seen = VecMonitor(TogetherVecEnv(env))  # as Stable-Baselines3 does with one environment
         # As many updates for every strategy, or strategies for every update, as with one worker.
         if chosen.get("gradient_steps", -1) > 0:
             chosen["gradient_steps"] *= workers

@@ -168,3 +168,19 @@ def test_verbose_shows_the_traceback(here, capsys):
     assert "ZeroDivisionError" in error
     assert 'fragile_agent.py", line' in error
     assert "after 3 evaluations, which are kept in run" in error.splitlines()[-1]
+
+
+REWARD = """
+def score(network, images):
+    return float(network[0].out_channels)
+"""
+
+
+def test_workers_find_a_reward_in_the_current_folder(here, capsys):
+    (here / "mine.py").write_text(REWARD)
+    (here / "own_net.py").write_text(NETWORK)
+    arguments = ["--agent", "random", "--evaluations", "3", "--workers", "2", "--quiet"]
+    asked = ["own_net:build", "--weights", "random", "--reward", "mine:score", "--out", "run"]
+    more = ["--images", "random", "--num-images", "4", "--shortlist", "0"]
+    assert main(["prune", *asked, *arguments, *more]) == 0, said(capsys)
+    assert len(RunFolder("run").records()) == 3

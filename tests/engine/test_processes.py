@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import CancelledError
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from lfgcl_env.engine import Processes, WorkerDied, open_engine
 
@@ -118,6 +120,64 @@ def test_workers_end_with_the_executor():
     pids = {dropped.submit(pid_of, 0).result()}
     del dropped
     assert gone(pids)
+
+
+def test_workers_end_after_a_shutdown_that_does_not_wait():
+    executor = Processes(1)
+    pids = {executor.submit(os.getpid).result()}
+    late = executor.submit(pid_of, 0)
+    executor.shutdown(wait=False)
+    assert late.result() in pids
+    assert gone(pids)
+
+
+def start_a_child(_: object) -> int:
+    return subprocess.Popen(["sleep", "60"]).pid
+
+
+def load(_: object) -> float:
+    data = TensorDataset(torch.arange(4.0))
+    return float(sum(batch.sum() for (batch,) in DataLoader(data, num_workers=1)))
+
+
+def test_a_task_may_start_processes_which_end_with_its_worker():
+    with Processes(1) as executor:
+        assert executor.submit(load, 0).result() == 6.0
+        children = {executor.submit(start_a_child, 0).result()}
+        assert not gone(children, 0.2)
+    assert gone(children)
+
+
+def test_a_worker_that_ends_while_its_child_lives_is_noticed():
+    with Processes(1) as executor:
+        executor.submit(start_a_child, 0).result()
+        child = executor.submit(fork_a_child, 0).result()
+        with pytest.raises(WorkerDied, match="exit code 3"):
+            executor.submit(leave, 3).result()
+        assert gone({child})
+
+
+def fork_a_child(_: object) -> int:
+    child = get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    return child.pid
+
+
+UNGUARDED = """
+from lfgcl_env.engine import Processes
+
+print(Processes(1).submit(abs, -1).result())
+"""
+
+
+def test_a_script_without_its_guard_is_told_so(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert 'it needs `if __name__ == "__main__":`' in last, done.stderr
 
 
 def test_an_interrupt_ends_workers_in_the_middle_of_a_task():

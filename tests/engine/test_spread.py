@@ -3,9 +3,13 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import time
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from copy import deepcopy
 from multiprocessing import get_context
 
@@ -170,6 +174,92 @@ def test_a_users_own_executors_fit():
             deadly(5).evaluate_many([[3, 5]], executor)
 
 
+FORKING = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+from lfgcl_env import PruningProblem
+
+torch.set_num_threads(2)
+torch.relu(torch.randn(10**6))  # starts OpenMP's threads, which a fork lacks
+layers = [torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3)]
+layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, 10)]
+problem = PruningProblem(torch.nn.Sequential(*layers), torch.randn(64, 3, 16, 16))
+with ProcessPoolExecutor(2, get_context("fork")) as executor:
+    print(len(problem.evaluate_many([[4, 4], [5, 5], [6, 6]], executor)))
+"""
+
+
+def test_a_pool_that_forks_a_process_with_several_threads_scores(tmp_path):
+    (tmp_path / "forking.py").write_text(FORKING)
+    command = [sys.executable, str(tmp_path / "forking.py")]
+    environment = {name: v for name, v in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
+    try:
+        assert done.communicate(timeout=120)[0] == "3\n"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(done.pid, signal.SIGKILL)
+
+
+def cancelled(_shared, item):
+    if item == 1:
+        raise CancelledError
+    return item
+
+
+def test_a_task_that_somebody_else_cancels_is_not_left_out_silently():
+    with ThreadPoolExecutor(1) as executor:
+        seen = []
+        with pytest.raises(CancelledError):
+            seen.extend(spread(executor, cancelled, Shared(None), [0, 1, 2]))
+
+
+class Full(ThreadPoolExecutor):
+    """Takes three tasks."""
+
+    taken = 0
+
+    def submit(self, *task):
+        self.taken += 1
+        if self.taken > 3:
+            raise RuntimeError("no more")
+        return super().submit(*task)
+
+
+def test_tasks_that_were_given_are_taken_back_where_another_is_not_taken():
+    begun = []
+
+    def slow(_shared, item):
+        begun.append(item)
+        time.sleep(0.3)
+
+    with Full(1) as executor, pytest.raises(RuntimeError, match="no more"):
+        list(spread(executor, slow, Shared(None), range(4)))
+    assert len(begun) <= 1
+
+
+def test_what_is_done_at_an_interrupt_is_still_yielded():
+    class Interrupted(Future):
+        def result(self, timeout=None):
+            raise KeyboardInterrupt
+
+    class Executor:
+        def submit(self, _call, _function, _shared, item):
+            future = Interrupted() if item == 0 else Future()
+            if item == 1:
+                future.set_result("done")
+            return future
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(spread(Executor(), cancelled, Shared(None), range(3)))
+    assert seen == [(1, "done")]
+
+
 class Submitting:
     """What submitit's executors have of ``concurrent.futures``: ``submit``, jobs with results."""
 
@@ -233,3 +323,15 @@ def test_objects_of_many_problems_are_not_all_held():
     for shared in kept:
         assert shared.get() == [kept.index(shared)]
     assert kept[0].get() is not first
+
+
+def test_what_is_forgotten_is_scored_anew_by_workers_too():
+    with ThreadPoolExecutor(1) as executor:
+        problem = small()
+        found = problem.evaluate_many([[4, 3]], executor)
+        loaded = executor.submit(problem._shared.get).result()
+        assert not loaded.known([4, 3])
+        first = problem._shared.path
+        problem.forget()
+        assert problem.evaluate_many([[4, 3]], executor) == found
+        assert problem._shared.path != first

@@ -237,3 +237,30 @@ def test_workers_start_again_after_an_environment_is_closed():
     env.problem.forget()
     assert (env.screen([[0.3, 0.4], [0.5, 0.1]]) == before).all()
     env.close()
+
+
+def test_twins_share_their_engine_until_the_last_is_closed():
+    env = gym.make("LFGCL-v0", workers=2, **QUICK).unwrapped
+    twin = env.twin()
+    assert twin._engine is env._engine
+    env.close()
+    twin.prefetch([[4, 3]])
+    assert twin.problem.known([4, 3])
+    engine = twin._engine
+    twin.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        engine.submit(abs, -1)
+
+
+def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(workers):
+    class Counting(gym.ActionWrapper):
+        calls = 0
+
+        def action(self, action):
+            self.calls += 1
+            return action
+
+    env = Counting(gym.make("LFGCL-v0", engine=workers, **QUICK))
+    env.reset(seed=0)
+    score_ahead([env] * 2, [np.full(2, 0.3, np.float32)] * 2)
+    assert env.calls == 0

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,8 @@ from torch import nn
 from lfgcl_env import zoo
 from lfgcl_env.engine import Processes, WorkerDied
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.search.protocol import AgentError
+from lfgcl_env.runs.run_folder import RunFolder
+from lfgcl_env.search.protocol import AgentError, find_agent
 from lfgcl_env.search.run_search import run_search
 
 NEEDS = {"cma_es": "cma", "tpe": "optuna", "ddpg": "stable_baselines3", "ppo": "stable_baselines3"}
@@ -204,3 +207,70 @@ def test_an_interrupted_search_leaves_its_workers_free(workers):
 def slow(network, inputs):
     time.sleep(60)
     return 0.0
+
+
+DRIVER = """
+import os, signal, sys, time
+from pathlib import Path
+
+import gymnasium as gym
+import torch
+from lfgcl_env.engine import Processes
+from lfgcl_env.search.run_search import run_search
+
+HERE = Path(__file__).parent
+
+def reward(network, images):
+    with (HERE / "calls").open("a") as file:
+        file.write(f"{network[0].out_features}-{network[2].out_features}\\n")
+    if (HERE / "stop").exists() and len((HERE / "calls").read_text().split()) > 3:
+        time.sleep(60)
+    return float(network[0].out_features)
+
+def main():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 2))
+    env = gym.make("LFGCL-v0", network=network, images=torch.ones(4, 4), reward=reward,
+                   workers=4, engine=Processes(1), num_images=4, criterion="l1")
+    run_search(env, "random", 4, out=HERE / "run", resume="resume" in sys.argv)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_what_workers_finished_is_kept_when_the_driver_is_killed_in_a_batch(tmp_path):
+    script, run = tmp_path / "driver.py", tmp_path / "run"
+    script.write_text(DRIVER)
+    (tmp_path / "stop").touch()
+    driver = subprocess.Popen([sys.executable, str(script)])
+    end = time.monotonic() + 150
+    while time.monotonic() < end and driver.poll() is None and not (run / "scored.jsonl").exists():
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    kept = RunFolder(run).scored()
+    assert kept
+    assert not RunFolder(run).records()
+    (tmp_path / "stop").unlink()
+    (tmp_path / "calls").unlink()
+    subprocess.run([sys.executable, str(script), "resume"], check=True, timeout=150)
+    assert len(RunFolder(run).records()) == 4
+    again = (tmp_path / "calls").read_text().split()
+    # The best of them alone is measured anew, to see that it is of this run.
+    best = max(kept, key=lambda one: one.score)
+    others = ["-".join(map(str, one.evaluation.keep)) for one in kept if one is not best]
+    assert not set(others) & set(again)
+
+
+@pytest.mark.parametrize("agent", ["cma_es", "cross_entropy", "one_plus_one", "tpe"])
+def test_an_agent_that_was_stopped_in_a_batch_learns_on(agent):
+    if agent in NEEDS:
+        pytest.importorskip(NEEDS[agent])
+    with ThreadPoolExecutor(2) as threads:
+        made = find_agent(agent)(make_env(threads), 0)
+        steps = iter(range(1000))
+        for _ in range(4):
+            made.learn(30, lambda *_: next(steps) % 5 != 4)
+        assert next(steps) == 20

@@ -87,3 +87,8 @@ def test_stable_baselines3s_own_wrappers_and_evaluation_take_it():
     assert np.isfinite(mean)
     assert envs.get_attr("workers") == [1] * COUNT
     envs.close()
+
+
+def test_returns_of_episodes_are_logged_with_several_workers(workers):
+    agent = zoo.make("ddpg", single(engine=workers, workers=2), 0).learn(4)
+    assert len(agent.ep_info_buffer) == 4
