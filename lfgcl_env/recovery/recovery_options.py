@@ -42,7 +42,7 @@ class RecoveryOptions:
     epochs: int = 10
     epoch_images: int = 4096
     batch_size: int = 128
-    learning_rate: float = 0.02
+    learning_rate: float = 0.005
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "one-cycle"
