@@ -1,11 +1,15 @@
 """What several test files need: skipping what needs missing data, and marking what is slow."""
 
 import re
+import signal
 
 import pytest
 
 from lfgcl_env.images import data_root
 from lfgcl_env.networks import PUBLISHED
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell's script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LARGE = re.compile(
     r"(?:LFGCL|AMC)-(?:v0|ResNet44|ResNet56|ResNet110|VGG16|MobileNetV2)"

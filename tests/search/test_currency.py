@@ -162,8 +162,8 @@ def test_a_repair_that_makes_a_network_worse_is_not_used(caplog, monkeypatch):
     problem = env.unwrapped.problem
     usual = problem.repair_all
 
-    def spoil(*arguments):
-        networks = usual(*arguments)
+    def spoil(*arguments, **named):
+        networks = usual(*arguments, **named)
         if len(arguments) == 2:  # the thorough one
             with torch.no_grad():
                 networks[0][0].weight.zero_()
