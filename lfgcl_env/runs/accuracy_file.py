@@ -1,6 +1,5 @@
 """``accuracy.json``: what ``lfgcl evaluate`` found of a run's networks on labelled images."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,13 +8,13 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 
 from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Text
 from lfgcl_env.edge.files import check_links, write_text
-from lfgcl_env.edge.schema import Schema, read_text
-from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
+from lfgcl_env.edge.schema import Schema
+from lfgcl_env.edge.sealed import Sealed, sealed
+from lfgcl_env.runs.stored_result import read_stored
 
 TESTED = "accuracy.json"
 
 _Percent = Annotated[float, Ge(0), Le(100)]
-_log = logging.getLogger(__name__)
 
 
 class StoredAccuracy(Schema):
@@ -73,12 +72,5 @@ def read_accuracy(folder: Path, tensors: Sequence[str]) -> Accuracy | None:
     Returns:
         None if nothing was, if it was of other networks, or if the file is damaged, with a warning.
     """
-    path = folder / TESTED
-    if not path.exists():
-        return None
-    try:
-        found = parse_sealed(Accuracy, read_text(path), f"{path} is damaged")
-    except ValueError as error:
-        _log.warning("%s: evaluate again", error)
-        return None
-    return found if found.tensors == list(tensors) else None
+    found = read_stored(Accuracy, folder / TESTED, "evaluate again")
+    return found if found and found.tensors == list(tensors) else None

@@ -1,6 +1,5 @@
 """``measured.json``: what ``lfgcl measure`` found of a run's networks, and how it is written."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,10 @@ from tabulate import tabulate
 
 from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Name, Text, Threads
 from lfgcl_env.edge.files import check_links, write_text
-from lfgcl_env.edge.schema import Schema, read_text
+from lfgcl_env.edge.schema import Schema
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
 from lfgcl_env.latency.measuring import Measurement
+from lfgcl_env.runs.stored_result import read_stored
 
 MEASURED = "measured.json"
 BASELINE = "baseline"
@@ -22,7 +22,6 @@ BASELINE = "baseline"
 _HEAD = "measured by `lfgcl measure`"
 _Milliseconds = Annotated[float, Ge(0), Le(1e9)]
 _Positive = Annotated[float, Gt(0), Le(1e12)]
-_log = logging.getLogger(__name__)
 
 
 class StoredTiming(Schema):
@@ -123,15 +122,8 @@ def read_measured(folder: Path, tensors: Sequence[str]) -> Measured | None:
     Returns:
         None if nothing was, if it was of other networks, or if the file is damaged, with a warning.
     """
-    path = folder / MEASURED
-    if not path.exists():
-        return None
-    try:
-        found = parse_sealed(Measured, read_text(path), f"{path} is damaged")
-    except ValueError as error:
-        _log.warning("%s: measure again", error)
-        return None
-    return found if list(found.tensors.values()) == list(tensors) else None
+    found = read_stored(Measured, folder / MEASURED, "measure again")
+    return found if found and list(found.tensors.values()) == list(tensors) else None
 
 
 def with_section(page: str, measured: Measured) -> str:
