@@ -6,9 +6,10 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, TypeVar
@@ -192,7 +193,8 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
         self._ready = False
         try:
-            self.process.start()
+            with _interrupts_blocked():
+                self.process.start()
         except (EOFError, OSError) as error:  # the server that forks them ended
             raise WorkerDied("", None, started=False) from error
         finally:
@@ -222,6 +224,20 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "lfgcl_env"])
     return context
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Have processes that start here ignore Ctrl-C, the server that forks workers above all."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # a process of its own, whose start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, threads: int) -> None:

@@ -2,21 +2,21 @@
 
 import json
 import re
-from functools import partial
 
 import pytest
 from command_for_tests import prune, said
+from latency_for_tests import measure_exactly
 
 from lfgcl_env.cli.main import main
-from lfgcl_env.latency.table import measure_table, read_table
+from lfgcl_env.latency.table import read_table
 from lfgcl_env.pruning.budget import latency_metric
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    """Measure as few rounds as there may be, and keep tables here."""
+def exact(monkeypatch, tmp_path):
+    """Measure without noise, which may put a budget out of reach, and keep tables here."""
     monkeypatch.setenv("LFGCL_LATENCY", str(tmp_path / "cache"))
-    monkeypatch.setattr(latency_metric, "measure_table", partial(measure_table, seconds=0.0))
+    measure_exactly(monkeypatch)
 
 
 def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypatch, capsys):

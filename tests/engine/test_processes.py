@@ -215,8 +215,8 @@ if __name__ == "__main__":
     futures = [executor.submit(time.sleep, 60) for _ in range(4)]
     while len(executor._all) < 2:  # one that is starting would take its own time
         time.sleep(0.05)
-    print(*{worker.process.pid for worker in executor._all}, flush=True)
     try:
+        print(*{worker.process.pid for worker in executor._all}, flush=True)
         time.sleep(0 if sys.argv[1:] == ["end"] else 60)
     except KeyboardInterrupt:
         executor.kill()

@@ -4,35 +4,20 @@ import json
 
 import numpy as np
 import pytest
+from latency_for_tests import measure_exactly
 from networks_for_tests import awaken, images, plain, simple_problem
 
 from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.latency import table_cache
-from lfgcl_env.latency.table import Table, measure_table, read_table, write_table
+from lfgcl_env.latency.table import Table, read_table, write_table
 from lfgcl_env.latency.table_cache import adopt, cache_folder, find_table
-from lfgcl_env.pruning.budget import latency_metric
 
 
 @pytest.fixture(autouse=True)
-def exact(monkeypatch, tmp_path):
-    """Measure with a clock: an operation takes a millisecond for every product of its sizes."""
+def tables(monkeypatch, tmp_path):
+    """Measure without noise; what was measured."""
     monkeypatch.setenv("LFGCL_LATENCY", str(tmp_path / "cache"))
-    now = [0.0]
-
-    def tick(seconds):
-        now[0] += seconds
-
-    def bench(signature, values, threads):
-        return [(lambda: tick(1e-3 * np.prod([float(v) for v in values])), 1.0)]
-
-    def measured(wanted, networks, _, belongs_to, **options):
-        whole = [lambda share=share: tick(share) for share in (1.0, 0.7, 0.45, 0.25)]
-        exact.times += 1
-        clock = {"clock": lambda: now[0], "until": lambda: now[0]}
-        return measure_table(wanted, whole, bench, belongs_to, seconds=0.0, **clock)
-
-    exact.times = 0
-    monkeypatch.setattr(latency_metric, "measure_table", measured)
+    return measure_exactly(monkeypatch)
 
 
 def problem(**options):
@@ -68,34 +53,34 @@ def test_time_grows_with_every_channel():
             assert times[0] < min(times[1:])
 
 
-def test_a_table_is_measured_once_and_then_read():
+def test_a_table_is_measured_once_and_then_read(tables):
     checksums = {problem(budget=budget).latency_table for budget in (0.5, 0.6)}
     assert len(checksums) == 1
-    assert exact.times == 1
+    assert len(tables) == 1
     problem(round_to=2)
-    assert exact.times == 2  # other counts
+    assert len(tables) == 2  # other counts
 
 
-def test_a_damaged_table_is_measured_anew_with_a_note(caplog):
+def test_a_damaged_table_is_measured_anew_with_a_note(tables, caplog):
     problem()
     for path in cache_folder().glob("machine-*.json"):
         path.write_text(path.read_text().replace("operation", "0peration", 1))
     problem()
-    assert exact.times == 2
+    assert len(tables) == 2
     assert "measured anew" in caplog.text
 
 
-def test_settings_replay_the_same_table_whatever_this_machine_measures_now(monkeypatch):
+def test_settings_replay_the_same_table_whatever_this_machine_measures_now(tables, monkeypatch):
     first = problem(budget=0.6)
     settings = first.settings()
     assert settings["latency_table"] == first.latency_table
     monkeypatch.setattr(table_cache, "_name", lambda belongs_to: "machine-other")
     second = problem(budget=0.6, latency_table=settings["latency_table"])
-    assert exact.times == 1
+    assert len(tables) == 1
     assert second.project([0.5, 0.5]).tolist() == first.project([0.5, 0.5]).tolist()
 
 
-def test_a_table_may_be_a_file_and_come_from_another_machine(tmp_path, monkeypatch):
+def test_a_table_may_be_a_file_and_come_from_another_machine(tables, tmp_path, monkeypatch):
     first = problem()
     path = tmp_path / "latency.json"
     write_table(path, first.network.latency.table)
@@ -105,7 +90,7 @@ def test_a_table_may_be_a_file_and_come_from_another_machine(tmp_path, monkeypat
         find_table(first.latency_table)
     assert adopt(path) == first.latency_table
     assert find_table(first.latency_table) == read_table(path)
-    assert exact.times == 1
+    assert len(tables) == 1
 
 
 def test_a_table_of_another_network_is_refused(tmp_path):
@@ -154,7 +139,7 @@ def test_a_budget_out_of_reach_says_which_are_in_reach():
         problem(budget=0.001)
 
 
-def test_other_budgets_need_no_table():
+def test_other_budgets_need_no_table(tables):
     other = simple_problem(awaken(plain()), images(8))
     assert other.latency_table is None
-    assert exact.times == 0
+    assert len(tables) == 0
