@@ -144,8 +144,15 @@ def measured(run: Fields, checkpoints: Path) -> Fields:
     key += "_" + "-".join(map(str, run["keep"]))
     checkpoint = checkpoints / f"{key.replace(' ', '_')}.checkpoint"
     wall, processor = time.perf_counter(), time.process_time()
+    last = network
+
+    def judged(candidate: nn.Module) -> float:
+        nonlocal last
+        last = candidate
+        return float(score(candidate))
+
     done = recover(
-        here.baseline.network, network, train, score, options,
+        here.baseline.network, network, train, judged, options,
         labels=labels, checkpoint=checkpoint,
     )  # fmt: skip
     result = {
@@ -154,6 +161,8 @@ def measured(run: Fields, checkpoints: Path) -> Fields:
         "baseline": round(here.top1(here.baseline.network), 3),
         "delivered": round(before, 3),
         "top1": round(here.top1(done.network), 3),
+        "top1_trained": round(here.top1(last), 3),  # also where the delivered one was kept
+        "scores": [round(epoch["score"], 5) for epoch in done.epochs],
         "score": [round(done.before, 5), round(done.after, 5)],
         "num_images": len(train),
         "seconds": round(time.perf_counter() - wall, 1),
