@@ -17,6 +17,7 @@ from lfgcl_env.edge.schema import read_text
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.runs.arguments_file import Described
+from lfgcl_env.runs.lines import open_lines, read_lines
 from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.runs.record import Record, Scored
 
@@ -27,12 +28,6 @@ PRUNED = "pruned.safetensors"
 AGENT = "agent.zip"
 LATENCY = "latency.json"
 LOCK = ".lock"
-
-_LONGEST_LINE = 2**20
-
-
-class RunWriteError(OSError):
-    """A run folder that could be written at first cannot be written any more."""
 
 
 class RunFolder:
@@ -194,22 +189,13 @@ class RunFolder:
         Raises:
             ValueError: if another line is damaged or was edited; the message names it.
         """
-        path = self.path / EVALUATIONS
-        if not path.exists():
-            return []
-        if not path.is_file():
-            raise ValueError(f"{path} is not a file")
-        records: list[Record] = []
-        with path.open("rb") as file:
-            number = 0
-            while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
-                number += 1
-                what = f"{path}, line {number}"
-                records.append(Record.from_json(line.decode("utf-8", errors="replace"), what))
-                if records[-1].index != number:
-                    raise ValueError(f"{what}: evaluation {records[-1].index} is out of order")
-            if len(line) == _LONGEST_LINE:
-                raise ValueError(f"{path}, line {number + 1} is too long")
+        records = read_lines(self.path / EVALUATIONS, Record.from_json)
+        for number, record in enumerate(records, start=1):
+            if record.index != number:
+                raise ValueError(
+                    f"{self.path / EVALUATIONS}, line {number}: evaluation {record.index} is out "
+                    "of order"
+                )
         return records
 
     def scored(self) -> list[Scored]:
@@ -218,14 +204,7 @@ class RunFolder:
         Raises:
             ValueError: if another line is damaged or was edited; the message names it.
         """
-        path = self.path / SCORED
-        if not path.exists():
-            return []
-        *lines, _ = path.read_bytes().split(b"\n")
-        return [
-            Scored.from_json(line.decode("utf-8", errors="replace"), f"{path}, line {number}")
-            for number, line in enumerate(lines, start=1)
-        ]
+        return read_lines(self.path / SCORED, Scored.from_json)
 
     def begin_scored(self, scored: Sequence[Scored]) -> None:
         """Write what workers scored ahead anew; nothing removes the file.
@@ -244,13 +223,8 @@ class RunFolder:
         Raises:
             RunWriteError: if the file cannot be written.
         """
-        path = self.path / SCORED
-        try:
-            with path.open("ab", buffering=0) as file:
-                file.write(f"{Scored(score, evaluation).to_json()}\n".encode())
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
+        with open_lines(self.path / SCORED) as add:
+            add(Scored(score, evaluation).to_json())
 
     @contextmanager
     def open_records(self, records: Sequence[Record]) -> Iterator[Callable[[Record], None]]:
@@ -262,16 +236,8 @@ class RunFolder:
         path = self.path / EVALUATIONS
         text = "".join(f"{record.to_json()}\n" for record in records)
         write_text(path, text)
-        with path.open("ab", buffering=0) as file:
-
-            def add(record: Record) -> None:
-                try:
-                    file.write(f"{record.to_json()}\n".encode())
-                    os.fsync(file.fileno())
-                except OSError as error:
-                    raise RunWriteError(f"cannot write {path}: {error.strerror}") from error
-
-            yield add
+        with open_lines(path) as add:
+            yield lambda record: add(record.to_json())
 
     def _make(self) -> list[Path]:
         """Make the folder, check that it can be written, and return the folders that were made."""

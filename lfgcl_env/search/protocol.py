@@ -14,7 +14,7 @@ from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
 from lfgcl_env.engine import WorkerDied
-from lfgcl_env.runs.run_folder import RunWriteError
+from lfgcl_env.runs.lines import RunWriteError
 
 StepCallback = Callable[[dict[str, Any], dict[str, Any]], bool]
 """Called with an agent's locals and globals after each of its steps; False ends the learning."""

@@ -9,9 +9,10 @@ import pytest
 
 from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.pruning import Evaluation
+from lfgcl_env.runs.lines import RunWriteError
 from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.runs.record import Record
-from lfgcl_env.runs.run_folder import RunFolder, RunWriteError
+from lfgcl_env.runs.run_folder import RunFolder
 
 ASKED = {
     "environment": "LFGCL-ResNet20-v0",
