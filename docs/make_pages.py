@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 from PIL import Image
+from run_examples import cells, outputs
 
 from lfgcl_env import zoo
 from lfgcl_env.cli.command_line import command_line
@@ -228,16 +229,21 @@ def api(title: str, modules: list[str]) -> str:
 
 
 def examples() -> dict[str, str]:
-    """Return a page for every example: its cells of text, and its code."""
+    """Return a page for every example: its cells of text, its code, and what that gives."""
     pages = {}
     for path in sorted((HERE.parent / "examples").glob("*.py")):
+        folder = MADE / "outputs" / path.stem
+        found = iter(outputs(path, folder))
         parts = []
-        for cell in path.read_text(encoding="utf-8").split("# %%")[1:]:
-            first, _, body = cell.partition("\n")
-            if "[markdown]" in first:
+        for is_code, body in cells(path.read_text(encoding="utf-8")):
+            if not is_code:
                 parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
-            else:
-                parts.append(f"```python\n{body.strip()}\n```")
+                continue
+            parts.append(f"```python\n{body}\n```")
+            printed, pictures = next(found)
+            if printed:
+                parts.append(f"```text\n{printed.rstrip()}\n```")
+            parts += [f"![{path.stem}](../outputs/{path.stem}/{name})" for name in pictures]
         parts.insert(1, f"[{path.name}](../../../examples/{path.name}) is a notebook and a script.")
         pages[f"examples/{path.stem}.md"] = "\n\n".join(parts) + "\n"
     return pages | {"examples/index.md": _index("Examples", [Path(name).name for name in pages])}

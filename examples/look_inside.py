@@ -9,6 +9,7 @@
 """Prune the embedded ResNet-56 by an allocation, and compare it with the original."""
 
 import gymnasium as gym
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -28,10 +29,14 @@ print(f"{len(problem.groups)} groups, {problem.baseline_cost.macs:,} MACs")
 # them lose, although their weights are refitted. Some groups lose nothing for a long time.
 
 # %%
+plt.figure(figsize=(7, 4))
 for group in problem.groups[::6]:
     errors = problem.eliminations[group.name].errors
-    at = [errors[group.channels * part // 4] for part in (3, 2, 1)]
-    print(f"{group.name:16s} 3/4 {at[0]:.4f}  1/2 {at[1]:.4f}  1/4 {at[2]:.4f}")
+    plt.plot(np.arange(len(errors)) / group.channels, errors, label=group.name)
+plt.xlabel("share of the channels that stays")
+plt.ylabel("error, relative")
+plt.legend()
+plt.show()
 
 # %% [markdown]
 # ## A strategy without a search
@@ -50,8 +55,15 @@ for name, keep in (("allocated", allocated), ("uniform", uniform)):
 # ## Channels per layer
 
 # %%
-for group, kept in zip(problem.groups, allocated, strict=True):
-    print(f"{group.name:16s} {'#' * int(kept)}{'.' * (group.channels - int(kept))}")
+names = [group.name.removesuffix(".conv1") for group in problem.groups]
+plt.figure(figsize=(7, 5))
+plt.barh(names, problem.channels, color="lightgray", label="original")
+plt.barh(names, allocated, label="allocated")
+plt.gca().invert_yaxis()
+plt.tick_params("y", labelsize=7)
+plt.xlabel("channels")
+plt.legend()
+plt.show()
 
 # %% [markdown]
 # ## The two networks side by side
@@ -67,3 +79,36 @@ with torch.inference_mode():
 same = float((before.argmax(1) == after.argmax(1)).float().mean())
 params = [sum(p.numel() for p in one.parameters()) for one in (baseline.network, network)]
 print(f"same prediction on {same:.0%} of the images; {params[0]:,} -> {params[1]:,} parameters")
+
+# %% [markdown]
+# ## Features side by side
+#
+# The map of one channel at the end of every stage, of the original above and of the pruned network
+# below. These channels are not pruned, so they can be compared one by one.
+
+
+# %%
+def maps(network: torch.nn.Module, image: torch.Tensor) -> list[np.ndarray]:
+    """Return the first channel's map at the end of every stage."""
+    found = []
+    stages = [network.get_submodule(name) for name in ("layer1", "layer2", "layer3")]
+    hooks = [
+        stage.register_forward_hook(lambda *call: found.append(call[2][0, 0].numpy()))
+        for stage in stages
+    ]
+    with torch.inference_mode():
+        network(image[None])
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+figure, axes = plt.subplots(2, 3, figsize=(7, 5))
+for row, (name, one) in zip(
+    axes, (("original", baseline.network), ("pruned", network)), strict=True
+):
+    for axis, values, stage in zip(row, maps(one, images[0]), (1, 2, 3), strict=True):
+        axis.imshow(values)
+        axis.set_title(f"{name}, layer{stage}", fontsize=9)
+        axis.axis("off")
+plt.show()

@@ -11,6 +11,8 @@
 import os
 
 import gymnasium as gym
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
 
 import lfgcl_env  # noqa: F401 - registers the environments
@@ -40,8 +42,11 @@ for agent in ("ddpg", "lfgcl", "cma_es", "random"):
 # ## How fast they find it
 
 # %%
-marks = [EVALUATIONS // 4, EVALUATIONS // 2, EVALUATIONS]
-print("evaluations ", *(f"{mark:>8d}" for mark in marks))
+plt.figure(figsize=(7, 4))
 for agent, result in results.items():
-    best = [max(record.reward for record in result.records[:mark]) for mark in marks]
-    print(f"{agent:12s}", *(f"{reward:8.4f}" for reward in best))
+    rewards = [record.reward for record in result.records]
+    plt.plot(np.arange(1, len(rewards) + 1), np.maximum.accumulate(rewards), label=agent)
+plt.xlabel("evaluations")
+plt.ylabel("best reward so far")
+plt.legend()
+plt.show()

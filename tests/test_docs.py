@@ -2,12 +2,10 @@
 
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from lfgcl_env.cli.command_line import command_line
 from lfgcl_env.edge.named_code import import_named
 
 ROOT = Path(__file__).parents[1]
@@ -39,23 +37,6 @@ def test_every_page_in_docs_is_linked_from_the_index_and_that_from_the_readme():
     assert "](docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def commands(page):
-    """Every line of a page's shell examples that calls the command."""
-    text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.strip().startswith("lfgcl "):
-                yield line.strip()
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_command_accepts_what_a_page_shows(page):
-    for line in commands(page):
-        words = [word for word in shlex.split(line, comments=True) if word != ">"]
-        if "--print-completion" not in words:
-            assert callable(command_line().parse_args(words[1:]).command), line
-
-
 def test_the_readme_has_at_most_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
@@ -65,38 +46,6 @@ def test_the_page_of_arguments_is_what_its_generator_writes():
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
     assert generator.PATH.read_text(encoding="utf-8") == generator.page(), "run `make docs`"
-
-
-def examples(page):
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_readmes_python_example_makes_a_smaller_network(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(examples("README.md")[0].replace("evaluations=60", "evaluations=3"), names)
-    assert Path("pruned.safetensors").is_file()
-    baseline = names["problem"].baseline.network
-    sizes = [sum(p.numel() for p in n.parameters()) for n in (names["network"], baseline)]
-    assert sizes[0] < sizes[1]
-
-
-@pytest.mark.slow
-def test_the_page_for_agents_runs_from_top_to_bottom(capsys):
-    pytest.importorskip("stable_baselines3")
-    names = {}
-    for example in examples("docs/start_agent.md"):
-        exec(example, names)
-    assert len(names["result"].records) == 10
-    assert "10 strategies, best reward" in capsys.readouterr().out
-
-
-@pytest.mark.data
-def test_the_example_without_gymnasium_runs():
-    names = {}
-    exec(examples("docs/environments.md")[0], names)
-    assert list(names["problem"].cost(names["keep"]).__dict__) == ["macs", "params"]
 
 
 def test_agents_that_a_page_names_exist():

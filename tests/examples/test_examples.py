@@ -8,18 +8,21 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+NEEDS = {
+    "look_inside": ("matplotlib",),
+    "train_an_agent": ("cma", "matplotlib", "stable_baselines3"),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_from_top_to_bottom(path, tmp_path):
-    if path.stem == "train_an_agent":
-        pytest.importorskip("stable_baselines3")
-        pytest.importorskip("cma")
+    for module in NEEDS.get(path.stem, ()):
+        pytest.importorskip(module)
     ended = subprocess.run(
         [sys.executable, str(path)],
         cwd=tmp_path,
-        env=os.environ | {"EVALUATIONS": "4", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"EVALUATIONS": "4", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,93 @@
+"""Runs what a page shows, in its order and in the current folder, on small searches.
+
+    python tests/pages/run_page.py docs/own_network.md
+
+Python blocks share their names. Shell blocks run as far as they call ``lfgcl``; how the package
+is installed and tested, CI shows by doing it, and studies in benchmarks/ have tests of their own.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import given_to_pages
+
+from lfgcl_env.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(python|py|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+SMALLER = {
+    "ResNet56": "ResNet20",
+    "resnet56": "resnet20",
+    "resnet32": "resnet20",
+    "weights published": "weights embedded",
+}
+"""What stands for larger networks and for weights that would be downloaded."""
+
+QUICK = {
+    "prune": "--evaluations 3 --shortlist 0 --num-images 16 --repair-images 32",
+    "recover": "--epochs 1 --num-images 64",
+    "measure": "--seconds 1 --batch 1",
+    "synthesize": "--count 8 --steps 2",
+}
+"""Options that make a command take seconds."""
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the language and the text of every block of Python and of commands."""
+    for language, block in BLOCK.findall(text):
+        yield ("sh" if language == "sh" else "python"), block
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """Yield the words of every line of a shell block that calls the command, without its name."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "lfgcl" and "--print-completion" not in words:
+            yield words[1:]
+
+
+def smaller(text: str, replaced: dict[str, str]) -> str:
+    """Replace what takes long, or stands for what a reader has."""
+    for shown, run in (SMALLER | replaced).items():
+        text = text.replace(shown, run)
+    return text
+
+
+def run(page: str) -> int:
+    """Run a page; return how many blocks and commands ran.
+
+    Raises:
+        KeyError: if a replacement is for text that the page does not show.
+        RuntimeError: if a command failed.
+    """
+    text = (ROOT / page).read_text(encoding="utf-8")
+    given = given_to_pages.PAGES.get(page, given_to_pages.Given())
+    for shown in given.replaced:
+        if shown not in text:
+            raise KeyError(shown)
+    names = given.prepare() | {"__name__": "__main__"}
+    ran = 0
+    for language, block in blocks(text):
+        if language == "python":
+            exec(compile(smaller(block, given.replaced), page, "exec"), names)
+            ran += 1
+            continue
+        for words in commands(smaller(block, given.replaced)):
+            print("$ lfgcl", *words, flush=True)
+            if code := main(words + QUICK.get(words[0], "").split()):
+                raise RuntimeError(f"lfgcl {' '.join(words)} ended with {code}")
+            ran += 1
+    given.check(names)
+    return ran
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("page")
+    sys.path.insert(0, "")  # a reader's own modules, as for a script in this folder
+    print(run(parser.parse_args().page), "ran")
