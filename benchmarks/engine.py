@@ -31,7 +31,7 @@ from study import Fields, Study, markdown_table, prepare, study_parser
 
 import lfgcl_env
 from lfgcl_env.engine import Processes, Shared, spread
-from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning import PruningProblem, ScoredProblem
 
 SLEEPS = (0.1, 0.5)
 """Evaluations that only sleep take so long [s]."""
@@ -168,7 +168,7 @@ def scored_in(problem: PruningProblem, strategies: Sequence[Any], executor: Proc
     return time.perf_counter() - started
 
 
-def anew(problem: PruningProblem, strategy: tuple[int, ...]) -> float:
+def anew(problem: ScoredProblem, strategy: tuple[int, ...]) -> float:
     """Score a strategy in a worker, also one that it remembers."""
     problem.forget()
     return problem.evaluate(strategy).similarity
