@@ -17,6 +17,13 @@ from lfgcl_env.pruning import allocate
 
 Names = dict[str, Any]
 
+SMALL_RESNET = {
+    'network="torchvision:resnet18"': (
+        'network="torchvision:resnet18", weights="random", input_shape=(3, 64, 64)'
+    )
+}
+"""Without a download, and of smaller images."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -39,7 +46,7 @@ def photos() -> Names:
     """Make a folder of images."""
     Path("photos").mkdir()
     draw = np.random.default_rng(0)
-    for number in range(64):
+    for number in range(256):
         pixels = draw.integers(0, 256, (80, 72, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"photos/{number}.png")
     return {}
@@ -89,8 +96,8 @@ def a_pruned_network() -> Names:
     }
 
 
-class Masked(torch.nn.Module):
-    """Takes two tensors, and the second one may be words."""
+class Reader(torch.nn.Module):
+    """Takes two tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,13 +122,13 @@ def an_own_network() -> Names:
         encoding="utf-8",
     )
     names = {name: torch.randn(16, 6) for name in ("pixels", "words", "more_pixels", "more_words")}
-    module = Masked().eval()
+    reader = Reader().eval()
     both = {"pixels": names["pixels"], "words": names["words"]}
-    keep = PruningProblem(module, both, budget=0.5).project([0.5])
+    keep = PruningProblem(reader, both, budget=0.5).project([0.5])
     return names | {
-        "module": module,
+        "module": small_network(),
         "tensor": torch.randn(16, 3, 32, 32),
-        "mask": names["words"],
+        "reader": reader,
         "keep": keep,
         "PruningProblem": lfgcl_env.PruningProblem,
         "gym": gymnasium,
@@ -175,7 +182,7 @@ def ten_were_scored(names: Names) -> None:
 
 PAGES = {
     "README.md": Given(
-        photos, {"evaluations=60)": "evaluations=3)"}, ("CIFAR10",), check=is_smaller
+        photos, {"evaluations=60)": "evaluations=3)"} | SMALL_RESNET, ("CIFAR10",), is_smaller
     ),
     "CONTRIBUTING.md": Given(imported),
     "docs/command.md": Given(needs=("CIFAR10",)),
@@ -184,7 +191,11 @@ PAGES = {
     "docs/latency.md": Given(a_run),
     "docs/leaderboard.md": Given(a_leaderboard, needs=("CIFAR10", "resnet20")),
     "docs/many_workers.md": Given(a_pruned_network, {"learn(400)": "learn(4)"}),
-    "docs/own_network.md": Given(an_own_network),
+    "docs/own_network.md": Given(
+        an_own_network,
+        {"inspect torchvision:resnet18": "inspect torchvision:resnet18 --weights random"}
+        | SMALL_RESNET,
+    ),
     "docs/recovery.md": Given(lambda: a_run() | a_pruned_network()),
     "docs/start_agent.md": Given(check=ten_were_scored),
     "docs/start_comparing.md": Given(a_leaderboard),

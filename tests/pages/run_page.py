@@ -2,8 +2,9 @@
 
     python tests/pages/run_page.py docs/own_network.md
 
-Python blocks share their names. Shell blocks run as far as they call ``lfgcl``; how the package
-is installed and tested, CI shows by doing it, and studies in benchmarks/ have tests of their own.
+Python blocks share their names; one that begins with the name of a file is that file. Shell blocks
+run as far as they call ``lfgcl``; how the package is installed and tested, CI shows by doing it,
+and studies in benchmarks/ have tests of their own.
 """
 
 import argparse
@@ -12,13 +13,17 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import given_to_pages
 
+from lfgcl_env.cli import evaluate
 from lfgcl_env.cli.main import main
+from lfgcl_env.images import LabelledImages, load_test_set
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|py|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"# (\w+\.py)\n")
 
 SMALLER = {
     "ResNet56": "ResNet20",
@@ -35,6 +40,12 @@ QUICK = {
     "synthesize": "--count 8 --steps 2",
 }
 """Options that make a command take seconds."""
+
+
+def few_of_the_test_set(*arguments: Any, **named: Any) -> LabelledImages:
+    """Load the first of the test images, which are enough to see a table of accuracies."""
+    whole = load_test_set(*arguments, **named)
+    return LabelledImages(whole.images[:500], whole.labels[:500], whole.name)
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -66,6 +77,7 @@ def run(page: str) -> int:
         RuntimeError: if a command failed.
     """
     text = (ROOT / page).read_text(encoding="utf-8")
+    evaluate.load_test_set = few_of_the_test_set
     given = given_to_pages.PAGES.get(page, given_to_pages.Given())
     for shown in given.replaced:
         if shown not in text:
@@ -74,6 +86,8 @@ def run(page: str) -> int:
     ran = 0
     for language, block in blocks(text):
         if language == "python":
+            if named := FILE.match(block):
+                Path(named[1]).write_text(block, encoding="utf-8")
             exec(compile(smaller(block, given.replaced), page, "exec"), names)
             ran += 1
             continue
