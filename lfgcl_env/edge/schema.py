@@ -145,12 +145,22 @@ def read_text(path: str | os.PathLike[str], limit: int = LARGEST_TEXT) -> str:
         raise ValueError(f"{path} is not text") from None
 
 
+class UnknownArgument(TypeError, ValueError):
+    """An argument that is not known.
+
+    It is a TypeError, as in all of Python, by which other libraries find out what may be given, and
+    a ValueError like all that is wrong with arguments here.
+    """
+
+
 def check_names(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
     """Refuse names that are not known.
 
     Raises:
-        ValueError: if there is one; the message names the nearest.
+        UnknownArgument: if there is one; the message names the nearest.
     """
     for name in given:
         if name not in known:
-            raise ValueError(f"{what} has no argument {name!r}.{closest(name, known)}")
+            raise UnknownArgument(
+                f"{what} got an unexpected keyword argument {name!r}.{closest(name, known)}"
+            )

@@ -170,7 +170,7 @@ def test_there_are_as_many_workers_as_environments_where_their_number_is_not_giv
         ({"engine": "proceses"}, "Did you mean 'processes'"),
         ({"engine": "serial", "workers": 3}, "this process alone"),
         ({"workers": 0}, "workers must be"),
-        ({"nonsense": 3}, "has no argument 'nonsense'"),
+        ({"nonsense": 3}, "got an unexpected keyword argument 'nonsense'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

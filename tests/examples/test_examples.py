@@ -11,6 +11,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 NEEDS = {
     "look_inside": ("matplotlib",),
     "train_an_agent": ("cma", "matplotlib", "stable_baselines3"),
+    "use_torchrl": ("torchrl",),
 }
 
 

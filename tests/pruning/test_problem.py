@@ -374,7 +374,10 @@ def test_unknown_choices_name_the_accepted_ones(arguments, complaint):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"budgets": 0.5}, r"the problem has no argument 'budgets'. Did you mean 'budget'\?"),
+        (
+            {"budgets": 0.5},
+            r"the problem got an unexpected keyword argument 'budgets'. Did you mean 'budget'\?",
+        ),
         ({"criterion": 3}, "criterion must be a name, got 3"),
         ({"seed": -1}, "seed must be a whole number from 0 to 4,294,967,295, got -1"),
         ({"features": 3}, "features must be names of modules, or None, got 3"),
