@@ -105,13 +105,13 @@ def recover(
     if checkpoint is not None and resumed:
         kept = _read(checkpoint, training, of)
     epochs, losses = kept["epochs"], kept["losses"]
-    written = time.monotonic()
+    written, at = time.monotonic(), -1
 
     def keep() -> None:
-        nonlocal written
-        if checkpoint is not None:
+        nonlocal written, at
+        if checkpoint is not None and at != training.done:
             training.save(checkpoint, **kept)
-            written = time.monotonic()
+            written, at = time.monotonic(), training.done
 
     keep()
     before = score(network)
