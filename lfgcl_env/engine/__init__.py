@@ -19,8 +19,9 @@ True
 """
 
 from lfgcl_env.engine.engines import ENGINES, open_engine
-from lfgcl_env.engine.processes import Processes, WorkerDied
+from lfgcl_env.engine.processes import Processes
 from lfgcl_env.engine.shared import Shared
 from lfgcl_env.engine.spread import spread
+from lfgcl_env.engine.worker_executor import WorkerDied
 
 __all__ = ["ENGINES", "Processes", "Shared", "WorkerDied", "open_engine", "spread"]

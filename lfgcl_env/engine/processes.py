@@ -2,66 +2,32 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-from lfgcl_env.config import POSITIVE, Positive
-from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.threads import set_threads
 from lfgcl_env.engine.shared import remove_orphaned
-
-TRIES = 2
-"""Workers that a task may end before it is reported."""
+from lfgcl_env.engine.worker_executor import WorkerDied, WorkerExecutor, answer
 
 _KILLED = -9
 
 _PATIENCE = 5.0  # seconds that a worker has to end by itself
 
-_Result = TypeVar("_Result")
 
-
-class WorkerDied(RuntimeError):
-    """A task ended every worker process that tried it, as one that runs out of memory does.
-
-    Args:
-        task: names it.
-        code: the exit code of the last worker, negative for a signal.
-        started: whether the last worker had begun to take tasks; the task is not to blame else.
-    """
-
-    def __init__(self, task: str, code: int | None, *, started: bool = True) -> None:
-        super().__init__(task, code)
-        self.task, self.code, self.started = task, code, started
-
-    def __str__(self) -> str:
-        if not self.started:
-            return (
-                f"worker processes end while they start (exit code {self.code}): they import the "
-                'script that starts them, so that it needs `if __name__ == "__main__":` around '
-                "what it does"
-            )
-        why = ", killed, perhaps for want of memory" if self.code == _KILLED else ""
-        return f"{self.task} ended {TRIES} worker processes (exit code {self.code}{why})"
-
-
-class Processes(ThreadPoolExecutor):
+class Processes(WorkerExecutor):
     """An executor whose tasks run in processes of this machine.
 
     Every worker has a thread here, which hands it a task, waits for the answer, and starts another
-    worker where one dies; the queue, futures and the end are those of ``ThreadPoolExecutor``.
-    Workers start when they are first needed. They are forked from a server that has imported this
-    package, or spawned where there is none: a script needs ``if __name__ == "__main__":``, as for
-    all of ``multiprocessing``. They end with this process, however that ends, and processes that
-    they started, as a ``DataLoader`` does, end with them.
+    worker where one dies. Workers start when they are first needed. They are forked from a server
+    that has imported this package, or spawned where there is none: a script needs
+    ``if __name__ == "__main__":``, as for all of ``multiprocessing``. They end with this process,
+    however that ends, and processes that they started, as a ``DataLoader`` does, end with them.
 
     Args:
         workers: most processes.
@@ -77,144 +43,89 @@ class Processes(ThreadPoolExecutor):
     """
 
     def __init__(self, workers: int = 1, *, threads: int = 1) -> None:
-        self.workers: int = check_value(workers, Positive, "workers", POSITIVE)
-        self._of_torch: int = check_value(threads, Positive, "threads", POSITIVE)
-        super().__init__(self.workers, thread_name_prefix="lfgcl-engine")
+        super().__init__(workers, threads)
         self._context = _context()
         self._mine = threading.local()  # the worker of a thread
-        self._all: set[_Worker] = set()
-        self._starting, self._ending = threading.Lock(), threading.Lock()
-        self._interrupts = 0
 
-    def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> "Future[_Result]":
-        """Call a function in a worker; it, its arguments and its result must be picklable.
-
-        The future raises what the function raised, with the worker's traceback as a note, and
-        WorkerDied if the task ended ``TRIES`` workers.
-        """
-        return super().submit(self._run, fn, args, kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers, after all tasks that are not cancelled; see ``Executor``."""
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        if wait:
-            self._end_workers()
-        else:  # somebody has to wait for the tasks
-            threading.Thread(target=self.shutdown, name="lfgcl-engine-end", daemon=True).start()
-
-    def interrupt(self) -> None:
-        """Give up all tasks that are being done; others still begin, in workers that start anew."""
-        with self._starting:
-            self._interrupts += 1
-            for worker in list(self._all):
-                worker.process.terminate()
-
-    def kill(self) -> None:
-        """End the workers at once, and cancel all tasks."""
-        super().shutdown(wait=False, cancel_futures=True)
-        self.interrupt()
-        self.shutdown()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Shut down, at once where the block was interrupted."""
-        if kind is not None and not issubclass(kind, Exception):
-            self.kill()
-        self.shutdown()
-
-    def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Have this thread's worker call a function, and another one if it dies."""
-        task = pickle.dumps((function, args, kwargs))
-        ended: int | None = None
-        interrupts = self._interrupts
-        started = False
-        for _ in range(TRIES):
-            worker = self._worker(interrupts)
-            try:
-                started = False
-                worker.wait_ready()
-                started = True
-                worker.connection.send_bytes(task)
-                answer = worker.connection.recv_bytes()
-            except (EOFError, OSError):
-                ended = self._discard(worker)
-                continue
-            done, result = pickle.loads(answer)
-            if not done:
-                raise result
-            return result
-        raise WorkerDied(f"{_name(function)}{short(args)}", ended, started=started)
-
-    def _worker(self, interrupts: int) -> "_Worker":
+    def _take(self, interrupts: int) -> "_Process":
         """Return this thread's worker for a task that began after so many interrupts."""
-        worker: _Worker | None = getattr(self._mine, "worker", None)
+        worker: _Process | None = getattr(self._mine, "worker", None)
         if worker is None or not worker.process.is_alive():
             if worker is not None:
                 self._discard(worker)
-            with self._starting:
+            with self._lock:
                 if interrupts != self._interrupts:
                     raise CancelledError
-                worker = _Worker(self._context, self._of_torch)
+                worker = _Process(self._context, self.threads)
                 self._all.add(worker)
             self._mine.worker = worker
         return worker
 
     def _end_workers(self) -> None:
-        with self._ending:
-            workers = list(self._all)
-            for worker in workers:  # all begin to end before one of them is waited for
-                worker.connection.close()
-            for worker in workers:
-                self._discard(worker)
+        workers = list(self._all)
+        for worker in workers:  # all begin to end before one of them is waited for
+            worker.connection.close()
+        for worker in workers:
+            self._discard(worker)
 
-    def _discard(self, worker: "_Worker") -> int | None:
-        """End a worker and what it started; return its exit code."""
-        worker.connection.close()  # it ends when it reads this
-        worker.process.join(_PATIENCE)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        worker.end_children()
+    def _discard(self, worker: "_Process") -> None:
+        """End a worker and what it started."""
+        worker.end()
         self._all.discard(worker)
         if getattr(self._mine, "worker", None) is worker:
             self._mine.worker = None
-        return worker.process.exitcode
 
 
-class _Worker:
+class _Process:
     """A process, and the connection over which it is given tasks and answers."""
 
     def __init__(self, context: Any, threads: int) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
-        self._ready = False
+        self.started, self.why = False, ""
         try:
             with _interrupts_blocked():
                 self.process.start()
         except (EOFError, OSError) as error:  # the server that forks them ended
-            raise WorkerDied("", None, started=False) from error
+            raise WorkerDied("", _unguarded(None), started=False) from error
         finally:
             theirs.close()  # so that the connection ends with the process
 
-    def wait_ready(self) -> None:
-        """Wait until the process takes tasks.
-
-        Raises:
-            EOFError: if it ended before.
-        """
-        if not self._ready:
+    def call(self, task: bytes) -> bytes:
+        """Have it do a task, once it has started, and return its answer."""
+        if not self.started:
             self.connection.recv_bytes()
-            self._ready = True
+            self.started = True
+        self.connection.send_bytes(task)
+        return self.connection.recv_bytes()
 
-    def end_children(self) -> None:
-        """Kill the processes that it started and left behind; they are in its group."""
-        if self._ready and hasattr(os, "killpg"):
+    def stop(self) -> None:
+        """Have it end at once."""
+        self.process.terminate()
+
+    def end(self) -> None:
+        """Wait until it has ended, or kill it; kill what it started and left in its group."""
+        self.connection.close()  # it ends when it reads this
+        self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        if self.started and hasattr(os, "killpg"):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+        self.why = (_ended if self.started else _unguarded)(self.process.exitcode)
+
+
+def _ended(code: int | None) -> str:
+    why = ", killed, perhaps for want of memory" if code == _KILLED else ""
+    return f"exit code {code}{why}"
+
+
+def _unguarded(code: int | None) -> str:
+    return (
+        f"exit code {code}; they import the script that starts them, so that it needs "
+        '`if __name__ == "__main__":` around what it does'
+    )
 
 
 def _context() -> Any:
@@ -255,9 +166,9 @@ def _serve(connection: Connection, threads: int) -> None:
             task = connection.recv_bytes()
         except (EOFError, OSError):
             return
-        answer = _answer(task)
+        done = answer(task)
         try:
-            connection.send_bytes(answer)
+            connection.send_bytes(done)
         except OSError:
             return
 
@@ -270,22 +181,3 @@ def _end_with_parent() -> None:
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
-
-
-def _answer(task: bytes) -> bytes:
-    """Return, pickled, whether a function returned, and its result or exception."""
-    try:
-        function, args, kwargs = pickle.loads(task)
-        return pickle.dumps((True, function(*args, **kwargs)))
-    except BaseException as error:
-        error.add_note(f"in a worker:\n{traceback.format_exc()}")
-        try:
-            answer = pickle.dumps((False, error))
-            pickle.loads(answer)
-        except Exception:  # somebody's own exception may not survive it
-            return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
-        return answer
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)

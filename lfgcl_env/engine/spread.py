@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from lfgcl_env.config import Submits
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.threads import leave_threads_of_parent
-from lfgcl_env.engine.processes import WorkerDied
 from lfgcl_env.engine.shared import Shared
+from lfgcl_env.engine.worker_executor import WorkerDied
 
 _Value = TypeVar("_Value")
 _Item = TypeVar("_Item")
