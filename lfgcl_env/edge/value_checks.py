@@ -1,7 +1,7 @@
 """Checks of single values that a type alone cannot express: budgets, shapes, devices."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -14,6 +14,8 @@ Size = Annotated[int, Ge(1)]
 """One side of a shape."""
 
 _Sizes = Annotated[tuple[Size, ...], MinLen(1), MaxLen(4)]
+
+_Amounts = dict[str, Annotated[float, Ge(0)]]
 
 LARGEST_INPUT = 2**24
 """Most numbers in one input of a network: 3 x 2048 x 2048 and some more."""
@@ -106,6 +108,22 @@ def check_device(device: str) -> str:
             "finds a GPU"
         )
     return device
+
+
+def check_resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Return amounts of a cluster's resources by name.
+
+    Raises:
+        ValueError: if one of them is no finite number from 0 on.
+
+    >>> check_resources({"GPU": 0.25})
+    {'GPU': 0.25}
+    """
+    if resources is None:
+        return None
+    accepts = "a mapping of names to numbers of at least 0, as in {'CPU': 1, 'GPU': 0.25}"
+    given = dict(resources) if isinstance(resources, Mapping) else resources
+    return dict(check_value(given, _Amounts, "ray_resources", accepts))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,11 +1,12 @@
 """Where strategies are scored: in this process, or by many workers.
 
 Everything here takes an ``Executor`` of the standard module ``concurrent.futures``, or what has its
-``submit``: :class:`Processes` of this package, a user's own pool of threads or processes, Dask's
-``client.get_executor()``, submitit's ``AutoExecutor``. What does not depend on a strategy, a
-problem or a reward, is written to a file once (:class:`Shared`), and every worker loads it once;
-with each strategy go its numbers and the file's name. Workers on other machines must see the same
-folder for temporary files (``TMPDIR``).
+``submit``: :class:`Processes` and :class:`RayActors` of this package, a user's own pool of threads
+or processes, Dask's ``client.get_executor()``, submitit's ``AutoExecutor``. What does not depend on
+a strategy, a problem or a reward, is written to a file once (:class:`Shared`), and every worker
+loads it once; with each strategy go its numbers and the file's name. To Ray's actors the file's
+content goes through Ray's object store; other workers on other machines must see the same folder
+for temporary files (``TMPDIR``).
 
 >>> import torch
 >>> from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,18 @@ True
 
 from lfgcl_env.engine.engines import ENGINES, open_engine
 from lfgcl_env.engine.processes import Processes
+from lfgcl_env.engine.ray_actors import RayActors
 from lfgcl_env.engine.shared import Shared
 from lfgcl_env.engine.spread import spread
-from lfgcl_env.engine.worker_executor import WorkerDied
+from lfgcl_env.engine.worker_executor import WorkerDied, WorkerExecutor
 
-__all__ = ["ENGINES", "Processes", "Shared", "WorkerDied", "open_engine", "spread"]
+__all__ = [
+    "ENGINES",
+    "Processes",
+    "RayActors",
+    "Shared",
+    "WorkerDied",
+    "WorkerExecutor",
+    "open_engine",
+    "spread",
+]

@@ -1,32 +1,48 @@
 """The engines by name."""
 
+from collections.abc import Mapping
+
 from lfgcl_env.config import Submits
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.engine.processes import Processes
+from lfgcl_env.engine.ray_actors import RayActors
 
-ENGINES = ("serial", "processes")
-"""``"serial"`` is this process; ``"processes"`` are workers on this machine."""
+ENGINES = ("serial", "processes", "ray")
+"""``"serial"`` is this process; ``"processes"`` are workers on this machine; ``"ray"`` are workers
+on the machines of a Ray cluster."""
 
 
-def open_engine(engine: str | Submits | None, workers: int) -> Submits | None:
+def open_engine(
+    engine: str | Submits | None,
+    workers: int,
+    *,
+    ray_address: str | None = None,
+    ray_resources: Mapping[str, float] | None = None,
+) -> Submits | None:
     """Return an executor, or None for this process.
 
     Args:
-        engine: a name, a user's own executor, or None for processes where there is more than one
-            worker.
+        engine: a name, a user's own executor, or None for Ray where there is an address, and for
+            processes where there is more than one worker.
         workers: how many there are.
+        ray_address: for Ray, see :class:`RayActors`.
+        ray_resources: likewise.
 
     Raises:
         ValueError: for an unknown name, or several workers of engine ``"serial"``.
+        ImportError: for Ray, if it is missing; names the extra to install.
 
     >>> open_engine(None, 1) is None
     True
     """
     if not isinstance(engine, str | None):
         return engine
-    name = engine or ("processes" if workers > 1 else "serial")
-    if check_choice(name, ENGINES, "engine") == "processes":
+    name = engine or ("ray" if ray_address else "processes" if workers > 1 else "serial")
+    check_choice(name, ENGINES, "engine")
+    if name == "processes":
         return Processes(workers)
+    if name == "ray":
+        return RayActors(workers, address=ray_address, resources=ray_resources)
     if workers > 1:
         raise ValueError(f"engine 'serial' is this process alone, got workers={workers}")
     return None

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Generic, TypeVar
@@ -29,6 +30,11 @@ class Shared(Generic[_Value]):
     Args:
         value: is written at once; what changes afterwards does not reach the workers.
 
+    Attributes:
+        path: the file.
+        key: names the object, in all processes.
+        folders: which workers import its code from, after all others.
+
     Raises:
         ValueError: if it cannot be pickled, such as a reward that holds an open file.
 
@@ -40,7 +46,7 @@ class Shared(Generic[_Value]):
         folder = Path(mkdtemp(prefix="lfgcl-"))
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.path, self._kind = folder / "shared.pt", type(value).__name__
-        self._folders = folders_of_own_code()
+        self.key, self.folders = str(self.path), folders_of_own_code()
         try:
             torch.save(value, self.path, pickle_module=cloudpickle)
         except Exception as error:
@@ -52,17 +58,25 @@ class Shared(Generic[_Value]):
     def get(self) -> _Value:
         """Return this thread's object, which is loaded when it is first asked for."""
         objects: dict[str, Any] = _held.__dict__
-        key = str(self.path)
-        if key not in objects:
+        if self.key not in objects:
             while len(objects) >= _MOST:
                 del objects[next(iter(objects))]
-            objects[key] = torch.load(self.path, mmap=True, weights_only=False)
-            _loaded.add(self.path)
-        objects[key] = found = objects.pop(key)  # the latest is the last
+            objects[self.key] = self._load()
+        objects[self.key] = found = objects.pop(self.key)  # the latest is the last
+        return found
+
+    @staticmethod
+    def holds(keys: Iterable[str]) -> bool:
+        """Whether this thread has the objects of these keys."""
+        return all(key in _held.__dict__ for key in keys)
+
+    def _load(self) -> Any:
+        found = torch.load(self.path, mmap=True, weights_only=False)
+        _loaded.add(self.path)
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _named, (self.path, self._kind, self._folders)
+        return _named, (self.path, self._kind, self.folders)
 
     def __repr__(self) -> str:
         return f"Shared({self._kind})"
@@ -78,5 +92,6 @@ def _named(path: Path, kind: str, folders: tuple[str, ...]) -> Shared[Any]:
     """Return what stands for a file that another process wrote, and removes."""
     make_importable(folders)  # a user's own code is named there, not written
     shared: Shared[Any] = Shared.__new__(Shared)
-    shared.path, shared._kind, shared._folders = path, kind, folders
+    shared.path, shared._kind = path, kind
+    shared.key, shared.folders = str(path), folders
     return shared
