@@ -29,7 +29,12 @@ from lfgcl_env.edge.arguments import (
 )
 from lfgcl_env.edge.bounds import Seed
 from lfgcl_env.edge.patterns import check_limit, check_patterns
-from lfgcl_env.edge.value_checks import check_budget, check_device, check_optional_shape
+from lfgcl_env.edge.value_checks import (
+    check_budget,
+    check_device,
+    check_optional_shape,
+    check_resources,
+)
 from lfgcl_env.images.labelled import LabelledImages
 from lfgcl_env.networks.baseline import Baseline
 from lfgcl_env.networks.normalization import Normalization
@@ -255,10 +260,31 @@ class EngineConfig(TypedDict, total=False):
         str | Submits | None,
         Option(
             None,
-            "where they work: 'serial' (in this process), 'processes' (on this machine), or an "
-            "executor of your own; None: processes where there are several",
+            "where they work: 'serial' (in this process), 'processes' (on this machine), 'ray' (on "
+            "the machines of a Ray cluster), or an executor of your own; None: ray where "
+            "ray_address is given, processes where there are several",
             "a name, an executor (what has `submit`, as those of concurrent.futures), or None",
             decides=False,
+        ),
+    ]
+    ray_address: Annotated[
+        str | None,
+        Option(
+            None,
+            "for engine 'ray': a cluster, 'auto' (the one of this machine), 'HOST:6379' or "
+            "'ray://HOST:10001'; None: RAY_ADDRESS, else this machine alone",
+            "an address, or None",
+            decides=False,
+        ),
+    ]
+    ray_resources: Annotated[
+        Mapping[str, Any] | None,
+        Option(
+            None,
+            "likewise: what every worker takes of its machine, as in CPU=1,GPU=0.25; None: a CPU",
+            "a mapping of names to numbers of at least 0, as in {'CPU': 1, 'GPU': 0.25}, or None",
+            decides=False,
+            check=check_resources,
         ),
     ]
 

@@ -19,7 +19,7 @@ from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.edge.value_checks import budget_range, check_count
-from lfgcl_env.engine import Processes, open_engine
+from lfgcl_env.engine import WorkerExecutor, open_engine
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import OnScored, check_reward, make_reward
 from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
@@ -87,7 +87,8 @@ class PruningEnv(gym.Env[Observation, Action]):
             _check_labels(images)
         leave_threads_of_parent()  # where AsyncVectorEnv forked it
         self.workers, self._asked_engine = config["workers"], config["engine"]
-        self._engine = open_engine(self._asked_engine, self.workers)
+        self._ray = config["ray_address"], config["ray_resources"]
+        self._engine = self._open_engine()
         self._users = WeakSet([self])  # of the engine: this and its twins
         self.on_scored: OnScored | None = None
         self._budgets = budget_range(config["budget"])
@@ -134,6 +135,8 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._keep: NDArray[np.int64] | None = None
         self._evaluation: Evaluation | None = None
         self._window: Any = None
+        if isinstance(self._engine, WorkerExecutor):
+            self._engine.connect()
 
     @property
     def budget(self) -> float:
@@ -372,17 +375,23 @@ class PruningEnv(gym.Env[Observation, Action]):
 
         The workers start anew when there is something to score together.
         """
-        if isinstance(self._engine, Processes) and self._engine is not self._asked_engine:
+        if isinstance(self._engine, WorkerExecutor) and self._engine is not self._asked_engine:
             self._users.discard(self)
             if not self._users:
                 self._engine.shutdown()
             self._users = WeakSet([self])
-            self._engine = open_engine(self._asked_engine, self.workers)
+            self._engine = self._open_engine()
         if self._window is not None:
             from matplotlib import pyplot
 
             pyplot.close(self._window)
             self._window = None
+
+    def _open_engine(self) -> Submits | None:
+        address, resources = self._ray
+        return open_engine(
+            self._asked_engine, self.workers, ray_address=address, ray_resources=resources
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the workers with this process; a copy has its own, but none of a user's."""
@@ -393,7 +402,7 @@ class PruningEnv(gym.Env[Observation, Action]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._users = WeakSet([self])
-        self._engine = open_engine(self._asked_engine, self.workers)
+        self._engine = self._open_engine()
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Begin an episode with the unpruned network and its budget, or leave all as it was."""

@@ -22,7 +22,7 @@ class PruningVectorEnv(SyncVectorEnv):
 
     Args:
         num_envs: how many.
-        **config: arguments of the environment. With ``engine="processes"`` or an executor there are
+        **config: arguments of the environment. With an engine other than ``"serial"`` there are
             as many workers as environments, where ``workers`` is not given.
 
     Raises:
@@ -33,7 +33,7 @@ class PruningVectorEnv(SyncVectorEnv):
 
     def __init__(self, num_envs: int = 1, **config: Any) -> None:
         check_value(num_envs, Positive, "num_envs", POSITIVE)
-        if config.get("engine") not in (None, "serial"):
+        if config.get("engine", config.get("ray_address")) not in (None, "serial"):
             config.setdefault("workers", num_envs)
         first: Any = self.single
         envs = twins(first(**config), num_envs)

@@ -1,0 +1,120 @@
+"""A search on a Ray cluster ends as on one machine, whatever happens to nodes."""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from networks_for_tests import Head, awaken, images
+from torch import Tensor, nn
+
+from lfgcl_env.cli.main import main
+from lfgcl_env.engine import RayActors
+from lfgcl_env.runs.run_folder import RunFolder
+from lfgcl_env.search.run_search import run_search
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+
+def own_network() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    return awaken(nn.Sequential(*layers, Head(8)))
+
+
+def slow_reward(network: nn.Module, inputs: Tensor) -> float:
+    """Take long enough for a node to be removed meanwhile."""
+    time.sleep(0.2)
+    return float(network(inputs)[0, 0])
+
+
+def search(engine, workers: int):
+    env = gym.make(
+        "LFGCL-v0",
+        network=own_network(),
+        images=images(8, 8),
+        num_images=None,
+        input_shape=(3, 8, 8),
+        criterion="l1",
+        reward=slow_reward,
+        workers=workers,
+        engine=engine,
+    )
+    result = run_search(env, "cross_entropy", evaluations=60)
+    return [(record.reward, record.evaluation) for record in result.records]
+
+
+def node_of(seconds: float) -> str:
+    time.sleep(seconds)
+    return ray.get_runtime_context().get_node_id()
+
+
+class AtTask:
+    """Gives tasks to an executor, and does something in the background at one of them."""
+
+    def __init__(self, executor: RayActors, number: int, action: Callable[[], None]) -> None:
+        self._submit, self._left, self._action = executor.submit, number, action
+
+    def __call__(self, *task):
+        self._left -= 1
+        if self._left == 0:
+            threading.Timer(0.1, self._action).start()
+        return self._submit(*task)
+
+
+def remove(cluster, node) -> Callable[[], None]:
+    return partial(cluster.remove_node, node, allow_graceful=False)
+
+
+def test_a_search_ends_as_an_undisturbed_one_though_a_node_is_killed(monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        lost = cluster.add_node(num_cpus=2)
+        with RayActors(3, address=cluster.address) as executor:
+            assert ray_nodes(executor, 3) == 2
+            monkeypatch.setattr(executor, "submit", AtTask(executor, 20, remove(cluster, lost)))
+            found = search(executor, workers=3)
+            assert lost not in cluster.list_all_nodes()
+            assert ray_nodes(executor, 1) == 1
+        assert not ray.is_initialized()
+    finally:
+        cluster.shutdown()
+    assert found == search("processes", workers=3)
+
+
+def ray_nodes(executor: RayActors, workers: int) -> int:
+    """Return how many nodes have workers, once there are so many."""
+    list(executor.map(node_of, [0.5] * workers))
+    end = time.monotonic() + 120
+    while len(executor._idle) < workers and time.monotonic() < end:
+        time.sleep(0.1)
+    return len(set(executor.map(node_of, [0.5] * workers)))
+
+
+def prune(out: Path, evaluations: int, *options: str) -> int:
+    quick = ["--weights", "random", "--images", "random", "--num-images", "4", "-q"]
+    quick += ["--workers", "2", "--agent", "random", "--shortlist", "0"]
+    arguments = [*quick, "--evaluations", str(evaluations), "--out", str(out), *options]
+    return main(["prune", "LFGCL-ResNet20-v0", *arguments])
+
+
+def test_a_run_of_ray_ends_like_one_of_processes_and_goes_on_with_them(tmp_path, capfd):
+    assert prune(tmp_path / "whole", 8, "--engine", "ray") == 0
+    assert prune(tmp_path / "part", 4, "--engine", "ray", "--ray-resources", "CPU=0.5") == 0
+    assert not ray.is_initialized()
+    assert capfd.readouterr().err == ""
+    assert prune(tmp_path / "part", 8, "--engine", "processes", "--resume") == 0
+    assert prune(tmp_path / "processes", 8) == 0
+    runs = [RunFolder(tmp_path / name) for name in ("whole", "part", "processes")]
+    assert len(runs[0].records()) == 8
+    found = [[(one.reward, one.evaluation) for one in run.records()] for run in runs]
+    assert found[0] == found[1] == found[2]
+    networks = [(run.path / "pruned.safetensors").read_bytes() for run in runs]
+    assert networks[0] == networks[1] == networks[2]
