@@ -2,11 +2,14 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from math import ceil
 from typing import Any
 from weakref import WeakSet
+
+_PATIENCE = 20.0  # seconds that a cluster has to answer
 
 _lock = threading.Lock()
 _users: WeakSet[object] = WeakSet()  # executors that have not ended
@@ -70,6 +73,7 @@ def _open(ray: Any, address: str, needed: Mapping[str, float]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     _show_events(shown=False)
     try:
+        _check_reachable(address)
         ray.init(address, log_to_driver=False, logging_level="error", **amounts)
     except Exception as error:
         _show_events(shown=True)
@@ -80,6 +84,13 @@ def _open(ray: Any, address: str, needed: Mapping[str, float]) -> None:
         ) from error
     if here:  # Ray's own handler would wait for all tasks
         signal.signal(signal.SIGTERM, before)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nobody listens, for which Ray waits many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _show_events(*, shown: bool) -> None:

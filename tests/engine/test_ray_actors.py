@@ -245,9 +245,9 @@ def test_the_extra_is_named_where_ray_is_missing(monkeypatch):
         open_engine("ray", 2)
 
 
-def test_a_cluster_that_is_not_there_is_refused_before_anything_is_searched(monkeypatch):
-    monkeypatch.setattr(ray, "init", lambda *_, **__: fail(ConnectionError, "no\nsuch cluster"))
-    arguments = {"weights": "random", "images": "random", "num_images": 4}
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "nonsense"])
+def test_a_cluster_that_is_not_there_is_refused_before_anything_is_searched(address, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ConnectionError, match=r"Ray at 'auto' .*no such cluster.*ray start --head"):
-        gym.make("LFGCL-ResNet20-v0", ray_address="auto", **arguments)
+    arguments = {"weights": "random", "images": "random", "num_images": 4}
+    with pytest.raises(ConnectionError, match=rf"connect to Ray at '{address}' .*ray start --head"):
+        gym.make("LFGCL-ResNet20-v0", ray_address=address, **arguments)
