@@ -4,20 +4,23 @@ Every run measures one of these:
 
 - ``workers``: evaluations a second of ResNet-56 with two workers and with one, in turns of the same
   strategies in one run, and the median ratio of the turns. The cores must be idle.
-- ``overhead``: the time that a strategy takes which costs nothing, with one worker [microseconds].
-- ``sleeping``: how much of 64 workers' time is spent in evaluations that only sleep. It needs no
-  cores: what is lost is the engine's own work.
+- ``overhead``: the time that a strategy takes which costs nothing, with one worker [microseconds],
+  in every engine.
+- ``sleeping``: how much of 64 workers' time is spent in evaluations that only sleep, in every
+  engine. It needs no cores: what is lost is the engine's own work.
 - ``memory``: what a worker holds after it has scored strategies, of ResNet-56 and of MobileNetV2 at
   224 pixels: its own pages, and its share of those that workers map together (PSS, Linux only).
 
 A worker is served by one thread of the driver, so that the driver's own work for each strategy
-(``overhead``) times the workers bounds their number.
+(``overhead``) times the workers bounds their number. Ray is one that is started on this machine
+(extra ``ray``); ``--engines processes`` leaves it out.
 
 Results are in results/engine.jsonl.
 
     python benchmarks/engine.py
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,11 +33,13 @@ import numpy as np
 from study import Fields, Study, markdown_table, prepare, study_parser
 
 import lfgcl_env
-from lfgcl_env.engine import Processes, Shared, spread
+from lfgcl_env.engine import Processes, RayActors, Shared, spread
 from lfgcl_env.pruning import PruningProblem, ScoredProblem
 
 SLEEPS = (0.1, 0.5)
 """Evaluations that only sleep take so long [s]."""
+
+KINDS: dict[str, type[Processes] | type[RayActors]] = {"processes": Processes, "ray": RayActors}
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "ResNet-56": {"id": "LFGCL-ResNet56-v0"},
@@ -58,12 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--strategies", type=int, default=8, help="in every turn, or per worker")
     parser.add_argument("--tasks", type=int, default=5000, help="that cost nothing")
     parser.add_argument("--sleepers", type=int, default=64, help="workers that sleep")
+    parser.add_argument("--engines", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--only", nargs="+", choices=list(MEASURED), default=list(MEASURED))
     options = parser.parse_args(arguments)
     settings: dict[str, list[Fields]] = {
         "workers": [{"turns": options.turns, "strategies": options.strategies}],
-        "overhead": [{"tasks": options.tasks}],
-        "sleeping": [{"workers": options.sleepers}],
+        "overhead": [{"engine": name, "tasks": options.tasks} for name in options.engines],
+        "sleeping": [{"engine": name, "workers": options.sleepers} for name in options.engines],
         "memory": [{"network": name, "strategies": options.strategies} for name in NETWORKS],
     }
     runs = [{"what": what, **run} for what in options.only for run in settings[what]]
@@ -108,7 +114,7 @@ def speedup(run: Fields) -> Fields:
 def overhead(run: Fields) -> Fields:
     """Return what a strategy costs that costs nothing [microseconds], beside a call of it here."""
     shared, tasks = Shared(None), [tuple(range(60))] * run["tasks"]
-    with Processes(1) as executor:
+    with KINDS[run["engine"]](1) as executor:
         list(spread(executor, nothing, shared, tasks[:10]))
         started, own = time.perf_counter(), time.process_time()
         list(spread(executor, nothing, shared, tasks))
@@ -119,8 +125,10 @@ def overhead(run: Fields) -> Fields:
 def sleeping(run: Fields) -> Fields:
     """Return the fraction of the workers' time in which they sleep as they are asked to."""
     workers, found = run["workers"], {}
-    with Processes(workers) as executor:
-        list(executor.map(time.sleep, [0.5] * 2 * workers))  # all have begun
+    with KINDS[run["engine"]](workers) as executor:
+        begun: set[int] = set()
+        while len(begun) < workers:
+            begun |= set(executor.map(process_of, [0.5] * workers))
         for seconds in SLEEPS:
             shared, rounds = Shared(seconds), round(4 / seconds)
             list(spread(executor, nap, shared, range(2 * workers)))
@@ -180,6 +188,11 @@ def nothing(_shared: None, _item: Sequence[int]) -> float:
 
 def nap(seconds: float, _item: int) -> None:
     time.sleep(seconds)
+
+
+def process_of(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
 
 
 def own_pages(seconds: float) -> tuple[float, float]:
