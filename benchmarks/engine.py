@@ -15,7 +15,7 @@ A worker is served by one thread of the driver, so that the driver's own work fo
 (``overhead``) times the workers bounds their number. Ray is one that is started on this machine
 (extra ``ray``); ``--engines processes`` leaves it out.
 
-Results are in results/engine.jsonl.
+Results are written to results/engine.jsonl.
 
     python benchmarks/engine.py
 """
@@ -34,7 +34,8 @@ from study import Fields, Study, markdown_table, prepare, study_parser
 
 import lfgcl_env
 from lfgcl_env.engine import Processes, RayActors, Shared, spread
-from lfgcl_env.pruning import PruningProblem, ScoredProblem
+from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.scored_problem import ScoredProblem
 
 SLEEPS = (0.1, 0.5)
 """Evaluations that only sleep take so long [s]."""
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *(f"{name} {value:.4g}" for name, value in record.items() if name not in run),
         ]
         for record in study.records()
-        for run in [next(r for r in runs if r.items() <= record.items())]
+        for run in (r for r in runs if r.items() <= record.items())
     ]
     width = max((len(row) for row in cells), default=1)
     rows = [row + [""] * (width - len(row)) for row in cells]

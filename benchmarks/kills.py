@@ -7,7 +7,7 @@ found finished in `records.jsonl` or `scored.jsonl` must still be there; at the 
 the pruned network must be those of the undisturbed run. A run that ends before its kills are spent
 is compared likewise, and followed by a new one. Linux only.
 
-Results are in results/kills.jsonl.
+Results are written to results/kills.jsonl.
 
     python benchmarks/kills.py --kills 50
 """
@@ -29,6 +29,9 @@ from study import Fields, Study, markdown_table, prepare, study_parser
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 
 TARGET = "LFGCL-ResNet20-v0 --weights embedded --num-images 64 --agent random --shortlist 0"
+
+STARTS = 5
+"""Starts that may fail in a row."""
 
 Strategies = set[tuple[int, ...]]
 
@@ -56,6 +59,7 @@ def disturb(run: Fields) -> Fields:
         seconds = undisturbed(whole, run["evaluations"])
         draws = np.random.default_rng(run["seed"])
         killed, lost, same = {"drivers": 0, "workers": 0}, 0, True
+        fruitless = 0  # starts in a row that ended by themselves and scored nothing
         seen: Strategies = set()
         driver = start(broken, run["evaluations"])
         try:
@@ -70,15 +74,21 @@ def disturb(run: Fields) -> Fields:
                         killed["workers"] += 1
                     continue
                 else:
-                    killed["drivers"] += driver.poll() is None
+                    ended = driver.poll() is not None
+                    killed["drivers"] += not ended
                     driver.kill()
                     driver.wait()
                     finished = finished_in(broken)
                     lost += len(seen - finished)
+                    fruitless = fruitless + 1 if ended and finished <= seen else 0
+                    if fruitless == STARTS:
+                        raise RuntimeError(f"the command fails with exit code {driver.returncode}")
                     seen |= finished
                 driver = start(broken, run["evaluations"])
             driver.wait()
-            while driver.returncode == 1:  # two workers in a row were killed with one strategy
+            for _ in range(STARTS):
+                if driver.returncode != 1:  # two workers in a row were killed with one strategy
+                    break
                 driver = start(broken, run["evaluations"])
                 driver.wait()
         finally:

@@ -51,6 +51,9 @@ API = {
 }
 """Modules of the public interface, by page."""
 
+INHERITED = {"lfgcl_env.pruning": "Module, Exception, tuple"}
+"""Modules whose classes show what they inherit, except from these."""
+
 
 def write_all() -> None:
     """Write all pages; those that have not changed are left alone and not read anew."""
@@ -223,6 +226,8 @@ def api(title: str, modules: list[str]) -> str:
         if names:
             lines.append(f"   :members: {', '.join(names)}")
             lines.append("   :imported-members:")
+        if name in INHERITED:
+            lines.append(f"   :inherited-members: {INHERITED[name]}")
         body = "\n".join(lines)
         parts.append(f"## {name}\n\n```{{eval-rst}}\n{body}\n```")
     return "\n\n".join(parts) + "\n"

@@ -262,7 +262,7 @@ class EngineConfig(TypedDict, total=False):
             None,
             "where they work: 'serial' (in this process), 'processes' (on this machine), 'ray' (on "
             "the machines of a Ray cluster), or an executor of your own; None: ray where "
-            "ray_address is given, processes where there are several",
+            "ray_address or ray_resources is given, processes where there are several",
             "a name, an executor (what has `submit`, as those of concurrent.futures), or None",
             decides=False,
         ),

@@ -22,10 +22,10 @@ def open_engine(
     """Return an executor, or None for this process.
 
     Args:
-        engine: a name, a user's own executor, or None for Ray where there is an address, and for
-            processes where there is more than one worker.
+        engine: a name, a user's own executor, or None for Ray where one of its arguments is given,
+            and for processes where there is more than one worker.
         workers: how many there are.
-        ray_address: for Ray, see :class:`RayActors`.
+        ray_address: for Ray, see :class:`RayActors`; other engines have no use for it.
         ray_resources: likewise.
 
     Raises:
@@ -37,7 +37,8 @@ def open_engine(
     """
     if not isinstance(engine, str | None):
         return engine
-    name = engine or ("ray" if ray_address else "processes" if workers > 1 else "serial")
+    for_ray = ray_address is not None or ray_resources is not None
+    name = engine or ("ray" if for_ray else "processes" if workers > 1 else "serial")
     check_choice(name, ENGINES, "engine")
     if name == "processes":
         return Processes(workers)

@@ -64,6 +64,7 @@ class RayActors(WorkerExecutor):
         self._resources = {"CPU": self.threads} | dict(check_resources(resources) or {})
         self._changed = threading.Condition(self._lock)
         self._idle: list[_Actor] = []
+        self._takers = 0  # threads that want an actor
         self._failed = 0  # actors that ended before they took tasks, since one did
         self._why_failed = ""
         self._told = False  # that the cluster may have no place
@@ -82,13 +83,22 @@ class RayActors(WorkerExecutor):
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Call a function in an actor; see :meth:`WorkerExecutor.submit`."""
         self.connect()
-        return super().submit(fn, *args, **kwargs)
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:  # after the end
+            ray_connection.leave(self)
+            raise
 
     def interrupt(self) -> None:
         """Give up all tasks that are being done; others still begin, in actors that start anew."""
-        super().interrupt()
         with self._changed:
+            self._interrupts += 1
+            workers = list(self._all)
+            self._all.clear()
+            self._idle.clear()
             self._changed.notify_all()
+        for worker in workers:
+            worker.stop()
 
     def _pack(self, task: tuple[Any, ...]) -> "_Task":
         """Return a task whose shared objects go by their keys."""
@@ -109,10 +119,18 @@ class RayActors(WorkerExecutor):
         """Return an actor that runs and has no task; start one where there is a place."""
         while True:
             with self._changed:
-                new = self._idle_or_new(interrupts)
+                self._takers += 1
+                try:
+                    new = self._idle_or_new(interrupts)
+                finally:
+                    self._takers -= 1
                 if new.started:
                     return new
-            self._start(new)
+            try:
+                self._start(new)
+            except BaseException:  # Ray refuses what it is to take, such as 1.5 GPUs
+                self._discard(new)
+                raise
             if interrupts != self._interrupts:
                 self._discard(new)
 
@@ -124,7 +142,8 @@ class RayActors(WorkerExecutor):
                 raise WorkerDied("", self._why_failed, started=False)
             if self._idle:
                 return self._idle.pop()
-            if len(self._all) < self.workers:
+            starting = sum(not actor.started for actor in self._all)
+            if len(self._all) < self.workers and starting < self._takers:
                 new = _Actor(self._ray)
                 self._all.add(new)
                 return new
@@ -165,8 +184,9 @@ class RayActors(WorkerExecutor):
     def _note(self, actor: "_Actor", error: BaseException | None) -> None:
         with self._changed:
             if error is not None:
+                known = actor in self._all  # and was not ended by this process
                 self._all.discard(actor)
-                if not actor.started:
+                if known and not actor.started:
                     hopeless = getattr(error, "actor_init_failed", False)
                     self._failed += TRIES * self.workers if hopeless else 1
                     self._why_failed = _reason(error)
@@ -213,15 +233,22 @@ class _Actor:
     def call(self, task: "_Task") -> bytes:
         """Have it do a task, and return its answer."""
         keys = [shared.key for shared in task.shared]
-        try:
-            found: bytes | None = self._ray.get(self.handle.call.remote(task.packed, keys))
-            if found is None:
+        found = self._ask(task.packed, keys)
+        if found is None:
+            try:
                 stored = task.store(task.shared)
-                found = self._ray.get(self.handle.call.remote(task.packed, keys, stored))
+            except OSError as error:  # the actor is not to blame
+                raise RuntimeError(f"workers cannot be sent what they share: {error}") from error
+            found = self._ask(task.packed, keys, stored)
+        assert found is not None
+        return found
+
+    def _ask(self, *arguments: Any) -> bytes | None:
+        try:
+            found: bytes | None = self._ray.get(self.handle.call.remote(*arguments))
         except self._ray.exceptions.RayError as error:
             self.why = _reason(error)
             raise EOFError(self.why) from error
-        assert found is not None
         return found
 
     def stop(self) -> None:

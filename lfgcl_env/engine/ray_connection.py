@@ -13,7 +13,7 @@ _PATIENCE = 20.0  # seconds that a cluster has to answer
 
 _lock = threading.Lock()
 _users: WeakSet[object] = WeakSet()  # executors that have not ended
-_opened = False  # by them, not by the user
+_opened: int | None = None  # the process that did so for them; a fork of it ends nothing
 
 
 def import_ray() -> Any:
@@ -46,7 +46,7 @@ def connect(user: object, address: str | None, needed: Mapping[str, float]) -> N
     with _lock:
         if not ray.is_initialized():
             _open(ray, address or os.environ.get("RAY_ADDRESS") or "local", needed)
-            _opened = True
+            _opened = os.getpid()
         _users.add(user)
 
 
@@ -55,18 +55,18 @@ def leave(user: object) -> None:
     global _opened
     with _lock:
         _users.discard(user)
-        if _opened and not _users:
+        if _opened == os.getpid() and not _users:
             ray = import_ray()
             ray.shutdown()
             _show_events(shown=True)
-            _opened = False
+            _opened = None
 
 
 def _open(ray: Any, address: str, needed: Mapping[str, float]) -> None:
     amounts: dict[str, Any] = {}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        others = {name: most for name, most in needed.items() if name not in ("CPU", "GPU")}
+        others = {name: ceil(most) for name, most in needed.items() if name not in ("CPU", "GPU")}
         amounts = {"num_cpus": ceil(needed.get("CPU", 0)), "resources": others}
         amounts["include_dashboard"] = False
     here = threading.current_thread() is threading.main_thread()

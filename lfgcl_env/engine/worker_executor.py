@@ -5,7 +5,7 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -79,7 +79,7 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
         super().__init__(self.workers, thread_name_prefix="lfgcl-engine")
         self._all: set[Any] = set()
         self._lock, self._ending = threading.Lock(), threading.Lock()
-        self._interrupts = 0
+        self._interrupts, self._killed = 0, False
 
     def connect(self) -> None:
         """Reach what workers start from, where they are elsewhere; else the first task does."""
@@ -111,6 +111,7 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
 
     def kill(self) -> None:
         """End the workers at once, and cancel all tasks."""
+        self._killed = True
         super().shutdown(wait=False, cancel_futures=True)
         self.interrupt()
         self.shutdown()
@@ -128,8 +129,10 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
 
     def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Have a worker call a function, and another one if it ends."""
-        task = self._pack((function, args, kwargs))
         interrupts = self._interrupts
+        if self._killed:  # between the queue and here
+            raise CancelledError
+        task = self._pack((function, args, kwargs))
         for _ in range(TRIES):
             worker = self._take(interrupts)
             try:
@@ -137,6 +140,9 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
             except (EOFError, OSError):
                 self._discard(worker)
                 continue
+            except BaseException:
+                self._discard(worker)
+                raise
             self._give_back(worker)
             done, result = pickle.loads(answer)
             if not done:

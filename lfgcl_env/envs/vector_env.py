@@ -33,7 +33,7 @@ class PruningVectorEnv(SyncVectorEnv):
 
     def __init__(self, num_envs: int = 1, **config: Any) -> None:
         check_value(num_envs, Positive, "num_envs", POSITIVE)
-        if config.get("engine", config.get("ray_address")) not in (None, "serial"):
+        if (config.get("engine") or config.get("ray_address")) not in (None, "serial"):
             config.setdefault("workers", num_envs)
         first: Any = self.single
         envs = twins(first(**config), num_envs)

@@ -6,7 +6,6 @@ from lfgcl_env.pruning.problem import PruningProblem
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.score.similarities import SIMILARITIES
-from lfgcl_env.pruning.scored_problem import ScoredProblem
 from lfgcl_env.pruning.sensitivities import allocate
 from lfgcl_env.pruning.structure.cost import METRICS, Cost
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
@@ -29,7 +28,6 @@ __all__ = [
     "Layer",
     "PrunableNetwork",
     "PruningProblem",
-    "ScoredProblem",
     "allocate",
     "load_pruned",
     "read_structure",

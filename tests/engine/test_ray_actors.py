@@ -78,7 +78,7 @@ def test_results_come_in_order_from_actors_that_stay(pair):
     pids = set(pair.map(pid_of, [0.2] * 8))
     assert len(pids) <= 2
     assert os.getpid() not in pids
-    assert set(pair.map(pid_of, [0.0] * 8)) <= pids
+    assert len(pids | set(pair.map(pid_of, [0.0] * 8))) <= 2
     assert pair.submit(torch.get_num_threads).result() == 1
 
 
@@ -193,8 +193,9 @@ def pid():
     return os.getpid()
 
 executor = RayActors(1)
-print(executor.submit(pid).result(), os.getpid(), flush=True)
+executor.submit(pid).result()
 try:
+    print(executor.submit(pid).result(), os.getpid(), flush=True)
     if sys.argv[1:] == ["die"]:
         executor.submit(os.kill, executor.submit(pid).result(), 9).exception()
     else:

@@ -182,7 +182,11 @@ def ten_were_scored(names: Names) -> None:
 
 PAGES = {
     "README.md": Given(
-        photos, {"evaluations=60)": "evaluations=3)"} | SMALL_RESNET, ("CIFAR10",), is_smaller
+        photos,
+        {"evaluations=60)": "evaluations=3)", "repair_images()": "repair_images(64)"}
+        | SMALL_RESNET,
+        ("CIFAR10",),
+        is_smaller,
     ),
     "CONTRIBUTING.md": Given(imported),
     "docs/command.md": Given(needs=("CIFAR10",)),
@@ -190,7 +194,15 @@ PAGES = {
     "docs/environments.md": Given(needs=("CIFAR10",)),
     "docs/latency.md": Given(a_run),
     "docs/leaderboard.md": Given(a_leaderboard, needs=("CIFAR10", "resnet20")),
-    "docs/many_workers.md": Given(a_pruned_network, {"learn(400)": "learn(4)"}),
+    "docs/many_workers.md": Given(
+        a_pruned_network,
+        {
+            "learn(400)": "learn(4)",
+            "--workers 64 --engine ray --ray-address auto --out runs/r56": (
+                "--workers 2 --engine ray --out runs/ray"
+            ),
+        },
+    ),
     "docs/own_network.md": Given(
         an_own_network,
         {"inspect torchvision:resnet18": "inspect torchvision:resnet18 --weights random"}
