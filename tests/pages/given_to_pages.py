@@ -19,7 +19,7 @@ Names = dict[str, Any]
 
 SMALL_RESNET = {
     'network="torchvision:resnet18"': (
-        'network="torchvision:resnet18", weights="random", input_shape=(3, 64, 64)'
+        'network="torchvision:resnet18", weights="random", input_shape=(3, 32, 32)'
     )
 }
 """Without a download, and of smaller images."""

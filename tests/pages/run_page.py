@@ -37,7 +37,7 @@ QUICK = {
     "prune": "--evaluations 3 --shortlist 0 --num-images 16 --repair-images 32",
     "recover": "--epochs 1 --num-images 64",
     "measure": "--seconds 1 --batch 1",
-    "synthesize": "--count 8 --steps 2",
+    "synthesize": "--count 16 --steps 2",
 }
 """Options that make a command take seconds."""
 
@@ -77,7 +77,8 @@ def run(page: str) -> int:
         RuntimeError: if a command failed.
     """
     text = (ROOT / page).read_text(encoding="utf-8")
-    evaluate.load_test_set = few_of_the_test_set
+    if "lfgcl validate" not in text:  # which measures what an entry claims
+        evaluate.load_test_set = few_of_the_test_set
     given = given_to_pages.PAGES.get(page, given_to_pages.Given())
     for shown in given.replaced:
         if shown not in text:
