@@ -208,7 +208,9 @@ PAGES = {
         {"inspect torchvision:resnet18": "inspect torchvision:resnet18 --weights random"}
         | SMALL_RESNET,
     ),
-    "docs/recovery.md": Given(lambda: a_run() | a_pruned_network()),
+    "docs/recovery.md": Given(
+        lambda: a_run() | a_pruned_network(), {"RecoveryOptions(epochs=10)": "RecoveryOptions(1)"}
+    ),
     "docs/start_agent.md": Given(check=ten_were_scored),
     "docs/start_comparing.md": Given(a_leaderboard),
     "docs/start_network.md": Given(a_saved_resnet18),
