@@ -3,9 +3,9 @@
 One run is undisturbed. Another one is killed, time and again: its driver or one of its workers, by
 signal 9, at a moment that is drawn from the seconds that the undisturbed one took to search. A
 driver that was killed is followed by `--resume`. After every kill all strategies that were ever
-found finished in `records.jsonl` or `scored.jsonl` must still be there; at the end the records and
-the pruned network must be those of the undisturbed run. A run that ends before its kills are spent
-is compared likewise, and followed by a new one. Linux only.
+found finished in `evaluations.jsonl` or `scored.jsonl` must still be there; at the end the records
+and the pruned network must be those of the undisturbed run. A run that ends before its kills are
+spent is compared likewise, and followed by a new one. Linux only.
 
 Results are written to results/kills.jsonl.
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 import torch
+from deadly import Deadly
 from networks_for_tests import awaken, images, plain, random_strategy, simple_problem
-from torch import Tensor, nn
+from torch import Tensor
 
 from lfgcl_env.engine import RayActors, Shared, WorkerDied, open_engine, spread
 from lfgcl_env.pruning import REPAIRS, PruningProblem
@@ -57,19 +58,6 @@ def die_once(marker: Path) -> str:
 
 def fail(kind: type[Exception], *arguments: object) -> None:
     raise kind(*arguments)
-
-
-class Deadly(nn.Module):
-    """Ends a process other than the one that made it, on inputs of so many channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels, self.home = channels, os.getpid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] == self.channels and os.getpid() != self.home:
-            die(None)
-        return x
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from deadly import Deadly
 from networks_for_tests import awaken, images, plain, random_strategy, simple_problem
-from torch import Tensor, nn
+from torch import nn
 
 from lfgcl_env.engine import Processes, Shared, WorkerDied, spread
 from lfgcl_env.pruning import REPAIRS, SIMILARITIES, PruningProblem
@@ -36,19 +37,6 @@ def small(**arguments) -> PruningProblem:
 
 def strategies(problem: PruningProblem, count: int = 6) -> list[np.ndarray]:
     return [random_strategy(problem, seed) for seed in range(count)]
-
-
-class Deadly(nn.Module):
-    """Ends a process other than the one that made it, on inputs of so many channels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels, self.home = channels, os.getpid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] == self.channels and os.getpid() != self.home:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return x
 
 
 def deadly(channels: int) -> PruningProblem:
