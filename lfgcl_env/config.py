@@ -31,6 +31,7 @@ from lfgcl_env.edge.bounds import Seed
 from lfgcl_env.edge.patterns import check_limit, check_patterns
 from lfgcl_env.edge.value_checks import (
     check_budget,
+    check_cluster,
     check_device,
     check_optional_shape,
     check_resources,
@@ -275,6 +276,7 @@ class EngineConfig(TypedDict, total=False):
             "'ray://HOST:10001'; None: RAY_ADDRESS, else this machine alone",
             "an address, or None",
             decides=False,
+            check=check_cluster,
         ),
     ]
     ray_resources: Annotated[

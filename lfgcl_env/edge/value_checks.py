@@ -1,6 +1,7 @@
 """Checks of single values that a type alone cannot express: budgets, shapes, devices."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -16,6 +17,8 @@ Size = Annotated[int, Ge(1)]
 _Sizes = Annotated[tuple[Size, ...], MinLen(1), MaxLen(4)]
 
 _Amounts = dict[str, Annotated[float, Ge(0)]]
+
+_CLUSTER = re.compile(r"auto|local|(ray://)?([^\s:/\[\]]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})")
 
 LARGEST_INPUT = 2**24
 """Most numbers in one input of a network: 3 x 2048 x 2048 and some more."""
@@ -108,6 +111,26 @@ def check_device(device: str) -> str:
             "finds a GPU"
         )
     return device
+
+
+def check_cluster(address: str | None) -> str | None:
+    """Return the address of a Ray cluster, which may not be there.
+
+    Raises:
+        ValueError: if it has the form of none.
+
+    >>> check_cluster("ray://gpu-7.lab:10001")
+    'ray://gpu-7.lab:10001'
+    """
+    if address is None:
+        return None
+    form = _CLUSTER.fullmatch(address) if isinstance(address, str) else None
+    if form is None or int(form["port"] or 1) not in range(1, 2**16):
+        raise ValueError(
+            "ray_address must be 'auto', 'local', 'HOST:PORT' or 'ray://HOST:PORT', got "
+            f"{short(address)}"
+        )
+    return address
 
 
 def check_resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:

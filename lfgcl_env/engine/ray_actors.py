@@ -18,7 +18,7 @@ import torch
 
 from lfgcl_env.edge.named_code import make_importable
 from lfgcl_env.edge.threads import set_threads
-from lfgcl_env.edge.value_checks import check_resources
+from lfgcl_env.edge.value_checks import check_cluster, check_resources
 from lfgcl_env.engine import ray_connection
 from lfgcl_env.engine.shared import Shared
 from lfgcl_env.engine.worker_executor import TRIES, WorkerDied, WorkerExecutor, answer
@@ -60,7 +60,7 @@ class RayActors(WorkerExecutor):
     ) -> None:
         super().__init__(workers, threads)
         self._ray = ray_connection.import_ray()
-        self._address = address
+        self._address = check_cluster(address)
         self._resources = {"CPU": self.threads} | dict(check_resources(resources) or {})
         self._changed = threading.Condition(self._lock)
         self._idle: list[_Actor] = []

@@ -223,9 +223,22 @@ def test_wrong_arguments_are_refused_at_once():
         open_engine("ray", 0)
     with pytest.raises(ValueError, match="mapping of names to numbers"):
         open_engine("ray", 2, ray_resources={"CPU": -1})
+    for address in (
+        "nonsense",
+        ":",
+        ":6379",
+        "host",
+        "host:",
+        "host:0",
+        "host:65536",
+        "http://a:1",
+    ):
+        with pytest.raises(ValueError, match="'auto', 'local', 'HOST:PORT' or 'ray://HOST:PORT'"):
+            open_engine("ray", 2, ray_address=address)
     with pytest.raises(ValueError, match="Did you mean 'ray'"):
         open_engine("rya", 2)
-    assert isinstance(open_engine(None, 1, ray_address="auto"), RayActors)
+    for address in ("auto", "local", "10.0.0.1:6379", "[::1]:6379", "ray://head:10001"):
+        assert isinstance(open_engine(None, 1, ray_address=address), RayActors)
 
 
 def test_the_extra_is_named_where_ray_is_missing(monkeypatch):
@@ -234,7 +247,7 @@ def test_the_extra_is_named_where_ray_is_missing(monkeypatch):
         open_engine("ray", 2)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "nonsense"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1"])
 def test_a_cluster_that_is_not_there_is_refused_before_anything_is_searched(address, monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     arguments = {"weights": "random", "images": "random", "num_images": 4}

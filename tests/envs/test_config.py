@@ -23,6 +23,7 @@ from lfgcl_env.config import (
     part,
     table,
 )
+from lfgcl_env.engine import ray_connection
 from lfgcl_env.envs import AMCEnv, LFGCLEnv
 from lfgcl_env.pruning.registries import CHOICES
 
@@ -171,6 +172,14 @@ JUNK = st.one_of(
 WORDS = ("similarity", "accuracy", "random", "embedded", "published", "given", "CIFAR11", "human",
          "inner", "all", "l1", "kl", "batchnorm", "params", "cuda:99", "math:pi", ":",
          "torchvision:", "torchvision:nothing", "~nobody", "\0", ".", "")  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cluster():
+    """Any values may be those of a cluster, which would start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_connection, "connect", lambda *_: None)
+        yield
 
 
 @pytest.mark.filterwarnings("ignore")
