@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import Schema, parse, read_text
 from lfgcl_env.envs.embedding import observed_budget
-from lfgcl_env.envs.together import score_ahead
+from lfgcl_env.envs.together import begin_ahead, room_ahead
 from lfgcl_env.search.return_so_far import ReturnSoFar
 
 from ._screening import PROPOSALS, Screening
@@ -58,10 +58,15 @@ class AskTell(ABC):
         """Whether :meth:`ask` may be called again before the last ones are told."""
         return False
 
-    def ask_many(self, most: int) -> list[Logits]:
-        """Return up to ``most`` logits to try together; they are told in this order."""
+    def ask_many(self, most: int, waiting: int) -> list[Logits]:
+        """Return up to ``most`` logits to try; they are told in this order.
+
+        Args:
+            most: how many.
+            waiting: how many were asked before and not told yet.
+        """
         asked: list[Logits] = []
-        while len(asked) < most and (not asked or self.can_ask()):
+        while len(asked) < most and (waiting + len(asked) == 0 or self.can_ask()):
             if (logits := self.ask()) is None:
                 break
             asked.append(logits)
@@ -117,8 +122,8 @@ class AskTellAgent:
     environment draws budgets from a range, every budget has a search of its own, and an episode
     whose budget is within 0.05 of one that was searched before is reset to that one.
 
-    Where the environment has several workers, as many strategies are proposed together and scored
-    ahead, if the method can, and then stepped and told one after the other.
+    Where the environment has several workers, as many strategies are being scored at any time, if
+    the method can propose them. They are stepped and told in the order in which they were asked.
 
     Where the environment's steps are costly and it offers cheap scores, a search draws several
     strategies for every step and executes the most promising, see :mod:`._screening`.
@@ -157,7 +162,6 @@ class AskTellAgent:
         self._asked: dict[float, list[Logits]] = {}  # and not told yet
         self._found: dict[float, Found] = {}
         self._visited: set[tuple[float, bytes]] = set()
-        self._workers = int(getattr(env.unwrapped, "workers", 1))
 
     def begin_at(self, action: Action) -> None:
         """Start every search from a strategy.
@@ -182,11 +186,10 @@ class AskTellAgent:
         budget, search = self._reset(seed=self.seed)
         asked = self._asked.setdefault(budget, [])
         for left in range(total_timesteps, 0, -1):
-            if not asked:
-                asked.extend(search.ask_many(min(self._workers, left)))
-                if len(asked) > 1:
-                    actions = [prune_ratios(logits) for logits in asked]
-                    score_ahead([self.env] * len(asked), actions)
+            room = min(room_ahead(self.env, len(asked)), left - len(asked))
+            more = search.ask_many(room, len(asked))
+            begin_ahead(self.env, [prune_ratios(logits) for logits in more])
+            asked += more
             if not asked:
                 break
             logits = asked[0]

@@ -54,7 +54,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.envs.embedding import FEATURES
-from lfgcl_env.envs.together import score_ahead
+from lfgcl_env.envs.together import begin_ahead, room_ahead
 
 from . import _agent_file as agent_file
 from ._actor_critics import Actor, Critics
@@ -138,9 +138,9 @@ class LFGCLAgent:
         observation, _ = self.env.reset(seed=self.seed)
         episode_return = 0.0
         proposed: list[Action] = []
-        for _ in range(total_timesteps):
-            if not proposed:
-                proposed = self._propose(observation)
+        for left in range(total_timesteps, 0, -1):
+            room = min(room_ahead(self.env, len(proposed)), left - len(proposed))
+            proposed += self._propose(observation, room)
             action = proposed.pop(0)
             following, reward, terminated, truncated, info = self.env.step(action)
             episode_return += float(reward)
@@ -219,13 +219,12 @@ class LFGCLAgent:
         for batch in torch.randint(len(value), shape, generator=self.generator):
             yield groups[batch], strategy[batch], value[batch]
 
-    def _propose(self, observation: Observation) -> list[Action]:
-        """Return the actions to execute next: one, or one for each worker, scored ahead."""
-        workers = int(getattr(self.env.unwrapped, "workers", 1))
-        if workers == 1 or not len(self.replay):  # without noise the first are all the same
-            return [self._explore(observation)]
-        proposed = [self._explore(observation) for _ in range(workers)]
-        score_ahead([self.env] * workers, proposed)
+    def _propose(self, observation: Observation, count: int) -> list[Action]:
+        """Return so many actions to execute next, whose scoring begins."""
+        if not len(self.replay):  # without noise the first are all the same
+            return [self._explore(observation)][:count]
+        proposed = [self._explore(observation) for _ in range(count)]
+        begin_ahead(self.env, proposed)
         return proposed
 
     @torch.no_grad()

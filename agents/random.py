@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from lfgcl_env.envs.together import score_ahead
+from lfgcl_env.envs.together import begin_ahead, room_ahead
 from lfgcl_env.search.return_so_far import ReturnSoFar
 
 Action = NDArray[np.float32]
@@ -27,8 +27,6 @@ class RandomAgent:
         self.seed = seed
         self._space = env.action_space
         self._draws = np.random.default_rng(seed)
-        one_action_is_all = getattr(env.unwrapped, "steps_per_strategy", 1) == 1
-        self._together = int(getattr(env.unwrapped, "workers", 1)) if one_action_is_all else 1
         self._best: tuple[float, Action] = (-np.inf, self._draw())
 
     def learn(
@@ -45,10 +43,10 @@ class RandomAgent:
         self.env.reset(seed=self.seed)
         drawn: list[Action] = []
         for left in range(total_timesteps, 0, -1):
-            if not drawn:
-                drawn = [self._draw() for _ in range(min(self._together, left))]
-                if len(drawn) > 1:
-                    score_ahead([self.env] * len(drawn), drawn)
+            room = min(room_ahead(self.env, len(drawn)), left - len(drawn))
+            more = [self._draw() for _ in range(room)]
+            begin_ahead(self.env, more)
+            drawn += more
             action = drawn.pop(0)
             _, reward, terminated, truncated, info = self.env.step(action)
             if reward > self._best[0]:

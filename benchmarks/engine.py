@@ -8,6 +8,9 @@ Every run measures one of these:
   in every engine.
 - ``sleeping``: how much of 64 workers' time is spent in evaluations that only sleep, in every
   engine. It needs no cores: what is lost is the engine's own work.
+- ``command``: the README's command with one worker and with two, in turn, and the ratio of
+  their seconds on the clock. Shortlist, delivery and test are done by one process in both. The
+  cores must be idle.
 - ``memory``: what a worker holds after it has scored strategies, of ResNet-56 and of MobileNetV2 at
   224 pixels: its own pages, and its share of those that workers map together (PSS, Linux only).
 
@@ -21,11 +24,12 @@ Results are written to results/engine.jsonl.
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium as gym
@@ -36,6 +40,9 @@ import lfgcl_env
 from lfgcl_env.engine import Processes, RayActors, Shared, spread
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.scored_problem import ScoredProblem
+
+COMMAND = "prune LFGCL-ResNet56-v0 --budget 0.5 --agent lfgcl --evaluations 8"
+"""Of the README."""
 
 SLEEPS = (0.1, 0.5)
 """Evaluations that only sleep take so long [s]."""
@@ -71,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "workers": [{"turns": options.turns, "strategies": options.strategies}],
         "overhead": [{"engine": name, "tasks": options.tasks} for name in options.engines],
         "sleeping": [{"engine": name, "workers": options.sleepers} for name in options.engines],
+        "command": [{"command": COMMAND}],
         "memory": [{"network": name, "strategies": options.strategies} for name in NETWORKS],
     }
     runs = [{"what": what, **run} for what in options.only for run in settings[what]]
@@ -114,11 +122,11 @@ def speedup(run: Fields) -> Fields:
 
 def overhead(run: Fields) -> Fields:
     """Return what a strategy costs that costs nothing [microseconds], beside a call of it here."""
-    shared, tasks = Shared(None), [tuple(range(60))] * run["tasks"]
+    shared, tasks = Shared(None), [(*range(59), task) for task in range(run["tasks"])]
     with KINDS[run["engine"]](1) as executor:
-        list(spread(executor, nothing, shared, tasks[:10]))
+        spread(executor, nothing, shared, tasks[:10], ignored)
         started, own = time.perf_counter(), time.process_time()
-        list(spread(executor, nothing, shared, tasks))
+        spread(executor, nothing, shared, tasks, ignored)
         seconds, own = time.perf_counter() - started, time.process_time() - own
     return {"microseconds": 1e6 * seconds / len(tasks), "of the driver": 1e6 * own / len(tasks)}
 
@@ -132,9 +140,9 @@ def sleeping(run: Fields) -> Fields:
             begun |= set(executor.map(process_of, [0.5] * workers))
         for seconds in SLEEPS:
             shared, rounds = Shared(seconds), round(4 / seconds)
-            list(spread(executor, nap, shared, range(2 * workers)))
+            spread(executor, nap, shared, range(2 * workers), ignored)
             started = time.perf_counter()
-            list(spread(executor, nap, shared, range(workers * rounds)))
+            spread(executor, nap, shared, range(workers * rounds), ignored)
             spent = time.perf_counter() - started
             found[f"efficiency at {seconds} s"] = rounds * seconds / spent
     return found
@@ -155,7 +163,30 @@ def memory(run: Fields) -> Fields:
     }
 
 
-MEASURED = {"workers": speedup, "overhead": overhead, "sleeping": sleeping, "memory": memory}
+def commands(run: Fields) -> Fields:
+    """Return the seconds of a command with one worker and with two, and their ratio."""
+    seconds = {}
+    for workers in (1, 2):
+        with TemporaryDirectory() as folder:
+            options = [*run["command"].split(), "--workers", str(workers)]
+            started = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "lfgcl_env.cli.main", *options, "--out", f"{folder}/run"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+            seconds[workers] = time.perf_counter() - started
+    return {"one s": seconds[1], "two s": seconds[2], "ratio": seconds[1] / seconds[2]}
+
+
+MEASURED = {
+    "workers": speedup,
+    "overhead": overhead,
+    "sleeping": sleeping,
+    "command": commands,
+    "memory": memory,
+}
 
 
 def problem_of(network: str) -> PruningProblem:
@@ -171,9 +202,9 @@ def drawn(problem: PruningProblem, draws: np.random.Generator, count: int) -> li
 def scored_in(problem: PruningProblem, strategies: Sequence[Any], executor: Processes) -> float:
     """Score strategies that are all forgotten again here; return the time it took [s]."""
     fresh = [tuple(int(count) for count in strategy) for strategy in strategies]
-    scored = partial(spread, executor, anew, problem._shared)
+    shared = problem.shared
     started = time.perf_counter()
-    list(scored(fresh))
+    spread(executor, anew, shared, fresh, ignored)
     return time.perf_counter() - started
 
 
@@ -181,6 +212,10 @@ def anew(problem: ScoredProblem, strategy: tuple[int, ...]) -> float:
     """Score a strategy in a worker, also one that it remembers."""
     problem.forget()
     return problem.evaluate(strategy).similarity
+
+
+def ignored(_item: object, _result: object) -> None:
+    """Take a result that nobody needs."""
 
 
 def nothing(_shared: None, _item: Sequence[int]) -> float:

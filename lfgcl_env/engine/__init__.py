@@ -20,14 +20,15 @@ True
 """
 
 from lfgcl_env.engine.engines import ENGINES, open_engine
+from lfgcl_env.engine.in_flight import InFlight, spread
 from lfgcl_env.engine.processes import Processes
 from lfgcl_env.engine.ray_actors import RayActors
 from lfgcl_env.engine.shared import Shared
-from lfgcl_env.engine.spread import spread
 from lfgcl_env.engine.worker_executor import WorkerDied, WorkerExecutor
 
 __all__ = [
     "ENGINES",
+    "InFlight",
     "Processes",
     "RayActors",
     "Shared",

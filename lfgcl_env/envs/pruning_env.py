@@ -21,7 +21,7 @@ from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.edge.value_checks import budget_range, check_count
 from lfgcl_env.engine import WorkerExecutor, open_engine
 from lfgcl_env.envs.rendering import picture, table
-from lfgcl_env.envs.reward import OnScored, check_reward, make_reward
+from lfgcl_env.envs.reward import Flight, OnScored, check_reward, make_reward
 from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
 from lfgcl_env.images.arrays import choose, shape_of
 from lfgcl_env.images.calibration import MADE, default_images, load_calibration
@@ -65,9 +65,10 @@ class PruningEnv(gym.Env[Observation, Action]):
         images: what calibration images were taken from; ``"given"`` for a tensor or array.
         labelled: labelled images that reward ``"accuracy"`` is measured on, else None.
         steps_per_strategy: how many steps decide one strategy that is scored.
-        workers: how many strategies are scored together, by :meth:`prefetch` and :meth:`screen`.
-        on_scored: called with the evaluation and the score of every strategy that :meth:`prefetch`
-            has scored, as soon as they are there; copies have none, twins the same.
+        workers: how many strategies are scored together, by :meth:`begin`, :meth:`prefetch` and
+            :meth:`screen`.
+        on_scored: called with the evaluation and the score of every strategy that workers have
+            scored, while one is waited for; copies have none, twins the same.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared so by gymnasium.Env)
@@ -90,6 +91,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._ray = config["ray_address"], config["ray_resources"]
         self._engine = self._open_engine()
         self._users = WeakSet([self])  # of the engine: this and its twins
+        self._flight: Flight | None = None  # what workers are at
         self.on_scored: OnScored | None = None
         self._budgets = budget_range(config["budget"])
         self._seed = config["seed"]
@@ -197,11 +199,30 @@ class PruningEnv(gym.Env[Observation, Action]):
         """
         raise NotImplementedError
 
+    def begin(self, strategies: Iterable[ArrayLike]) -> None:
+        """Have the workers begin to score strategies; steps that lead to them wait for these.
+
+        Without workers this does nothing. No step has another result after it, so what is begun and
+        never executed costs time alone. :meth:`give_up` ends it.
+
+        Args:
+            strategies: channels kept in every group, each.
+
+        Raises:
+            ValueError: if one is no strategy of this problem.
+        """
+        if self._engine is None:
+            return
+        new = self._reward.unknown(strategies)
+        if new and self._flight is None:
+            self._flight = self._reward.in_flight(self._engine, self._scored)
+        if self._flight is not None:
+            self._flight.begin(new)
+
     def prefetch(self, strategies: Iterable[ArrayLike]) -> None:
         """Have the workers score strategies together; steps that lead to them look them up.
 
-        Without workers this does nothing. No step has another result after it, so what is fetched
-        and never executed costs time alone.
+        See :meth:`begin`, which returns at once.
 
         Args:
             strategies: channels kept in every group, each.
@@ -210,8 +231,20 @@ class PruningEnv(gym.Env[Observation, Action]):
             ValueError: if one is no strategy of this problem, or the reward fails.
             WorkerDied: if one ended several workers.
         """
-        if self._engine is not None:
-            self._reward.prefetch(strategies, self._engine, self.on_scored)
+        keeps = [self.problem.network.check_strategy(strategy) for strategy in strategies]
+        self.begin(keeps)
+        for keep in keeps:
+            self._await(keep)
+
+    def give_up(self, *, at_once: bool = False) -> None:
+        """Cancel what the workers were asked to score and no step has led to.
+
+        Args:
+            at_once: whether to end also what they are at; everything, where others share them.
+        """
+        if self._flight is not None:
+            self._flight.give_up(at_once=at_once)
+            self._flight = None
 
     @property
     def shared(self) -> tuple[object, ...]:
@@ -345,6 +378,7 @@ class PruningEnv(gym.Env[Observation, Action]):
 
     def forget(self) -> None:
         """Drop all scores, so that the next search measures every strategy anew."""
+        self.give_up()
         self.problem.forget()
         self._reward.forget()
 
@@ -377,10 +411,12 @@ class PruningEnv(gym.Env[Observation, Action]):
         """
         if isinstance(self._engine, WorkerExecutor) and self._engine is not self._asked_engine:
             self._users.discard(self)
+            self.give_up(at_once=not self._users)
             if not self._users:
                 self._engine.shutdown()
             self._users = WeakSet([self])
             self._engine = self._open_engine()
+        self.give_up()
         if self._window is not None:
             from matplotlib import pyplot
 
@@ -396,7 +432,7 @@ class PruningEnv(gym.Env[Observation, Action]):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the workers with this process; a copy has its own, but none of a user's."""
         asked = None if isinstance(self._asked_engine, Submits) else self._asked_engine
-        left = {"_engine": None, "_users": None, "on_scored": None}
+        left = {"_engine": None, "_users": None, "_flight": None, "on_scored": None}
         return vars(self) | left | {"_asked_engine": asked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -432,9 +468,19 @@ class PruningEnv(gym.Env[Observation, Action]):
     def _score(self) -> tuple[float, dict[str, float]]:
         """Score the strategy at hand; return the score, and it and the similarity for info."""
         assert self._keep is not None
+        self._await(self._keep)
         self._evaluation = self.problem.evaluate(self._keep)
         score = self._reward.score(self._keep)
         return score, {"similarity": self._evaluation.similarity, self.reward_name: score}
+
+    def _await(self, keep: NDArray[np.int64]) -> None:
+        """Wait for the workers that are at a strategy."""
+        if self._flight is not None:
+            self._flight.wait(tuple(keep.tolist()))
+
+    def _scored(self, evaluation: Evaluation, score: float) -> None:
+        if self.on_scored is not None:
+            self.on_scored(evaluation, score)
 
     def _show(self, frame: NDArray[np.uint8]) -> None:
         from matplotlib import pyplot

@@ -16,7 +16,7 @@ from lfgcl_env.config import Submits
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
-from lfgcl_env.engine import Shared, spread
+from lfgcl_env.engine import InFlight, Shared
 from lfgcl_env.images import LabelledImages, top1
 from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning import Evaluation
@@ -27,6 +27,8 @@ WORDS = ("similarity", "accuracy")
 
 Score = Callable[[nn.Module, Tensor], float]
 OnScored = Callable[[Evaluation, float], None]
+Keep = tuple[int, ...]
+Flight = InFlight[Any, Keep, Any]
 
 
 class StrategyReward(Protocol):
@@ -41,12 +43,13 @@ class StrategyReward(Protocol):
     def score(self, strategy: ArrayLike) -> float:
         """Return the score of a strategy; one scored before is looked up."""
 
-    def prefetch(
-        self, strategies: Iterable[ArrayLike], engine: Submits, on_scored: OnScored | None
-    ) -> None:
-        """Have an engine's workers score strategies, so that they are looked up.
+    def unknown(self, strategies: Iterable[ArrayLike]) -> list[Keep]:
+        """Return those strategies that :meth:`score` would compute, each once."""
 
-        ``on_scored`` gets the evaluation and the score of each as soon as they are there.
+    def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
+        """Return a flight of strategies, which are looked up once they have arrived.
+
+        ``on_scored`` gets the evaluation and the score of each when it does.
         """
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
@@ -75,16 +78,18 @@ class SimilarityReward:
         """Return the similarity of a strategy's network to the baseline."""
         return self._problem.evaluate(strategy).similarity
 
-    def prefetch(
-        self, strategies: Iterable[ArrayLike], engine: Submits, on_scored: OnScored | None
-    ) -> None:
-        """Have an engine's workers score strategies, which the problem remembers."""
+    def unknown(self, strategies: Iterable[ArrayLike]) -> list[Keep]:
+        """Return those strategies that the problem does not remember, each once."""
+        return self._problem.unknown(strategies)
 
-        def scored(evaluation: Evaluation) -> None:
-            if on_scored is not None:
-                on_scored(evaluation, evaluation.similarity)
+    def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
+        """Return a flight of strategies, which the problem remembers once they have arrived."""
 
-        self._problem.prefetch(strategies, engine, scored)
+        def arrived(_: Keep, evaluation: Evaluation) -> None:
+            self._problem.remember(evaluation)
+            on_scored(evaluation, evaluation.similarity)
+
+        return InFlight(engine, PruningProblem.measure, self._problem.shared, arrived)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels."""
@@ -126,19 +131,22 @@ class FunctionReward:
             self._known[keep] = self.score_network(self._problem.compress(keep), keep)
         return self._known[keep]
 
-    def prefetch(
-        self, strategies: Iterable[ArrayLike], engine: Submits, on_scored: OnScored | None
-    ) -> None:
-        """Have an engine's workers score strategies and call the function of their networks."""
-        keeps = [self._problem.network.check_strategy(one) for one in strategies]
-        new = list(
-            dict.fromkeys(k for k in (tuple(k.tolist()) for k in keeps) if k not in self._known)
-        )
-        for keep, (evaluation, score) in spread(engine, FunctionReward._measure, self._shared, new):
+    def unknown(self, strategies: Iterable[ArrayLike]) -> list[Keep]:
+        """Return those strategies whose networks the function was not called with, each once."""
+        keeps = (self._problem.network.check_strategy(one) for one in strategies)
+        unique = dict.fromkeys(tuple(keep.tolist()) for keep in keeps)
+        return [keep for keep in unique if keep not in self._known]
+
+    def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
+        """Return a flight of strategies, whose networks workers call the function with."""
+
+        def arrived(keep: Keep, found: tuple[Evaluation, float]) -> None:
+            evaluation, score = found
             self._problem.remember(evaluation)
             self._known[keep] = score
-            if on_scored is not None:
-                on_scored(evaluation, score)
+            on_scored(evaluation, score)
+
+        return InFlight(engine, FunctionReward._measure, self._shared, arrived)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the score of any network; the strategy does not matter.

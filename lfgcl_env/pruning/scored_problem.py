@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, ClassVar, Unpack
@@ -240,29 +240,28 @@ class ScoredProblem:
         self.prefetch(keeps, engine)
         return [self._memory.evaluate(keep) for keep in keeps]
 
-    def prefetch(
-        self,
-        strategies: Iterable[ArrayLike],
-        engine: Submits | None = None,
-        on_scored: Callable[[Evaluation], None] | None = None,
-    ) -> None:
+    def prefetch(self, strategies: Iterable[ArrayLike], engine: Submits | None = None) -> None:
         """Score and remember strategies that :meth:`evaluate` is to be asked, uncounted as yet.
 
         Args:
             strategies: channels kept in every group, each.
             engine: as in :meth:`evaluate_many`.
-            on_scored: called with every evaluation that an engine made, as soon as it is there.
         """
-        keeps = [self.network.check_strategy(strategy) for strategy in strategies]
-        new = list(dict.fromkeys(tuple(k.tolist()) for k in keeps if k not in self._memory))
+        new = self.unknown(strategies)
         if engine is None:
             for keep in new:
-                self._memory.add(self._score(np.array(keep, np.int64)), self.cost(keep))
+                self.remember(self.measure(keep))
             return
-        for _, evaluation in spread(engine, ScoredProblem.measure, self._shared, new):
-            self.remember(evaluation)
-            if on_scored is not None:
-                on_scored(evaluation)
+        spread(engine, ScoredProblem.measure, self.shared, new, lambda _, one: self.remember(one))
+
+    def unknown(self, strategies: Iterable[ArrayLike]) -> list[tuple[int, ...]]:
+        """Return those strategies that :meth:`evaluate` would score, each once.
+
+        Raises:
+            ValueError: if one is no strategy of this problem.
+        """
+        keeps = [self.network.check_strategy(strategy) for strategy in strategies]
+        return list(dict.fromkeys(tuple(k.tolist()) for k in keeps if k not in self._memory))
 
     def screen(
         self, strategies: Sequence[ArrayLike], engine: Submits | None = None
@@ -284,8 +283,7 @@ class ScoredProblem:
         checked = [self.network.check_strategy(strategy) for strategy in strategies]
         if engine is not None:
             new = list(dict.fromkeys(tuple(k.tolist()) for k in checked if k not in screen))
-            for keep, score in spread(engine, _screen_one, self._shared, new):
-                screen.remember(keep, score)
+            spread(engine, _screen_one, self.shared, new, screen.remember)
         kept = self._ranking.kept
         return np.array([screen(keep, partial(kept, keep)) for keep in checked], np.float64)
 
@@ -313,7 +311,7 @@ class ScoredProblem:
         """Forget all scores, so that every strategy is scored anew."""
         self._memory.clear()
         self._screen = None
-        vars(self).pop("_shared", None)  # workers forget with it
+        vars(self).pop("shared", None)  # workers forget with it
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels, however it was trained.
@@ -347,10 +345,10 @@ class ScoredProblem:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what workers were sent, which is this process's to remove."""
-        return {name: value for name, value in vars(self).items() if name != "_shared"}
+        return {name: value for name, value in vars(self).items() if name != "shared"}
 
     @cached_property
-    def _shared(self) -> "Shared[ScoredProblem]":
+    def shared(self) -> "Shared[ScoredProblem]":
         """This problem as workers load it, with what cheap scores take where these pay."""
         if self.screens:
             self._ready_screen()

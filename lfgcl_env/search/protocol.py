@@ -37,8 +37,9 @@ class Agent(Protocol):
       vectorised environments of Stable-Baselines3).
     - ``begin_at(action)``, which is called before ``learn`` with the strategy to go on from, see
       ``start`` of :func:`~lfgcl_env.search.run_search.run_search`.
-    - ``learn`` that proposes as many strategies together as ``env.unwrapped.workers``, has them
-      scored by ``lfgcl_env.envs.together.score_ahead``, and steps them one after the other.
+    - ``learn`` that proposes strategies while others are being scored, as many as
+      ``lfgcl_env.envs.together.room_ahead`` allows, has them begun by ``begin_ahead``, and steps
+      them in the order in which it proposed them.
     - ``losses``, a dictionary of the latest losses by name, to be logged.
     """
 

@@ -45,6 +45,11 @@ class Recorder:
     def __deepcopy__(self, memo: object) -> "Recorder":
         return self
 
+    @property
+    def left(self) -> int | None:
+        """How many records may still be made; None for any number."""
+        return None if self._most is None else self._most - len(self.records)
+
     def visit(self, keep: tuple[int, ...], reward: float, budget: float) -> None:
         """Record a strategy, unless it is known or there are as many as are wanted."""
         index = len(self.records)
@@ -123,6 +128,11 @@ class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
     def records(self) -> dict[tuple[int, ...], Record]:
         """The records so far, by strategy."""
         return self._recorder.records
+
+    @property
+    def left(self) -> int | None:
+        """How many records may still be made; None for any number."""
+        return self._recorder.left
 
     @property
     def steps(self) -> int:

@@ -4,7 +4,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -121,13 +121,12 @@ def run_search(
         resume=resume,
         wandb=wandb,
     )
-    problem = problem_of(env)
+    problem, own = problem_of(env), cast(Any, env.unwrapped)
     low, high = budgets_of(env)
     budgets = spaced(low, high, points) if low < high else (high,)
     images: Tensor | None = None
     if shortlist:
         check_graph(problem.network)  # refuses what cannot be repaired before it is searched
-        own: Any = env.unwrapped
         images = own.repair_images() if repair_images is None else repair_images
     factory = find_agent(agent) if isinstance(agent, str) else agent
     name = agent if isinstance(agent, str) else _name(agent)
@@ -189,7 +188,12 @@ def run_search(
 
         visits = RecordEvaluations(env, recorded, on_record, evaluations)
         before = problem.screened
-        made = _learn(factory, visits, agent_seed, evaluations, run, saved or start, logs)
+        try:
+            made = _learn(factory, visits, agent_seed, evaluations, run, saved or start, logs)
+        except BaseException as error:
+            own.give_up(at_once=not isinstance(error, Exception))  # as with Ctrl-C
+            raise
+        own.give_up()
         records = visits.finish()
         logs.close()
         if not records:

@@ -17,6 +17,8 @@ from torch import nn
 
 from lfgcl_env import zoo
 from lfgcl_env.engine import Processes, WorkerDied
+from lfgcl_env.envs import LFGCLEnv
+from lfgcl_env.envs.together import begin_ahead
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.protocol import AgentError, find_agent
@@ -89,6 +91,63 @@ def test_seed_and_number_of_workers_decide_what_is_found(agent, workers, scored_
     assert [problem.evaluate(r.evaluation.keep) for r in first.records] == [
         record.evaluation for record in first.records
     ]
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    """How many strategies were begun before each step and not stepped."""
+    found, begun = [], []
+    begin, step = LFGCLEnv.begin, LFGCLEnv.step
+
+    def noted_begin(env, strategies):
+        begun.extend(strategies)
+        begin(env, strategies)
+
+    def noted_step(env, action):
+        found.append(len(begun) - len(found))
+        return step(env, action)
+
+    monkeypatch.setattr(LFGCLEnv, "begin", noted_begin)
+    monkeypatch.setattr(LFGCLEnv, "step", noted_step)
+    return found
+
+
+@pytest.mark.parametrize("agent", ["random", "one_plus_one", "tpe", "lfgcl"])
+def test_workers_go_on_while_the_agent_learns(agent, workers, ahead):
+    search(agent, make_env(workers))
+    alone = agent in ("one_plus_one", "lfgcl")  # the first
+    steady = [count + (agent == "lfgcl") for count in ahead[alone : 1 + EVALUATIONS - WORKERS]]
+    assert set(steady) == {WORKERS}
+    assert ahead[-1] + (agent == "lfgcl") == 1  # nothing is begun that is not needed
+
+
+def test_a_generation_ends_before_the_next_begins(workers, ahead):
+    pytest.importorskip("cma")
+    search("cma_es", make_env(workers))
+    first = ahead[1:9]  # of 4 + 3 ln 5 strategies
+    assert first == [3] * 6 + [2, 1]
+
+
+def test_a_search_leaves_nothing_to_the_workers(workers):
+    class Hasty:
+        def __init__(self, env, seed):
+            self.env, self.left = env, []
+
+        def learn(self, total_timesteps, callback):
+            self.env.reset(seed=0)
+            actions = [self.env.action_space.sample() for _ in range(8)]
+            begin_ahead(self.env, actions)
+            self.env.step(actions[0])
+            self.left.append(self.env.unwrapped._flight)
+
+        def predict(self, observation, deterministic=False):
+            return self.env.action_space.sample(), None
+
+    env = make_env(workers)
+    result = run_search(env, Hasty, 3, shortlist=0)
+    assert result.agent.left[0] is not None
+    assert env.unwrapped._flight is None
+    assert workers.submit(abs, -1).result() == 1
 
 
 @AGENTS
@@ -204,6 +263,24 @@ def test_an_interrupted_search_leaves_its_workers_free(workers):
     assert workers.submit(abs, -1).result() == 1
 
 
+def test_a_search_interrupted_while_its_agent_learns_leaves_its_workers_free(workers):
+    class Learning:
+        def __init__(self, env, seed):
+            self.env = env
+
+        def learn(self, total_timesteps, callback):
+            self.env.reset(seed=0)
+            begin_ahead(self.env, [self.env.action_space.sample() for _ in range(4)])
+            time.sleep(0.5)
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_env(workers, reward=slow), Learning, 3)
+    assert workers.submit(abs, -1).result() == 1
+    assert time.monotonic() - started < 30
+
+
 def slow(network, inputs):
     time.sleep(60)
     return 0.0
@@ -221,10 +298,14 @@ from lfgcl_env.search.run_search import run_search
 HERE = Path(__file__).parent
 
 def reward(network, images):
+    if (HERE / "stop").exists():
+        try:
+            (HERE / "first").touch(exist_ok=False)
+            time.sleep(60)
+        except FileExistsError:
+            pass
     with (HERE / "calls").open("a") as file:
         file.write(f"{network[0].out_features}-{network[2].out_features}\\n")
-    if (HERE / "stop").exists() and len((HERE / "calls").read_text().split()) > 3:
-        time.sleep(60)
     return float(network[0].out_features)
 
 def main():
@@ -232,12 +313,17 @@ def main():
     layers = [torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU()]
     network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 2))
     env = gym.make("LFGCL-v0", network=network, images=torch.ones(4, 4), reward=reward,
-                   workers=4, engine=Processes(1), num_images=4, criterion="l1")
+                   workers=4, engine=Processes(2), num_images=4, criterion="l1")
     run_search(env, "random", 4, out=HERE / "run", resume="resume" in sys.argv)
 
 if __name__ == "__main__":
     main()
 """
+
+
+def kept_in(run):
+    scored = run / "scored.jsonl"
+    return scored.read_bytes().splitlines() if scored.exists() else []
 
 
 def test_what_workers_finished_is_kept_when_the_driver_is_killed_in_a_batch(tmp_path):
@@ -246,12 +332,12 @@ def test_what_workers_finished_is_kept_when_the_driver_is_killed_in_a_batch(tmp_
     (tmp_path / "stop").touch()
     driver = subprocess.Popen([sys.executable, str(script)])
     end = time.monotonic() + 150
-    while time.monotonic() < end and driver.poll() is None and not (run / "scored.jsonl").exists():
+    while time.monotonic() < end and driver.poll() is None and len(kept_in(run)) < 3:
         time.sleep(0.05)
     driver.kill()
     driver.wait()
     kept = RunFolder(run).scored()
-    assert kept
+    assert len(kept) == 3
     assert not RunFolder(run).records()
     (tmp_path / "stop").unlink()
     (tmp_path / "calls").unlink()

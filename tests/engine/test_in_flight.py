@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from multiprocessing import get_context
 
 import gymnasium as gym
@@ -21,7 +22,7 @@ from deadly import Deadly
 from networks_for_tests import awaken, images, plain, random_strategy, simple_problem
 from torch import nn
 
-from lfgcl_env.engine import Processes, Shared, WorkerDied, spread
+from lfgcl_env.engine import InFlight, Processes, Shared, WorkerDied, spread
 from lfgcl_env.pruning import REPAIRS, SIMILARITIES, PruningProblem
 
 
@@ -201,9 +202,11 @@ def cancelled(_shared, item):
 
 def test_a_task_that_somebody_else_cancels_is_not_left_out_silently():
     with ThreadPoolExecutor(1) as executor:
-        seen = []
         with pytest.raises(CancelledError):
-            seen.extend(spread(executor, cancelled, Shared(None), [0, 1, 2]))
+            spread(executor, cancelled, Shared(None), [0, 1, 2], ignored)
+
+
+def ignored(_item, _result) -> None: ...
 
 
 class Full(ThreadPoolExecutor):
@@ -226,26 +229,71 @@ def test_tasks_that_were_given_are_taken_back_where_another_is_not_taken():
         time.sleep(0.3)
 
     with Full(1) as executor, pytest.raises(RuntimeError, match="no more"):
-        list(spread(executor, slow, Shared(None), range(4)))
+        spread(executor, slow, Shared(None), range(4), ignored)
     assert len(begun) <= 1
 
 
-def test_what_is_done_at_an_interrupt_is_still_yielded():
-    class Interrupted(Future):
-        def result(self, timeout=None):
-            raise KeyboardInterrupt
+@pytest.fixture
+def flying():
+    """A flight on threads of which item 0 waits to be released, and what arrived."""
+    arrived, released = [], threading.Event()
 
-    class Executor:
-        def submit(self, _call, _function, _shared, item):
-            future = Interrupted() if item == 0 else Future()
-            if item == 1:
-                future.set_result("done")
-            return future
+    def flies(_shared, item):
+        if item == 0:
+            assert released.wait(60)
+        if item < 0:
+            raise KeyError(item)
+        return item
 
-    seen = []
+    with ThreadPoolExecutor(2) as executor:
+        yield (
+            InFlight(executor, flies, Shared(None), lambda *pair: arrived.append(pair)),
+            arrived,
+            released,
+        )
+        released.set()
+
+
+def test_results_arrive_as_they_come(flying):
+    flight, arrived, released = flying
+    flight.begin([0, 1, 2, 1])
+    flight.wait(2)
+    assert arrived == [(1, 1), (2, 2)]
+    assert 0 in flight
+    released.set()
+    flight.wait(0)
+    flight.wait(0)
+    assert arrived[2:] == [(0, 0)]
+    assert 0 not in flight
+
+
+def test_a_failure_is_raised_when_its_item_is_waited_for(flying):
+    flight, arrived, released = flying
+    flight.begin([0, -1, 1])
+    flight.wait(1)
+    assert arrived == [(1, 1)]
+    released.set()
+    with pytest.raises(KeyError):
+        flight.wait(-1)
+    assert sorted(arrived) == [(0, 0), (1, 1)]
+    flight.begin([-1, 3])  # may be tried again
+    flight.wait(3)
+    with pytest.raises(KeyError):
+        flight.wait(-1)
+
+
+def test_what_is_done_at_an_interrupt_still_arrives(flying):
+    flight, arrived, released = flying
+    flight.begin([1])
+    flight.wait(1)
+    flight.begin([0, 2, 3])
+    ctrl_c = partial(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
+    threading.Timer(0.5, ctrl_c).start()
+    threading.Timer(1.5, released.set).start()  # a pool of threads cannot be interrupted
     with pytest.raises(KeyboardInterrupt):
-        seen.extend(spread(Executor(), cancelled, Shared(None), range(3)))
-    assert seen == [(1, "done")]
+        flight.wait(0)
+    assert sorted(arrived) == [(1, 1), (2, 2), (3, 3)]
+    assert 0 not in flight
 
 
 class Submitting:
@@ -291,7 +339,7 @@ def test_copies_of_a_problem_have_workers_copies_of_their_own(workers):
     problem = small()
     problem.evaluate_many([[4, 3]], workers)
     for copied in (deepcopy(problem), pickle.loads(pickle.dumps(problem))):
-        assert copied._shared.path != problem._shared.path
+        assert copied.shared.path != problem.shared.path
         assert copied.evaluate_many([[2, 2]], workers) == problem.evaluate_many([[2, 2]])
 
 
@@ -299,7 +347,9 @@ def test_a_shared_object_leaves_no_file_behind(workers):
     shared = Shared(torch.arange(3.0))
     folder = shared.path.parent
     assert shared.get() is shared.get()
-    assert dict(spread(workers, torch.Tensor.__getitem__, shared, [2, 0])) == {2: 2.0, 0: 0.0}
+    found = {}
+    spread(workers, torch.Tensor.__getitem__, shared, [2, 0], found.__setitem__)
+    assert found == {2: 2.0, 0: 0.0}
     assert folder.exists()
     del shared
     assert not folder.exists()
@@ -317,9 +367,9 @@ def test_what_is_forgotten_is_scored_anew_by_workers_too():
     with ThreadPoolExecutor(1) as executor:
         problem = small()
         found = problem.evaluate_many([[4, 3]], executor)
-        loaded = executor.submit(problem._shared.get).result()
+        loaded = executor.submit(problem.shared.get).result()
         assert not loaded.known([4, 3])
-        first = problem._shared.path
+        first = problem.shared.path
         problem.forget()
         assert problem.evaluate_many([[4, 3]], executor) == found
-        assert problem._shared.path != first
+        assert problem.shared.path != first
