@@ -13,7 +13,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
 
 LARGE = re.compile(
     r"(?:LFGCL|AMC)-(?:v0|ResNet44|ResNet56|ResNet110|VGG16|MobileNetV2)"
-    r"|resnet50|densenet121|vgg16_bn|mobilenet_v2"
+    r"|resnet50|vgg16_bn|mobilenet_v2"
 )
 """Begins the names of cases that take a large network."""
 

@@ -13,18 +13,21 @@ from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs
 
-FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet20": ("resnet20", {}),
     "resnet20-B": ("resnet20", {"shortcut": "B"}),
     "vgg16_bn": ("vgg16_bn", {}),
     "mobilenet_v2": ("mobilenet_v2", {}),
+    "densenet": (  # of 14 layers instead of 120
+        "torchvision.models:DenseNet",
+        {"growth_rate": 8, "block_config": (6, 2, 2, 2), "num_init_features": 16},
+    ),
     **{
         name: (f"torchvision:{name}", {})
         for name in (
             "resnet18",
             "resnet50",
             "mobilenet_v3_small",
-            "densenet121",
             "efficientnet_b0",
             "shufflenet_v2_x0_5",
         )
@@ -36,7 +39,7 @@ SCOPED = [
     (family, scope)
     for family in FAMILIES
     for scope in ("inner", "all")
-    if scope == "all" or family not in ("vgg16_bn", "densenet121", "shufflenet_v2_x0_5")
+    if scope == "all" or family not in ("vgg16_bn", "densenet", "shufflenet_v2_x0_5")
 ]
 """Families and scopes, without the scope that changes nothing where nothing is added up."""
 

@@ -71,7 +71,7 @@ def test_cutting_whole_groups_of_a_published_network_is_hiding_them():
 
 @pytest.mark.parametrize(
     ("family", "stay"),
-    [("resnet20", 0), ("vgg16_bn", 15), ("mobilenet_v2", 10), ("densenet121", 4)],
+    [("resnet20", 0), ("vgg16_bn", 15), ("mobilenet_v2", 10), ("densenet", 4)],
 )
 def test_groups_may_go_where_something_leads_around_them(family, stay):
     network = network_of(family)
@@ -144,7 +144,7 @@ def test_the_compressed_network_is_what_was_scored(repair, tmp_path):
         assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
-@pytest.mark.parametrize("family", ["mobilenet_v3_small", "densenet121"])
+@pytest.mark.parametrize("family", ["mobilenet_v3_small", "densenet"])
 def test_other_networks_come_back_from_their_files(family, tmp_path):
     problem = problem_of(family)
     for keep in (problem.lowest, strategy_of(problem, 1)):
