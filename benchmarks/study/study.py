@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +31,9 @@ class Study:
     Args:
         path: the JSON Lines file.
         runs: the grid, in the order in which it is measured.
-        measure: returns the result of a run, a dictionary of JSON values. With several processes
-            it must be picklable: a module's function, or a ``partial`` of one. What several runs
-            share, such as a network, it caches for itself; each process has its own cache.
+        measure: returns the result of a run, a dictionary of JSON values. For an engine it must be
+            picklable: a module's function, or a ``partial`` of one. What several runs share, such
+            as a network, it caches for itself; each worker has its own cache.
         name: names a run in messages.
         summary: says in a few words what was measured; given the fields of run and result.
     """
@@ -56,12 +56,12 @@ class Study:
         known = {identity(line["run"]) for line in read(self.path)}
         return list({identity(r): r for r in self.runs if identity(r) not in known}.values())
 
-    def run(self, processes: int = 1, *, isolated: bool = False) -> int:
+    def run(self, engine: Executor | None = None, *, isolated: bool = False) -> int:
         """Measure what is missing.
 
         Args:
-            processes: how many runs are measured at the same time, each on one thread.
-            isolated: measure every run in a process of its own.
+            engine: whose workers measure runs at the same time; None for this process.
+            isolated: measure every run in a process of its own, which no other has used.
 
         Returns:
             An exit code: 1 if a run failed, else 0.
@@ -71,7 +71,7 @@ class Study:
         quiet = 0.2 if sys.stderr.isatty() else 60
         bar = tqdm(total=len(runs), desc=self.path.stem, unit="run", mininterval=quiet)
         with logging_redirect_tqdm(), bar:
-            for run, result in self._outcomes(runs, processes, isolated):
+            for run, result in self._outcomes(runs, engine, isolated):
                 try:
                     measured = result()
                     append(self.path, run, measured, here)
@@ -100,25 +100,28 @@ class Study:
         return path
 
     def _outcomes(
-        self, runs: Sequence[Fields], processes: int, isolated: bool
+        self, runs: Sequence[Fields], engine: Executor | None, isolated: bool
     ) -> Iterator[tuple[Fields, Callable[[], Fields]]]:
         """Yield every run as it ends, and what returns its result or raises."""
-        if processes == 1 and not isolated:
+        if engine is not None:
+            yield from self._by(engine, runs)
+        elif isolated:
+            # Forked processes would wait for the threads of this one's PyTorch.
+            context = multiprocessing.get_context("spawn")
+            one_thread = (torch.set_num_threads, (1,))
+            with ProcessPoolExecutor(1, context, *one_thread, max_tasks_per_child=1) as processes:
+                yield from self._by(processes, runs)
+        else:
             yield from ((run, partial(self._measure, run)) for run in runs)
-            return
-        # Forked processes would wait for the threads of this one's PyTorch.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            processes,
-            context,
-            torch.set_num_threads,
-            (1,),
-            max_tasks_per_child=1 if isolated else None,
-        )
+
+    def _by(
+        self, executor: Executor, runs: Sequence[Fields]
+    ) -> Iterator[tuple[Fields, Callable[[], Fields]]]:
+        futures: dict[Future[Fields], Fields] = {}
         try:
-            futures: dict[Future[Fields], Fields] = {
-                pool.submit(self._measure, run): run for run in runs
-            }
+            for run in runs:
+                futures[executor.submit(self._measure, run)] = run
             yield from ((futures[future], future.result) for future in as_completed(futures))
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in futures:
+                future.cancel()

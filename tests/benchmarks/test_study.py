@@ -9,6 +9,8 @@ import os
 import pytest
 from study import Study, agent_version, newest
 
+from lfgcl_env.engine import Processes
+
 
 def square(run):
     if run["x"] == 13:
@@ -79,11 +81,20 @@ def test_a_failed_run_is_reported_and_the_others_go_on(path, caplog):
     assert study.missing() == [{"x": 13}]
 
 
+def fatal(run):
+    if run["x"] == 13:
+        os._exit(13)
+    return square(run)
+
+
 @pytest.mark.slow
-def test_a_run_that_fails_in_another_process_is_reported_too(path, caplog):
-    assert Study(path, [{"x": 13}, {"x": 2}], square).run(2) == 1
-    assert [line["run"]["x"] for line in lines(path)] == [2]
-    assert "RuntimeError: unlucky" in caplog.text
+def test_a_run_that_fails_or_ends_its_worker_is_reported_and_the_others_go_on(path, caplog):
+    with Processes(2) as engine:
+        assert Study(path, [{"x": 13}, {"x": 2}], square).run(engine) == 1
+        assert "RuntimeError: unlucky" in caplog.text
+        assert Study(path, [{"x": 13}, {"x": 3}], fatal).run(engine) == 1
+        assert "ended 2 worker processes" in caplog.text
+    assert sorted(line["run"]["x"] for line in lines(path)) == [2, 3]
 
 
 @pytest.mark.slow
