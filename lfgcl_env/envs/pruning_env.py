@@ -1,57 +1,33 @@
 """What both environments share: their problem and reward, budgets of episodes, info, rendering."""
 
-import math
 from collections.abc import Iterable, Sequence
 from copy import copy, deepcopy
-from functools import partial
 from typing import Any, Self, cast
-from weakref import WeakSet
 
 import gymnasium as gym
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, Submits, part
+from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
 from lfgcl_env.edge.choices import check_choice
-from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.threads import leave_threads_of_parent
-from lfgcl_env.edge.value_checks import budget_range, check_count
-from lfgcl_env.engine import WorkerExecutor, open_engine
+from lfgcl_env.edge.value_checks import budget_range
+from lfgcl_env.envs.from_config import build_network, check_fit, check_labels, score_count
 from lfgcl_env.envs.rendering import picture, table
-from lfgcl_env.envs.reward import Flight, OnScored, check_reward, make_reward
-from lfgcl_env.images import LabelledImages, TooFewImages, load_held_out
-from lfgcl_env.images.arrays import choose, shape_of
-from lfgcl_env.images.calibration import MADE, default_images, load_calibration
-from lfgcl_env.images.datasets import DATASETS
-from lfgcl_env.images.views import make_views
-from lfgcl_env.networks.baseline import Baseline, build_baseline
+from lfgcl_env.envs.reward import OnScored, check_reward, make_reward
+from lfgcl_env.envs.workers import Workers
+from lfgcl_env.images import LabelledImages, load_held_out
+from lfgcl_env.images.calibration import default_images
+from lfgcl_env.images.image_source import JUDGE_IMAGES, ImageSource
 from lfgcl_env.networks.prepared import settle
-from lfgcl_env.networks.several_inputs import Packing, is_several
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
-from lfgcl_env.pruning.repair.interface import REPAIRS
 from lfgcl_env.pruning.score.judge import Judge
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.floating[Any]]
-
-REPAIR_IMAGES = 4096
-"""Images that the network that is handed over is repaired on, where there are so many."""
-
-REPAIR_NUMBERS = 2**24
-"""Numbers in these images, beyond which there are fewer images: 5,461 CIFAR images."""
-
-FEWEST_REPAIR_IMAGES = 1024
-"""Images that it is repaired on, however large they are."""
-
-JUDGE_IMAGES = 2048
-"""Images that finished networks are compared on, where there are so many."""
-
-VIEWS = 4
-"""Views of an image where there are too few images; for repair the image itself is one."""
 
 
 class PruningEnv(gym.Env[Observation, Action]):
@@ -65,8 +41,6 @@ class PruningEnv(gym.Env[Observation, Action]):
         images: what calibration images were taken from; ``"given"`` for a tensor or array.
         labelled: labelled images that reward ``"accuracy"`` is measured on, else None.
         steps_per_strategy: how many steps decide one strategy that is scored.
-        workers: how many strategies are scored together, by :meth:`begin`, :meth:`prefetch` and
-            :meth:`screen`.
         on_scored: called with the evaluation and the score of every strategy that workers have
             scored, while one is waited for; copies have none, twins the same.
     """
@@ -85,33 +59,28 @@ class PruningEnv(gym.Env[Observation, Action]):
         images, labelled = config["images"], config["labelled"]
         if reward == "accuracy" and labelled is None:
             images = "CIFAR10" if images is None else images
-            _check_labels(images)
+            check_labels(images)
         leave_threads_of_parent()  # where AsyncVectorEnv forked it
-        self.workers, self._asked_engine = config["workers"], config["engine"]
-        self._ray = config["ray_address"], config["ray_resources"]
-        self._engine = self._open_engine()
-        self._users = WeakSet([self])  # of the engine: this and its twins
-        self._flight: Flight | None = None  # what workers are at
+        self._workers = Workers(
+            config["engine"], config["workers"], config["ray_address"], config["ray_resources"]
+        )
+        self._workers.join(self)
         self.on_scored: OnScored | None = None
         self._budgets = budget_range(config["budget"])
-        self._seed = config["seed"]
-        baseline = _baseline(config)
-        images = default_images(baseline) if images is None else images
-        self.images = images if isinstance(images, str) else "given"
+        baseline = build_network(config)
         root, download = config["data_root"], config["download"]
-        self._load = partial(
-            load_calibration,
+        self._source = ImageSource(
             baseline,
-            images,
-            seed=self._seed,
+            default_images(baseline) if images is None else images,
+            config["num_images"],
+            seed=config["seed"],
             root=root,
             download=download,
             device=config["device"],
         )
-        calibration = self._load(config["num_images"])
-        self._made = calibration if self.images in MADE else None
-        self._used = len(calibration)
-        scored = self._score_images(_score_count(config, len(calibration)), calibration)
+        self.images = self._source.name
+        calibration = self._source.calibration
+        scored = self._source.for_scores(score_count(config, len(calibration)))
         self.problem = PruningProblem(
             baseline,
             calibration,
@@ -127,18 +96,22 @@ class PruningEnv(gym.Env[Observation, Action]):
                 used=self.problem.images,
                 shape=baseline.input_shape,
                 normalization=baseline.normalization,
-                seed=self._seed,
+                seed=config["seed"],
                 root=root,
                 download=download,
             )
-            _check_fit(self.labelled, baseline)
+            check_fit(self.labelled, baseline)
         seen = calibration if scored is None else scored
         self._reward = make_reward(reward, self.problem, seen, self.labelled)
         self._keep: NDArray[np.int64] | None = None
         self._evaluation: Evaluation | None = None
         self._window: Any = None
-        if isinstance(self._engine, WorkerExecutor):
-            self._engine.connect()
+        self._workers.connect()
+
+    @property
+    def workers(self) -> int:
+        """How many strategies are scored together, by what :meth:`begin` and others begin."""
+        return self._workers.count
 
     @property
     def budget(self) -> float:
@@ -189,7 +162,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         budget = self.budget if budget is None else budget
         ratios = np.atleast_2d(np.asarray(actions))
         strategies = [self.problem.project(one, budget) for one in ratios]
-        return self.problem.screen(strategies, self._engine)
+        return self.problem.screen(strategies, self._workers.executor)
 
     def upcoming(self, action: Action) -> NDArray[np.int64] | None:
         """Return the strategy that a step with an action would score, or None if it scores none.
@@ -211,13 +184,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Raises:
             ValueError: if one is no strategy of this problem.
         """
-        if self._engine is None:
-            return
-        new = self._reward.unknown(strategies)
-        if new and self._flight is None:
-            self._flight = self._reward.in_flight(self._engine, self._scored)
-        if self._flight is not None:
-            self._flight.begin(new)
+        self._workers.begin(strategies, self._reward, self._scored)
 
     def prefetch(self, strategies: Iterable[ArrayLike]) -> None:
         """Have the workers score strategies together; steps that lead to them look them up.
@@ -234,7 +201,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         keeps = [self.problem.network.check_strategy(strategy) for strategy in strategies]
         self.begin(keeps)
         for keep in keeps:
-            self._await(keep)
+            self._workers.wait(tuple(keep.tolist()))
 
     def give_up(self, *, at_once: bool = False) -> None:
         """Cancel what the workers were asked to score and no step has led to.
@@ -242,21 +209,17 @@ class PruningEnv(gym.Env[Observation, Action]):
         Args:
             at_once: whether to end also what they are at; everything, where others share them.
         """
-        if self._flight is not None:
-            self._flight.give_up(at_once=at_once)
-            self._flight = None
+        self._workers.give_up(at_once=at_once)
 
     @property
     def shared(self) -> tuple[object, ...]:
         """What :meth:`twin` shares and wrappers may hold."""
-        return self.problem, self._engine
+        return self.problem, self._workers, self._workers.executor
 
     def twin(self) -> Self:
         """Return an environment before its first reset that shares problem, scores and workers."""
-        other = copy(self)
-        other._engine, other._asked_engine = self._engine, self._asked_engine
-        other._users, other.on_scored = self._users, self.on_scored
-        self._users.add(other)
+        other = copy(self)  # which shares all that is not set here
+        other.on_scored = self.on_scored
         other._keep = other._evaluation = other._window = None
         other._np_random = other._np_random_seed = None
         other.action_space = deepcopy(self.action_space)
@@ -305,12 +268,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Returns:
             Normalised images (count, channels, height, width), or None if there are not so many.
         """
-        check_count(count, "the number of images")
-        used = self._used + after
-        try:
-            return self._load(used + count)[used:]
-        except TooFewImages:
-            return None
+        return self._source.others(count, after=after)
 
     def repair_images(self, count: int | None = None) -> Tensor:
         """Load images for sequential repair from the source of the calibration images.
@@ -324,22 +282,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Returns:
             Normalised images (images, channels, height, width).
         """
-        if count is None:
-            fitting = REPAIR_NUMBERS // math.prod(self.problem.baseline.input_shape)
-            count = min(max(fitting, FEWEST_REPAIR_IMAGES), REPAIR_IMAGES)
-        count = check_count(count, "the number of images")
-        others = self._others(count, after=JUDGE_IMAGES)
-        if others is not None:
-            return others
-        judged = 0 if self._others(JUDGE_IMAGES) is None else JUDGE_IMAGES
-        if not judged and (others := self._others(count)) is not None:
-            return others
-        images = self._all_images()
-        images = torch.cat([images[: self._used], images[self._used + judged :]])
-        more = min(count, VIEWS * len(images)) - len(images)
-        if more <= 0:
-            return images
-        return torch.cat([images, make_views(images, more, self._seed)])
+        return self._source.for_repair(count)
 
     def judge_images(self, count: int = JUDGE_IMAGES) -> Tensor:
         """Load images that neither scores nor :meth:`repair_images` use; see :meth:`judge`.
@@ -348,33 +291,7 @@ class PruningEnv(gym.Env[Observation, Action]):
             count: how many, at most 2,048. If there are fewer than 2,048, they are views of all
                 images of the source, at most four for each.
         """
-        count = min(check_count(count, "the number of images"), JUDGE_IMAGES)
-        others = self._others(JUDGE_IMAGES)
-        if others is not None:
-            return others[:count]
-        images = self._all_images()
-        return make_views(images, min(count, VIEWS * len(images)), self._seed + 1)
-
-    def _all_images(self) -> Tensor:
-        """Return all images of the source, in the seed's order: folders are sorted by class."""
-        if self._made is not None:
-            return self._made
-        images = self._load(None)
-        return images[choose(len(images), len(images), self._seed, self.images)]
-
-    def _others(self, count: int, *, after: int = 0) -> Tensor | None:
-        """Return images that nothing has used; None where there are too few, or all are made."""
-        return None if self._made is not None else self.other_images(count, after=after)
-
-    def _score_images(self, count: int, calibration: Tensor) -> Tensor | None:
-        """Return images to score on, others or views; None for the calibration images."""
-        if not count:
-            return None
-        others = self._others(count)
-        if others is None:
-            return make_views(calibration, count, self._seed + 2)
-        self._used += count
-        return others
+        return self._source.for_judging(count)
 
     def forget(self) -> None:
         """Drop all scores, so that the next search measures every strategy anew."""
@@ -409,36 +326,21 @@ class PruningEnv(gym.Env[Observation, Action]):
 
         The workers start anew when there is something to score together.
         """
-        if isinstance(self._engine, WorkerExecutor) and self._engine is not self._asked_engine:
-            self._users.discard(self)
-            self.give_up(at_once=not self._users)
-            if not self._users:
-                self._engine.shutdown()
-            self._users = WeakSet([self])
-            self._engine = self._open_engine()
-        self.give_up()
+        self._workers = self._workers.left_by(self)
+        self._workers.join(self)
         if self._window is not None:
             from matplotlib import pyplot
 
             pyplot.close(self._window)
             self._window = None
 
-    def _open_engine(self) -> Submits | None:
-        address, resources = self._ray
-        return open_engine(
-            self._asked_engine, self.workers, ray_address=address, ray_resources=resources
-        )
-
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the workers with this process; a copy has its own, but none of a user's."""
-        asked = None if isinstance(self._asked_engine, Submits) else self._asked_engine
-        left = {"_engine": None, "_users": None, "_flight": None, "on_scored": None}
-        return vars(self) | left | {"_asked_engine": asked}
+        """Leave what is called with scores to this environment."""
+        return vars(self) | {"on_scored": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._users = WeakSet([self])
-        self._engine = self._open_engine()
+        self._workers.join(self)
 
     def _begin(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Begin an episode with the unpruned network and its budget, or leave all as it was."""
@@ -468,15 +370,10 @@ class PruningEnv(gym.Env[Observation, Action]):
     def _score(self) -> tuple[float, dict[str, float]]:
         """Score the strategy at hand; return the score, and it and the similarity for info."""
         assert self._keep is not None
-        self._await(self._keep)
+        self._workers.wait(tuple(self._keep.tolist()))
         self._evaluation = self.problem.evaluate(self._keep)
         score = self._reward.score(self._keep)
         return score, {"similarity": self._evaluation.similarity, self.reward_name: score}
-
-    def _await(self, keep: NDArray[np.int64]) -> None:
-        """Wait for the workers that are at a strategy."""
-        if self._flight is not None:
-            self._flight.wait(tuple(keep.tolist()))
 
     def _scored(self, evaluation: Evaluation, score: float) -> None:
         if self.on_scored is not None:
@@ -508,62 +405,3 @@ class PruningEnv(gym.Env[Observation, Action]):
             "prune_ratios": self.problem.prune_ratios(self._keep),
             "keep": self._keep.copy(),
         }
-
-
-def _score_count(config: RewardedConfig, calibration: int) -> int:
-    """Return how many images scores take: as asked, or what suits the repair."""
-    count = config["num_score_images"]
-    if count is not None:
-        return count
-    kind = REPAIRS.get(config["repair"])  # the problem refuses unknown ones
-    return 0 if kind is None or config["num_images"] is None else kind.score_images * calibration
-
-
-def _baseline(config: RewardedConfig) -> Baseline:
-    network = config["network"]
-    if isinstance(network, Baseline):
-        return network
-    shape, images = config["input_shape"], cast(Any, config["images"])
-    packing = Packing.of(images) if is_several(images) else None
-    if shape is None and isinstance(images, Tensor | np.ndarray) and _comes_without_shape(network):
-        shape = shape_of(images)
-    return build_baseline(
-        network,
-        config["weights"],
-        config["network_arguments"] or {},
-        input_shape=shape,
-        normalization=config["normalization"],
-        seed=config["seed"],
-        packing=packing,
-    )
-
-
-def _comes_without_shape(network: object) -> bool:
-    """Whether a network is a module or somebody's function, and so may take inputs of any shape."""
-    return not isinstance(network, str) or names_code(network)
-
-
-def _check_labels(images: object) -> None:
-    """Refuse reward "accuracy" for images without labels, before anything is loaded."""
-    if not isinstance(images, str) or images not in DATASETS:
-        given = f"images={images!r}" if isinstance(images, str) else "these images"
-        raise ValueError(
-            f"reward='accuracy' needs labels, and {given} have none: choose images from "
-            f"{', '.join(DATASETS)}, pass labelled=lfgcl_env.images.LabelledImages(...), or use "
-            "reward='similarity'"
-        )
-
-
-def _check_fit(labelled: LabelledImages, baseline: Baseline) -> None:
-    """Refuse labelled images that the network cannot take, and classes that it does not have."""
-    shape, classes = tuple(labelled.images.shape[1:]), int(labelled.labels.max()) + 1
-    if baseline.num_classes is None:
-        raise ValueError(
-            f"reward='accuracy' needs a network that returns one score for every class, and "
-            f"{baseline.title} returns other outputs: use reward='similarity'"
-        )
-    if shape != tuple(baseline.input_shape) or classes > baseline.num_classes:
-        raise ValueError(
-            f"{labelled.name} have shape {shape} and {classes} classes, and the network takes "
-            f"{tuple(baseline.input_shape)} and has {baseline.num_classes} classes"
-        )

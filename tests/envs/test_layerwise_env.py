@@ -356,7 +356,7 @@ def test_held_out_images_are_labelled_training_images_and_no_calibration_images(
     env = gym.make(SMALL, num_images=64, num_labelled=300, criterion="l1", repair="none").unwrapped
     held_out, problem = env.labelled, env.problem
     assert held_out.images.shape == (300, 3, 32, 32)
-    calibration = torch.cat([env._load(64), env.other_images(1024)])
+    calibration = torch.cat([env._source.calibration, env.other_images(1024)])
     distances = torch.cdist(held_out.images.flatten(1), calibration.flatten(1))
     assert distances.min() > 1
     assert 95 < top1(problem.baseline.network, held_out) < 100  # it was trained on them

@@ -217,14 +217,14 @@ def test_what_is_scored_ahead_is_what_wrapped_steps_lead_to(workers, monkeypatch
 def test_a_copy_of_an_environment_has_workers_of_its_own():
     env = gym.make("LFGCL-v0", workers=2, **QUICK).unwrapped
     for copied in (deepcopy(env), pickle.loads(pickle.dumps(env))):
-        assert copied._engine is not env._engine
-        assert copied._engine.workers == 2
+        assert copied._workers.executor is not env._workers.executor
+        assert copied._workers.executor.workers == 2
 
 
 def test_a_users_own_executor_stays_open_and_with_its_environment():
     with ThreadPoolExecutor(1) as executor:
         own = LFGCLEnv(engine=executor, **QUICK)
-        assert deepcopy(own)._engine is None
+        assert deepcopy(own)._workers.executor is None
         own.close()
         assert executor.submit(abs, -1).result() == 1
 
@@ -242,11 +242,11 @@ def test_workers_start_again_after_an_environment_is_closed():
 def test_twins_share_their_engine_until_the_last_is_closed():
     env = gym.make("LFGCL-v0", workers=2, **QUICK).unwrapped
     twin = env.twin()
-    assert twin._engine is env._engine
+    assert twin._workers is env._workers
     env.close()
     twin.prefetch([[4, 3]])
     assert twin.problem.known([4, 3])
-    engine = twin._engine
+    engine = twin._workers.executor
     twin.close()
     with pytest.raises(RuntimeError, match="shutdown"):
         engine.submit(abs, -1)

@@ -149,18 +149,18 @@ def test_the_layerwise_environment_takes_its_labels_where_there_are_some(resnet2
 
 def test_images_for_the_repair_are_others_or_all_that_there_are(resnet20):
     env = gym.make("LFGCL-ResNet20-v0", num_images=4).unwrapped
-    used, others = env._load(4), env.repair_images(2)
+    used, others = env._source._load(4), env.repair_images(2)
     assert torch.equal(others, env.other_images(2))
     assert not any(torch.equal(one, other) for one in used for other in others)
     assert env.other_images(3) is None
     everything = env.repair_images(3)
     assert torch.equal(everything, torch.cat([used, others]))  # not in the order of the source
-    assert not torch.equal(everything, env._load(None))
+    assert not torch.equal(everything, env._source._load(None))
     more = env.repair_images(4096)
     assert torch.equal(more[:6], everything)
     assert len(more) == 4 * 6
     made = gym.make("LFGCL-ResNet20-v0", images="random", num_images=4).unwrapped
-    assert torch.equal(made.repair_images(4), made._load(4))
+    assert torch.equal(made.repair_images(4), made._source._load(4))
 
 
 def test_scores_repairs_and_judges_see_images_of_their_own():

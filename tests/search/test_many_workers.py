@@ -138,7 +138,7 @@ def test_a_search_leaves_nothing_to_the_workers(workers):
             actions = [self.env.action_space.sample() for _ in range(8)]
             begin_ahead(self.env, actions)
             self.env.step(actions[0])
-            self.left.append(self.env.unwrapped._flight)
+            self.left.append(self.env.unwrapped._workers._flight)
 
         def predict(self, observation, deterministic=False):
             return self.env.action_space.sample(), None
@@ -146,7 +146,7 @@ def test_a_search_leaves_nothing_to_the_workers(workers):
     env = make_env(workers)
     result = run_search(env, Hasty, 3, shortlist=0)
     assert result.agent.left[0] is not None
-    assert env.unwrapped._flight is None
+    assert env.unwrapped._workers._flight is None
     assert workers.submit(abs, -1).result() == 1
 
 

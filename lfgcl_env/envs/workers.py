@@ -1,0 +1,106 @@
+"""The workers of an environment and its twins."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from weakref import WeakSet
+
+from numpy.typing import ArrayLike
+
+from lfgcl_env.config import Submits
+from lfgcl_env.engine import WorkerExecutor, open_engine
+from lfgcl_env.envs.reward import Flight, Keep, OnScored, StrategyReward
+
+
+class Workers:
+    """An executor that environments share, and the strategies that its workers are at.
+
+    Args:
+        engine: as environments take it: a name, a user's own executor, or None.
+        count: how many workers there are.
+        address: of a Ray cluster, or None.
+        resources: of each worker on it, or None.
+
+    Attributes:
+        executor: None for this process.
+
+    Raises:
+        ValueError: for wrong arguments, see :func:`~lfgcl_env.engine.engines.open_engine`.
+        ImportError: for a missing extra.
+    """
+
+    def __init__(
+        self,
+        engine: str | Submits | None,
+        count: int,
+        address: str | None,
+        resources: Mapping[str, float] | None,
+    ) -> None:
+        self.count = count
+        self._asked, self._ray = engine, (address, resources)
+        self.executor = open_engine(engine, count, ray_address=address, ray_resources=resources)
+        self._users: WeakSet[Any] = WeakSet()
+        self._flight: Flight | None = None
+
+    def connect(self) -> None:
+        """Reach what the workers start from, if that is elsewhere.
+
+        Raises:
+            ConnectionError: if it is not there.
+        """
+        if isinstance(self.executor, WorkerExecutor):
+            self.executor.connect()
+
+    def join(self, env: object) -> None:
+        """Count an environment among those that use them."""
+        self._users.add(env)
+
+    def begin(
+        self, strategies: Iterable[ArrayLike], reward: StrategyReward, on_scored: OnScored
+    ) -> None:
+        """Begin to score strategies that the reward does not know and no worker is at.
+
+        Args:
+            strategies: channels kept in every group, each.
+            reward: of all environments that use these workers.
+            on_scored: called with what arrives until :meth:`give_up`, if it is the first.
+        """
+        if self.executor is None:
+            return
+        new = reward.unknown(strategies)
+        if new and self._flight is None:
+            self._flight = reward.in_flight(self.executor, on_scored)
+        if self._flight is not None:
+            self._flight.begin(new)
+
+    def wait(self, keep: Keep) -> None:
+        """Wait for the worker that is at a strategy, if one is."""
+        if self._flight is not None:
+            self._flight.wait(keep)
+
+    def give_up(self, *, at_once: bool = False) -> None:
+        """Cancel what was begun and not waited for; see :meth:`InFlight.give_up`."""
+        if self._flight is not None:
+            self._flight.give_up(at_once=at_once)
+            self._flight = None
+
+    def left_by(self, env: object) -> "Workers":
+        """End the workers if this was the last to use them; return others, which begin when needed.
+
+        A user's own executor goes on, and stays.
+        """
+        self._users.discard(env)
+        if not self._users:
+            own = isinstance(self.executor, WorkerExecutor) and self.executor is not self._asked
+            self.give_up(at_once=own)
+            if own:
+                self.executor.shutdown()  # type: ignore[union-attr]
+        return Workers(self._asked, self.count, *self._ray)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave them with this process; a copy has its own, but none of a user's."""
+        asked = None if isinstance(self._asked, Submits) else self._asked
+        return {"engine": asked, "count": self.count, "ray": self._ray}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        address, resources = state["ray"]
+        Workers.__init__(self, state["engine"], state["count"], address, resources)
