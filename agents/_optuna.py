@@ -1,17 +1,25 @@
 """Search with a sampler of optuna, which fits a model to all strategies and rewards so far."""
 
+import hashlib
+import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+
+from lfgcl_env.networks.state_dicts import state_sha256
+from lfgcl_env.search.record_evaluations import budgets_of, problem_of
 
 from ._ask_tell import AskTell, Logits
 from ._screening import PROPOSALS
 
 try:
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 except ModuleNotFoundError as error:
     raise ImportError(
         "agents tpe and gaussian_process need the package optuna: "
@@ -23,14 +31,21 @@ WIDEST = 2.0
 
 
 class OptunaSearch(AskTell):
-    """Search by a study of optuna, held in memory.
+    """Search by a study of optuna.
 
     Args:
         start: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         draws: see :class:`~lfgcl_env.agents._ask_tell.AskTell`.
         sampler: name of a class in ``optuna.samplers``.
         together: whether it proposes several trials that differ before one of them is told.
+        journal: file of the study, which searches of other processes may share; None to hold it in
+            memory.
+        study: its name in the file.
         **options: of the sampler, besides its seed.
+
+    Raises:
+        ValueError: if the file is no journal of optuna.
+        OSError: if it cannot be read and written.
     """
 
     def __init__(
@@ -40,6 +55,8 @@ class OptunaSearch(AskTell):
         sampler: str,
         *,
         together: bool = False,
+        journal: str | os.PathLike[str] | None = None,
+        study: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(start, draws)
@@ -54,8 +71,15 @@ class OptunaSearch(AskTell):
         seed = int(draws.integers(2**31))
         with _quiet():
             chosen = getattr(optuna.samplers, sampler)(seed=seed, **options)
-            self._study = optuna.create_study(direction="maximize", sampler=chosen)
-            self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
+            self._study = optuna.create_study(
+                storage=None if journal is None else _storage(journal),
+                study_name=study,
+                sampler=chosen,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            if not self._study.get_trials(deepcopy=False):
+                self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
 
     def ask(self) -> Logits:
         """Return the study's next trial, of several the best by cheap scores; first the start."""
@@ -81,6 +105,43 @@ class OptunaSearch(AskTell):
         """Report the reward to the study."""
         with _quiet():
             self._study.tell(self._trials.pop(0), reward)
+
+
+def shared_study(env: gym.Env[Any, Any], journal: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return the arguments with which searches of one problem, anywhere, share a study.
+
+    The study's name is a digest of what decides rewards: the problem's settings, its weights and
+    images, and what is rewarded. Other problems have other studies in the same file.
+
+    Args:
+        env: an environment of this package.
+        journal: the file; None for a study of one's own.
+
+    Raises:
+        ValueError: if the environment's budgets differ, whose rewards cannot be compared.
+    """
+    if journal is None:
+        return {}
+    low, high = budgets_of(env)
+    if low < high:
+        raise ValueError(f"a journal holds rewards on one budget, got budgets {low} to {high}")
+    problem = problem_of(env)
+    images = {str(n): batch for n, batch in enumerate(problem.batches)}
+    decides = {
+        "settings": problem.settings(),
+        "weights": state_sha256(problem.baseline.network.state_dict()),
+        "images": state_sha256(images),
+        "reward": env.unwrapped.reward_name,  # type: ignore[attr-defined]
+    }
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return {"journal": journal, "study": f"lfgcl-{digest[:16]}"}
+
+
+def _storage(journal: str | os.PathLike[str]) -> optuna.storages.JournalStorage:
+    try:
+        return optuna.storages.JournalStorage(JournalFileBackend(os.fspath(journal)))
+    except (ValueError, KeyError, TypeError) as error:  # as it reads the lines
+        raise ValueError(f"{os.fspath(journal)} is not a journal of optuna") from error
 
 
 @contextmanager
