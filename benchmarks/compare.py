@@ -1,8 +1,9 @@
-"""Agents and baselines at equal evaluations: similarity, and top-1 after sequential repair.
+"""Agents and baselines at equal evaluations: similarity, and top-1 of the delivered networks.
 
 One run is a method, an environment, a seed, a network and a budget; comparison/protocol.py says
 what all of them share, comparison/methods.py lists the methods. The best strategies after 100 and
-after all evaluations are repaired and tested. "Best" is by the method's own reward. Strategies that
+after all evaluations are delivered and tested (comparison/delivered.py), also those of earlier runs
+if they are not by now. "Best" is by the method's own reward. Strategies that
 an agent scores besides those that it tries are evaluations too, such as single groups halved by the
 allocation.
 
@@ -21,6 +22,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from comparison.delivered import delivered, delivered_file, deliveries
 from comparison.methods import (
     AGENTS,
     BASELINES,
@@ -33,7 +35,7 @@ from comparison.methods import (
 )
 from comparison.protocol import ENVIRONMENTS, LABELLED, ComparisonProtocol
 from comparison.records import SIMILARITY, TESTED, results_file
-from study import RESULTS, Fields, Study, new_parser, prepare
+from study import RESULTS, Fields, Study, new_parser, newest, prepare
 
 from lfgcl_env.edge.named_code import current_folder_importable
 from lfgcl_env.pruning import PruningProblem
@@ -51,23 +53,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     with current_folder_importable():
         check_names(options.agents, options.baselines)
-        measure = partial(
-            measured,
-            labelled=options.labelled,
-            data_root=options.data_root,
-            download=options.download,
-        )
-        codes = [
-            Study(
-                results_file(options.out, network),
-                list(grid(options, network)),
-                measure,
-                name=name,
-                summary=summary,
-            ).run(options.processes)
-            for network in options.network
-        ]
-    return max(codes)
+        return max(compared(options, network) for network in options.network)
+
+
+def compared(options: argparse.Namespace, network: str) -> int:
+    """Search what was not searched, and deliver what was not delivered; return 1 on failures."""
+    places = {"data_root": options.data_root, "download": options.download}
+    path = results_file(options.out, network)
+    searches = Study(
+        path,
+        list(grid(options, network)),
+        partial(measured, labelled=options.labelled, **places),
+        name=name,
+        summary=summary,
+    )
+    code = searches.run(options.processes)
+    shared = {name: getattr(options, name) for name in ("weights", "data", "images")}
+    found = [record for record in newest(path) if shared.items() <= record.items()]
+    networks = Study(
+        delivered_file(options.out, network),
+        deliveries(found),
+        partial(delivered, **places),
+        name=lambda run: f"{network} delivered {' '.join(map(str, run['keep']))}",
+        summary=lambda record: f"top-1 {record['top1']:.2f} %",
+    )
+    return max(code, networks.run(options.processes))
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -135,8 +145,8 @@ def summary(record: Fields) -> str:
     """Say in a line what was measured."""
     last = list(record["tested"].values())[-1]
     return (
-        f"top-1 {last['top1']:.2f} %, similarity {last['similarity']:.4f}, "
-        f"{record['scored']} evaluations in {record['seconds']:.0f} s"
+        f"similarity {last['similarity']:.4f}, {record['scored']} evaluations in "
+        f"{record['seconds']:.0f} s"
     )
 
 
@@ -147,7 +157,7 @@ protocol = lru_cache(maxsize=1)(ComparisonProtocol)
 def measured(
     run: Fields, *, labelled: int, data_root: str | None = None, download: bool = False
 ) -> Fields:
-    """Let a method find strategies, then score, repair and test the best of them."""
+    """Let a method find strategies, then score the best of them."""
     shared = protocol(
         run["network"],
         run["images"],
@@ -197,7 +207,10 @@ def measured(
         "agent_seconds": round(agent_seconds, 2),
         "criterion": judge.criterion,
         "best": {str(count): similarity(judge, best(count)) for count in counts},
-        "tested": {str(count): tested(shared, judge, best(count)) for count in to_test},
+        "tested": {
+            str(count): {"similarity": similarity(judge, best(count)), "keep": list(best(count))}
+            for count in to_test
+        },
         "macs_ratio": round(judge.evaluate(best(last)).macs_ratio, 5),
     }
 
@@ -205,15 +218,6 @@ def measured(
 def similarity(judge: PruningProblem, keep: tuple[int, ...]) -> float:
     """Return a strategy's similarity."""
     return round(judge.evaluate(keep).similarity, 6)
-
-
-def tested(shared: ComparisonProtocol, judge: PruningProblem, keep: tuple[int, ...]) -> Fields:
-    """Return a strategy's similarity, and its top-1 after sequential repair [%]."""
-    return {
-        "top1": shared.repaired_top1(keep, judge),
-        "similarity": similarity(judge, keep),
-        "keep": list(keep),
-    }
 
 
 if __name__ == "__main__":

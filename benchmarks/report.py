@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from comparison.delivered import DELIVERY, delivered_file, with_top1
 from comparison.plots import Plots
-from comparison.protocol import LIGHT, REPAIR_IMAGES
 from comparison.records import SIMILARITY, kind, label, results_file, seconds
 from comparison.tables import comma_separated, markdown, overview
 from lfgcl_env.baselines.quoted import QUOTED
@@ -77,7 +77,7 @@ def comparable(options: argparse.Namespace, network: str) -> list[Fields]:
     """
     path = results_file(options.out, network)
     count, shared = str(options.evaluations), settings(options)
-    records = newest(path)
+    records = with_top1(newest(path), delivered_file(options.out, network))
     found = {
         (label(record), record["budget"], record["seed"]): record
         for record in records
@@ -87,7 +87,7 @@ def comparable(options: argparse.Namespace, network: str) -> list[Fields]:
     }
     if not found:
         raise SystemExit(
-            f"{path} has no runs with {shared} and {count} evaluations, of {len(records)}"
+            f"{path} has no delivered runs with {shared} and {count} evaluations, of {len(records)}"
         )
     return list(found.values())
 
@@ -219,11 +219,7 @@ def entry(
         similarity=record["best"][str(options.evaluations)],
         top1=found["top1"],
         test_set=record["data"],
-        sequential={
-            "images": REPAIR_IMAGES,
-            "rows": LIGHT.rows,
-            "gauss_newton": LIGHT.gauss_newton,
-        },
+        sequential=dict(DELIVERY),
     )
 
 

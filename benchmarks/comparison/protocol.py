@@ -1,8 +1,8 @@
 """What all methods on a network and a budget share: images, environments, repair, test.
 
-Methods see the same calibration images. What they find is scored by one problem, repaired
-sequentially on the same other unlabelled images, and tested on test images, which nothing else
-sees. Methods that are rewarded with accuracy also see labelled training images, the same ones.
+Methods see the same calibration images. What they find is scored by one problem, delivered on the
+same other unlabelled images (comparison/delivered.py), and tested on test images, which nothing
+else sees. Methods that are rewarded with accuracy also see labelled training images, the same ones.
 """
 
 import time
@@ -19,9 +19,9 @@ from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.search.record_evaluations import problem_of
 
-REPAIR_IMAGES = 256
+LIGHT_IMAGES = 256
 LIGHT = SequentialOptions(rows=16384, gauss_newton=0)
-"""Repair of every method's strategies before they are tested, on so many images."""
+"""Repair before the tests of any_budget.py and transfer.py, on so many images."""
 NOISE = "random"
 """In place of a data set: noise with random labels, to try a script where there is no data."""
 
@@ -54,7 +54,6 @@ class ComparisonProtocol:
     Attributes:
         env: the global environment without labels.
         problem: its problem, which scores and repairs what every method found.
-        repair_images: for sequential repair.
     """
 
     def __init__(
@@ -86,9 +85,9 @@ class ComparisonProtocol:
         self._places: dict[str, Any] = {"root": data_root, "download": download}
         self._made: dict[tuple[Any, ...], Timed] = {}
         self._tested: dict[tuple[Any, ...], float] = {}
+        self._others: dict[int, torch.Tensor] = {}
         self.env = self.environment("LFGCL")
         self.problem = problem_of(self.env)
-        self.repair_images: torch.Tensor = self.env.get_wrapper_attr("other_images")(REPAIR_IMAGES)
 
     def environment(self, name: str, **changes: Any) -> "Timed":
         """Return one of ``ENVIRONMENTS``, made once.
@@ -128,19 +127,31 @@ class ComparisonProtocol:
         baseline = self.problem.baseline
         return noise(baseline.input_shape, baseline.num_classes or 1, self._labelled)
 
-    def repaired_top1(self, keep: Sequence[int], problem: PruningProblem | None = None) -> float:
+    def repaired_top1(self, keep: Sequence[int]) -> float:
+        """Return the top-1 of a strategy after a light sequential repair [%]."""
+        return self.top1(keep, self.problem, LIGHT_IMAGES, LIGHT)
+
+    def top1(
+        self, keep: Sequence[int], problem: PruningProblem, images: int, options: SequentialOptions
+    ) -> float:
         """Return the top-1 of a strategy after sequential repair [%].
 
         Args:
             keep: channels kept in every group.
-            problem: what cuts the network, if not ``self.problem``.
+            problem: what cuts the network.
+            images: how many the repair sees.
+            options: of the repair.
         """
-        problem = problem or self.problem
-        key = (problem.criterion, problem.repair, *keep)
+        key = (problem.criterion, problem.repair, images, options, *keep)
         if key not in self._tested:
-            network, _ = problem.finish(keep, self.repair_images, LIGHT)
+            network, _ = problem.finish(keep, self._other_images(images), options)
             self._tested[key] = round(top1(network, self.test_set), 2)
         return self._tested[key]
+
+    def _other_images(self, count: int) -> torch.Tensor:
+        if count not in self._others:
+            self._others[count] = self.env.get_wrapper_attr("other_images")(count)
+        return self._others[count]
 
 
 class Timed(gym.Wrapper[Any, Any, Any, Any]):

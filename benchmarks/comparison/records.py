@@ -7,7 +7,7 @@ from study import Fields
 from comparison.methods import BASELINES
 
 TESTED = (100, 400)
-"""After how many evaluations, and in the end, the best strategy is repaired and tested."""
+"""After how many evaluations, and in the end, the best strategy is delivered and tested."""
 
 SIMILARITY = "discounted_mse"
 """The reward without labels, unless a run says otherwise."""
@@ -18,7 +18,12 @@ AMC_AGENTS = ("amc", "amc_executed")
 
 def results_file(folder: Path, network: str) -> Path:
     """Return the file of the runs on a network."""
-    return folder / f"compare_{network.replace(':', '_').replace('/', '_')}.jsonl"
+    return folder / f"compare_{file_stem(network)}.jsonl"
+
+
+def file_stem(network: str) -> str:
+    """Return a network's name as part of a file's."""
+    return network.replace(":", "_").replace("/", "_")
 
 
 def label(record: Fields) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compare import main as compare
+from comparison.delivered import delivery, with_top1
 from comparison.plots import Plots
 from comparison.protocol import ComparisonProtocol
 from comparison.tables import overview
@@ -43,16 +44,28 @@ RESULT = {
     "criterion": "obs",
     "best": {"1": 0.91, "10": 0.92, "100": 0.93, "400": 0.94},
     "tested": {
-        "100": {"top1": 86.1, "keep": [8, 8, 8, 16, 16, 16, 32, 32, 32]},
-        "400": {"top1": 87.2, "keep": [9, 9, 9, 15, 15, 15, 30, 30, 30]},
+        "100": {"keep": [8, 8, 8, 16, 16, 16, 32, 32, 32]},
+        "400": {"keep": [9, 9, 9, 15, 15, 15, 30, 30, 30]},
     },
 }
+TOP1 = {"100": 86.1, "400": 87.2}
 
 
 def write(path, *runs, **result):
     """Write records of runs that differ in these fields."""
     parts = [{"run": RUN_FIELDS | run, "result": RESULT | result, "provenance": {}} for run in runs]
     path.write_text("".join(json.dumps(line) + "\n" for line in parts))
+
+
+def deliver(path, **top1):
+    """Write deliveries of the strategies in a file of searches, by evaluations."""
+    found = [
+        {"run": delivery(r, tested["keep"]), "result": {"top1": top1[count]}, "provenance": {}}
+        for r in newest(path)
+        for count, tested in r["tested"].items()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in found)
+    (path.parent / path.name.replace("compare", "delivered")).write_text(text)
 
 
 def lines(folder, network="networks_for_tests_plain"):
@@ -96,6 +109,10 @@ def test_every_method_runs_where_it_applies_and_the_report_has_it_all(tmp_path, 
         assert list(row["tested"]) == ["2"]
         assert list(row["best"]) == ["1", "2"]
         assert 0 < row["macs_ratio"] <= 0.5
+
+    found = newest(tmp_path / "delivered_networks_for_tests_plain.jsonl")
+    assert {tuple(one["keep"]) for one in found} == {tuple(r["tested"]["2"]["keep"]) for r in rows}
+    assert all(0 <= one["top1"] <= 100 for one in found)
 
     report([*TINY, *out, "--evaluations", "2"])
     stem = "compare_networks_for_tests_plain"
@@ -190,6 +207,7 @@ def test_what_an_agent_scores_besides_its_strategies_counts(tmp_path):
 def test_runs_of_several_seeds_are_one_line_and_the_best_is_an_entry(tmp_path):
     path = tmp_path / "compare_resnet20.jsonl"
     write(path, {"similarity": "mse"}, {"similarity": "mse", "seed": 1})
+    deliver(path, **TOP1)
     board = tmp_path / "board.jsonl"
     report(["--out", str(tmp_path), "--similarity", "mse", "--leaderboard", str(board)])
     page = (tmp_path / "compare_resnet20.md").read_text()
@@ -205,9 +223,10 @@ def test_the_report_shows_the_newest_record_of_a_run(tmp_path):
     write(path, {})
     line = json.loads(path.read_text())
     line["run"]["agent_version"] = "newer"
-    line["result"]["tested"]["400"]["top1"] = 88.5
+    line["result"]["tested"]["400"]["keep"][0] = 8
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
+    deliver(path, **TOP1 | {"400": 88.5})
     report(["--out", str(tmp_path)])
     page = (tmp_path / "compare_resnet20.md").read_text()
     assert "| 50% | lfgcl | 1 | 400 |" in page
@@ -216,8 +235,10 @@ def test_the_report_shows_the_newest_record_of_a_run(tmp_path):
 
 def test_quoted_results_are_shown_beside_and_are_marked(tmp_path):
     keep = [8] * 5 + [16] * 5 + [32] * 5
-    tested = {count: {"top1": 90.0, "keep": keep} for count in ("100", "400")}
-    write(tmp_path / "compare_resnet32.jsonl", {"network": "resnet32"}, tested=tested)
+    path = tmp_path / "compare_resnet32.jsonl"
+    tested = {count: {"keep": keep} for count in ("100", "400")}
+    write(path, {"network": "resnet32"}, tested=tested)
+    deliver(path, **TOP1)
     report(["--network", "resnet32", "--out", str(tmp_path)])
     page = (tmp_path / "compare_resnet32.md").read_text()
     quoted = [row for row in QUOTED if row.network == "resnet32"]
@@ -293,8 +314,26 @@ def test_accuracies_are_measured_anew_for_every_run(monkeypatch):
         measured.clear()
 
 
+def test_strategies_are_delivered_once_and_anew_when_the_delivery_changes(tmp_path, monkeypatch):
+    run = [*RUN, "--out", str(tmp_path), "--agents", "random", "--baselines", "--seeds", "0"]
+    assert compare(run) == 0
+    path = tmp_path / "delivered_networks_for_tests_plain.jsonl"
+    before = path.read_text()
+    assert compare(run) == 0
+    assert path.read_text() == before
+    monkeypatch.setattr(
+        "comparison.delivered.DELIVERY", {"images": 8, "rows": 64, "gauss_newton": 0}
+    )
+    with pytest.raises(SystemExit, match="no delivered runs"):
+        report([*TINY, "--out", str(tmp_path), "--evaluations", "2"])
+    assert compare(run) == 0
+    first, second = newest(path)
+    assert (first["keep"], second["delivery"]["images"]) == (second["keep"], 8)
+    report([*TINY, "--out", str(tmp_path), "--evaluations", "2"])
+
+
 def test_a_report_without_runs_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="has no runs with"):
+    with pytest.raises(SystemExit, match="has no delivered runs with"):
         report(["--out", str(tmp_path)])
 
 
@@ -311,7 +350,8 @@ def test_the_documentation_shows_the_tables_as_they_were_measured():
 @pytest.mark.parametrize("network", ["resnet20", "resnet56"])
 def test_the_shipped_tables_are_made_from_the_shipped_runs(network):
     results = Path(__file__).parents[2] / "benchmarks" / "results"
-    records = newest(results / f"compare_{network}.jsonl")
+    path = results / f"delivered_{network}.jsonl"
+    records = with_top1(newest(results / f"compare_{network}.jsonl"), path)
     shipped = json.loads((results / f"compare_{network}.json").read_text())
     records = [
         record
