@@ -3,11 +3,10 @@
 One run is a method, an environment, a seed, a network and a budget; comparison/protocol.py says
 what all of them share, comparison/methods.py lists the methods. The best strategies after 100 and
 after all evaluations are delivered and tested (comparison/delivered.py), also those of earlier runs
-if they are not by now. "Best" is by the method's own reward. Strategies that
-an agent scores besides those that it tries are evaluations too, such as single groups halved by the
-allocation.
+if they are not by now. "Best" is by the method's own reward. Strategies that an agent scores
+besides those that it tries are evaluations too, such as single groups halved by the allocation.
 
-    python benchmarks/compare.py --network resnet20 --budgets 0.35 0.5 0.65 --processes 2
+    python benchmarks/compare.py --network resnet20 --budgets 0.35 0.5 0.65 --workers 2
     python benchmarks/compare.py --network resnet20 --budgets 0.5 --agents lfgcl --baselines amc \
         --environments LFGCL AMC LFGCL-accuracy AMC-similarity AMC-accuracy
     python benchmarks/report.py --network resnet20
@@ -18,8 +17,11 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from comparison.delivered import delivered, delivered_file, deliveries
@@ -38,6 +40,7 @@ from comparison.records import SIMILARITY, TESTED, results_file
 from study import RESULTS, Fields, Study, new_parser, newest, prepare
 
 from lfgcl_env.edge.named_code import current_folder_importable
+from lfgcl_env.engine import ENGINES, open_engine
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.search.record_evaluations import problem_of
 from lfgcl_env.search.run_search import run_search
@@ -53,10 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     with current_folder_importable():
         check_names(options.agents, options.baselines)
-        return max(compared(options, network) for network in options.network)
+        opened = open_engine(options.engine, options.workers, ray_address=options.ray_address)
+        with cast(Executor | None, opened) or nullcontext() as engine:
+            return max(compared(options, network, engine) for network in options.network)
 
 
-def compared(options: argparse.Namespace, network: str) -> int:
+def compared(options: argparse.Namespace, network: str, engine: Executor | None) -> int:
     """Search what was not searched, and deliver what was not delivered; return 1 on failures."""
     places = {"data_root": options.data_root, "download": options.download}
     path = results_file(options.out, network)
@@ -67,7 +72,7 @@ def compared(options: argparse.Namespace, network: str) -> int:
         name=name,
         summary=summary,
     )
-    code = searches.run(options.processes)
+    code = searches.run(engine)
     shared = {name: getattr(options, name) for name in ("weights", "data", "images")}
     found = [record for record in newest(path) if shared.items() <= record.items()]
     networks = Study(
@@ -77,7 +82,7 @@ def compared(options: argparse.Namespace, network: str) -> int:
         name=lambda run: f"{network} delivered {' '.join(map(str, run['keep']))}",
         summary=lambda record: f"top-1 {record['top1']:.2f} %",
     )
-    return max(code, networks.run(options.processes))
+    return max(code, networks.run(engine))
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -95,7 +100,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--baselines", nargs="*", default=list(BASELINES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, default=400)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--engine", choices=ENGINES, help="where they are; as for lfgcl prune")
+    parser.add_argument("--ray-address", help="likewise")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--data-root", help="folder of data sets, as for lfgcl prune")
     parser.add_argument("--download", action="store_true", help="fetch missing data")
