@@ -9,7 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 from PIL import Image
-from run_examples import cells, outputs
+from run_examples import cells, missing, outputs
 
 from lfgcl_env import zoo
 from lfgcl_env.cli.command_line import command_line
@@ -238,18 +238,22 @@ def examples() -> dict[str, str]:
     pages = {}
     for path in sorted((HERE.parent / "examples").glob("*.py")):
         folder = MADE / "outputs" / path.stem
-        found = iter(outputs(path, folder))
+        lacking = missing(path)
+        found = iter(() if lacking else outputs(path, folder))
         parts = []
         for is_code, body in cells(path.read_text(encoding="utf-8")):
             if not is_code:
                 parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
                 continue
             parts.append(f"```python\n{body}\n```")
-            printed, pictures = next(found)
+            printed, pictures = next(found, ("", []))
             if printed:
                 parts.append(f"```text\n{printed.rstrip()}\n```")
             parts += [f"![{path.stem}](../outputs/{path.stem}/{name})" for name in pictures]
-        parts.insert(1, f"[{path.name}](../../../examples/{path.name}) is a notebook and a script.")
+        about = f"[{path.name}](../../../examples/{path.name}) is a notebook and a script."
+        if lacking:
+            about += f" What it prints is not shown, for want of `{'`, `'.join(lacking)}`."
+        parts.insert(1, about)
         pages[f"examples/{path.stem}.md"] = "\n\n".join(parts) + "\n"
     return pages | {"examples/index.md": _index("Examples", [Path(name).name for name in pages])}
 

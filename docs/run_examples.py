@@ -6,6 +6,7 @@ python docs/run_examples.py examples/look_inside.py docs/_made/outputs/look_insi
 import argparse
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -15,6 +16,9 @@ from pathlib import Path
 
 RESULT = "outputs.json"
 
+NEEDS = {"use_rl_zoo": {"rl_zoo3": "rl_zoo3"}, "use_rllib": {"tree": "ray[rllib]"}}
+"""Modules of large packages, and the packages, without which an example's page has no outputs."""
+
 
 def cells(text: str) -> list[tuple[bool, str]]:
     """Split a notebook in the percent format: whether a cell is code, and its lines."""
@@ -23,6 +27,12 @@ def cells(text: str) -> list[tuple[bool, str]]:
         first, _, body = cell.partition("\n")
         found.append(("[markdown]" not in first, body.strip()))
     return found
+
+
+def missing(example: Path) -> list[str]:
+    """Return the large packages that an example needs and that are not installed."""
+    needs = NEEDS.get(example.stem, {})
+    return [package for module, package in needs.items() if not importlib.util.find_spec(module)]
 
 
 def outputs(example: Path, folder: Path) -> list[tuple[str, list[str]]]:

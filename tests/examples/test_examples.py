@@ -11,6 +11,8 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 NEEDS = {
     "look_inside": ("matplotlib",),
     "train_an_agent": ("cma", "matplotlib", "stable_baselines3"),
+    "use_rl_zoo": ("rl_zoo3",),
+    "use_rllib": ("ray", "tree"),
     "use_torchrl": ("torchrl",),
 }
 
