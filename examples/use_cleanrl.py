@@ -14,8 +14,9 @@
 # ```
 #
 # Gymnasium imports the module before the colon, and `-Flat-` ids have vectors as observations. The
-# file leaves the environments' mode as it is: from Gymnasium 1.1 on, every second step resets one
-# whose episodes have one step. The cell below asks for the other mode.
+# file takes Gymnasium's default mode, in which every second step only resets an environment whose
+# episodes have one step; the cell below asks for the other mode. `docs/start_agent.md` shows how an
+# id of your own has arguments and wrappers that the file cannot give.
 
 # %%
 """Let DDPG in the form of a CleanRL script choose the prune ratios of ResNet-20."""

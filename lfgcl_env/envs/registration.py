@@ -32,7 +32,7 @@ FLAT_IDS: dict[str, str] = {
     for name, network in NETWORKS.items()
     if name and network in EMBEDDED
 }
-"""Global environments with flat observations, for scripts that can name an id and nothing else."""
+"""Global environments with flat observations, for scripts whose networks take vectors."""
 
 REPAIR = "sequential"
 """The repair that the global ids of a network score after by default (docs/fidelity.md)."""

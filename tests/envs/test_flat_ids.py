@@ -1,4 +1,7 @@
-"""Ids with flat observations, for scripts that can name an id and nothing else."""
+"""Ids with flat observations, which CleanRL and RLlib need, and ids that are made of these."""
+
+import re
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -41,3 +44,46 @@ def test_cleanrls_way_to_make_environments_takes_it():
     _, rewards, terminated, _, infos = envs.step(np.array([envs.single_action_space.sample()]))
     assert terminated.all()
     assert infos["episode"]["r"] == pytest.approx(rewards)
+
+
+def test_a_script_that_keeps_gymnasiums_default_mode_scores_in_every_second_step():
+    envs = gym.vector.SyncVectorEnv([lambda: gym.make(f"lfgcl_env:{SMALL}", **QUICK)])
+    envs.reset(seed=1)
+    ended = [bool(envs.step(envs.action_space.sample())[2][0]) for _ in range(4)]
+    assert ended == [True, False, True, False]
+
+
+def test_a_vector_environment_that_resets_in_the_same_step_scores_in_every_step():
+    envs = gym.vector.SyncVectorEnv(
+        [lambda: gym.make(SMALL, **QUICK)] * 2,
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+    )
+    first, _ = envs.reset(seed=1)
+    for _ in range(2):
+        observation, rewards, terminated, _, infos = envs.step(envs.action_space.sample())
+        assert terminated.all()
+        assert (rewards > 0).all()
+        assert (observation == first).all()
+        assert infos["final_info"]["keep"].shape == (2, 9)
+
+
+@pytest.fixture
+def module_of_the_page(tmp_path, monkeypatch):
+    """The module that docs/start_agent.md shows, where Python finds it."""
+    page = (Path(__file__).parents[2] / "docs/start_agent.md").read_text(encoding="utf-8")
+    [shown] = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Quick-v0" in b]
+    (tmp_path / "my_envs.py").write_text(shown, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "my_envs"
+    gym.registry.pop("Quick-v0", None)
+
+
+def test_an_id_of_ones_own_has_arguments_and_wrappers_that_a_script_cannot_give(
+    module_of_the_page,
+):
+    env = gym.make(f"{module_of_the_page}:Quick-v0", **QUICK)
+    assert env.observation_space.shape == (9 * 22,)
+    assert env.action_space == gym.spaces.Box(-1, 1, (9,), np.float32)
+    assert gym.spec("Quick-v0").kwargs["repair"] == "least_squares"
+    env.reset(seed=0)
+    assert env.step(env.action_space.sample())[2]

@@ -335,3 +335,25 @@ def test_rl_zoo3_trains_by_the_documented_command(tmp_path):
     assert (run / "LFGCL-ResNet20-v0.zip").is_file()
     used = (run / "LFGCL-ResNet20-v0" / "config.yml").read_text()
     assert all(f"{zoo.settings('ddpg')[key]}" in used for key in ("learning_rate", "noise_std"))
+
+
+def test_stable_baselines3s_quick_start_runs():
+    sb3 = pytest.importorskip("stable_baselines3")
+    quick = {"weights": "random", "images": "random", "num_images": 4, "repair": "none"}
+    env = gym.make("lfgcl_env:LFGCL-ResNet20-v0", render_mode="rgb_array", **quick)
+    model = sb3.A2C("MlpPolicy", env, device="cpu")
+    model.learn(total_timesteps=10)
+    vec_env = model.get_env()
+    obs = vec_env.reset()
+    for _ in range(2):
+        action, _state = model.predict(obs, deterministic=True)
+        obs, _reward, done, info = vec_env.step(action)
+        assert vec_env.render().shape[-1] == 3
+        assert done.all()
+        assert info[0]["terminal_observation"].shape == obs[0].shape
+
+
+def test_stable_baselines3_makes_an_environment_by_its_id():
+    sb3 = pytest.importorskip("stable_baselines3")
+    model = sb3.PPO("MlpPolicy", "lfgcl_env:LFGCL-ResNet20-v0", device="cpu")
+    assert model.action_space.shape == (9,)
