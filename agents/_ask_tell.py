@@ -185,13 +185,15 @@ class AskTellAgent:
         """
         budget, search = self._reset(seed=self.seed)
         asked = self._asked.setdefault(budget, [])
+        new = len(asked)  # of an earlier call, whose workers may have ended
         for left in range(total_timesteps, 0, -1):
             room = min(room_ahead(self.env, len(asked)), left - len(asked))
             more = search.ask_many(room, len(asked))
-            begin_ahead(self.env, [prune_ratios(logits) for logits in more])
             asked += more
             if not asked:
                 break
+            begin_ahead(self.env, [prune_ratios(one) for one in asked], new + len(more))
+            new = 0
             logits = asked[0]
             action = prune_ratios(logits)
             _, reward, terminated, truncated, info = self.env.step(action)

@@ -141,6 +141,7 @@ class LFGCLAgent:
         for left in range(total_timesteps, 0, -1):
             room = min(room_ahead(self.env, len(proposed)), left - len(proposed))
             proposed += self._propose(observation, room)
+            begin_ahead(self.env, proposed, room)
             action = proposed.pop(0)
             following, reward, terminated, truncated, info = self.env.step(action)
             episode_return += float(reward)
@@ -220,12 +221,9 @@ class LFGCLAgent:
             yield groups[batch], strategy[batch], value[batch]
 
     def _propose(self, observation: Observation, count: int) -> list[Action]:
-        """Return so many actions to execute next, whose scoring begins."""
-        if not len(self.replay):  # without noise the first are all the same
-            return [self._explore(observation)][:count]
-        proposed = [self._explore(observation) for _ in range(count)]
-        begin_ahead(self.env, proposed)
-        return proposed
+        """Return so many actions to execute next, but one at first: without noise all are alike."""
+        count = count if len(self.replay) else min(count, 1)
+        return [self._explore(observation) for _ in range(count)]
 
     @torch.no_grad()
     def _explore(self, observation: Observation) -> Action:

@@ -44,9 +44,8 @@ class RandomAgent:
         drawn: list[Action] = []
         for left in range(total_timesteps, 0, -1):
             room = min(room_ahead(self.env, len(drawn)), left - len(drawn))
-            more = [self._draw() for _ in range(room)]
-            begin_ahead(self.env, more)
-            drawn += more
+            drawn += [self._draw() for _ in range(room)]
+            begin_ahead(self.env, drawn, room)
             action = drawn.pop(0)
             _, reward, terminated, truncated, info = self.env.step(action)
             if reward > self._best[0]:

@@ -18,14 +18,18 @@ _Result = TypeVar("_Result")
 
 
 class InFlight(Generic[_Value, _Item, _Result]):
-    """Items that workers are at; each is waited for when its result is needed.
+    """Items that workers are at, and the results that come of them.
+
+    One thread begins items and waits for them.
 
     Args:
         executor: of ``concurrent.futures``, or what has its ``submit``.
         function: a module's function or a class's method, of the shared object and an item.
         shared: what every worker loads once.
-        arrived: called with every item and its result, in the order in which they come, while one
-            of them is waited for.
+        arrived: called with an item and its result by the thread that waits, for this item or for
+            another one.
+        finished: called with an item and its result as soon as it is there, in a thread of the
+            executor; before ``arrived``.
     """
 
     def __init__(
@@ -34,9 +38,11 @@ class InFlight(Generic[_Value, _Item, _Result]):
         function: Callable[[_Value, _Item], _Result],
         shared: Shared[_Value],
         arrived: Callable[[_Item, _Result], None],
+        finished: Callable[[_Item, _Result], None] | None = None,
     ) -> None:
         self._executor, self._function, self._shared = executor, function, shared
-        self._arrived = arrived
+        self._arrived, self._finished = arrived, finished
+        self._trouble: BaseException | None = None  # of what was called in another thread
         self._forget()
 
     def __contains__(self, item: _Item) -> bool:
@@ -54,9 +60,9 @@ class InFlight(Generic[_Value, _Item, _Result]):
                     self._futures[item] = future
                     tell = getattr(future, "add_done_callback", None)
                     if tell is None:
-                        self._silent.add(item)
+                        self._untold.add(item)
                     else:
-                        tell(partial(_put, self._done, item))
+                        tell(partial(self._note, self._done, item))
         except BaseException:
             self.give_up()
             raise
@@ -71,12 +77,16 @@ class InFlight(Generic[_Value, _Item, _Result]):
         Raises:
             WorkerDied: if the item ended several workers; the message names it.
             CancelledError: if somebody else cancelled it.
+            Exception: what the item's function or ``finished`` raised.
         """
         try:
             try:
                 while item in self._futures:
-                    done = item if item in self._silent else self._done.get()
+                    told = item not in self._untold and item not in self._failed
+                    done = self._done.get() if told else item
                     self._take(done, needed=done == item)
+                if self._trouble is not None:
+                    raise self._trouble
             except Exception:
                 self._end()
                 raise
@@ -93,13 +103,26 @@ class InFlight(Generic[_Value, _Item, _Result]):
         """
         if not self._futures:
             return
-        done = {item: f for item, f in self._futures.items() if _is_done(f)}
         for future in self._futures.values():
             future.cancel()
         if at_once:
             getattr(self._executor, "interrupt", lambda: None)()
-        self._hand_on(done)
+        self._hand_on({item: f for item, f in self._futures.items() if _is_done(f)})
         self._forget()
+
+    def _note(self, done: "SimpleQueue[_Item]", item: _Item, future: Any) -> None:
+        """Hand on a result at once, and say that it is there; a thread of the executor calls it."""
+        try:
+            if done is self._done and not future.cancelled() and future.exception() is None:
+                self._finish(item, future.result())
+        except BaseException as error:
+            self._trouble = error if self._trouble is None else self._trouble
+        finally:
+            done.put(item)
+
+    def _finish(self, item: _Item, result: _Result) -> None:
+        if self._finished is not None:
+            self._finished(item, result)
 
     def _take(self, item: _Item, *, needed: bool) -> None:
         """Hand on an item's result; raise its failure if the item is needed."""
@@ -107,13 +130,15 @@ class InFlight(Generic[_Value, _Item, _Result]):
             result = self._futures[item].result()
         except Exception as error:
             if not needed:
-                self._silent.add(item)
+                self._failed.add(item)
                 return
             if isinstance(error, WorkerDied):
                 error.task = f"scoring {short(item)}"
             raise
-        del self._futures[item]
+        if item in self._untold:
+            self._finish(item, result)
         self._arrived(item, result)
+        del self._futures[item]
 
     def _end(self) -> None:
         """Cancel what has not begun, and hand on the rest when it is done."""
@@ -124,13 +149,18 @@ class InFlight(Generic[_Value, _Item, _Result]):
 
     def _hand_on(self, futures: dict[_Item, Any]) -> None:
         for item, future in futures.items():
-            with suppress(Exception):
-                self._arrived(item, future.result())
+            with suppress(Exception):  # of a failed or cancelled one
+                result = future.result()
+                if item in self._untold:
+                    self._finish(item, result)
+                self._arrived(item, result)
 
     def _forget(self) -> None:
         self._futures: dict[_Item, Any] = {}
         self._done: SimpleQueue[_Item] = SimpleQueue()
-        self._silent: set[_Item] = set()  # will not be told to be done, or were and have failed
+        self._untold: set[_Item] = set()  # of executors that do not tell what is done
+        self._failed: set[_Item] = set()  # and not yet waited for
+        self._trouble = None
 
 
 def spread(
@@ -155,10 +185,6 @@ def _call(function: Callable[[Any, Any], Any], shared: Shared[Any], item: Any) -
     """Call a function of the shared object; runs in a worker."""
     leave_threads_of_parent()  # a user's own pool may have forked it
     return function(shared.get(), item)
-
-
-def _put(done: "SimpleQueue[_Item]", item: _Item, _future: object) -> None:
-    done.put(item)
 
 
 def _is_done(future: Any) -> bool:

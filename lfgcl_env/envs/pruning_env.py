@@ -41,8 +41,6 @@ class PruningEnv(gym.Env[Observation, Action]):
         images: what calibration images were taken from; ``"given"`` for a tensor or array.
         labelled: labelled images that reward ``"accuracy"`` is measured on, else None.
         steps_per_strategy: how many steps decide one strategy that is scored.
-        on_scored: called with the evaluation and the score of every strategy that workers have
-            scored, while one is waited for; copies have none, twins the same.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (declared so by gymnasium.Env)
@@ -65,7 +63,6 @@ class PruningEnv(gym.Env[Observation, Action]):
             config["engine"], config["workers"], config["ray_address"], config["ray_resources"]
         )
         self._workers.join(self)
-        self.on_scored: OnScored | None = None
         self._budgets = budget_range(config["budget"])
         baseline = build_network(config)
         root, download = config["data_root"], config["download"]
@@ -112,6 +109,18 @@ class PruningEnv(gym.Env[Observation, Action]):
     def workers(self) -> int:
         """How many strategies are scored together, by what :meth:`begin` and others begin."""
         return self._workers.count
+
+    @property
+    def on_scored(self) -> OnScored | None:
+        """What is called with the evaluation and the score of every strategy that workers score.
+
+        Their threads call it as soon as a score is there. Twins share it, copies have none.
+        """
+        return self._workers.on_scored
+
+    @on_scored.setter
+    def on_scored(self, call: OnScored | None) -> None:
+        self._workers.on_scored = call
 
     @property
     def budget(self) -> float:
@@ -184,7 +193,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         Raises:
             ValueError: if one is no strategy of this problem.
         """
-        self._workers.begin(strategies, self._reward, self._scored)
+        self._workers.begin(strategies, self._reward)
 
     def prefetch(self, strategies: Iterable[ArrayLike]) -> None:
         """Have the workers score strategies together; steps that lead to them look them up.
@@ -219,7 +228,6 @@ class PruningEnv(gym.Env[Observation, Action]):
     def twin(self) -> Self:
         """Return an environment before its first reset that shares problem, scores and workers."""
         other = copy(self)  # which shares all that is not set here
-        other.on_scored = self.on_scored
         other._keep = other._evaluation = other._window = None
         other._np_random = other._np_random_seed = None
         other.action_space = deepcopy(self.action_space)
@@ -326,17 +334,13 @@ class PruningEnv(gym.Env[Observation, Action]):
 
         The workers start anew when there is something to score together.
         """
-        self._workers = self._workers.left_by(self)
+        self._workers = self._workers.end_for(self)
         self._workers.join(self)
         if self._window is not None:
             from matplotlib import pyplot
 
             pyplot.close(self._window)
             self._window = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave what is called with scores to this environment."""
-        return vars(self) | {"on_scored": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -374,10 +378,6 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._evaluation = self.problem.evaluate(self._keep)
         score = self._reward.score(self._keep)
         return score, {"similarity": self._evaluation.similarity, self.reward_name: score}
-
-    def _scored(self, evaluation: Evaluation, score: float) -> None:
-        if self.on_scored is not None:
-            self.on_scored(evaluation, score)
 
     def _show(self, frame: NDArray[np.uint8]) -> None:
         from matplotlib import pyplot

@@ -49,7 +49,8 @@ class StrategyReward(Protocol):
     def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
         """Return a flight of strategies, which are looked up once they have arrived.
 
-        ``on_scored`` gets the evaluation and the score of each when it does.
+        A thread of the engine calls ``on_scored`` with the evaluation and the score of each as soon
+        as they are there.
         """
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
@@ -87,9 +88,11 @@ class SimilarityReward:
 
         def arrived(_: Keep, evaluation: Evaluation) -> None:
             self._problem.remember(evaluation)
+
+        def finished(_: Keep, evaluation: Evaluation) -> None:
             on_scored(evaluation, evaluation.similarity)
 
-        return InFlight(engine, PruningProblem.measure, self._problem.shared, arrived)
+        return InFlight(engine, PruningProblem.measure, self._problem.shared, arrived, finished)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels."""
@@ -144,9 +147,11 @@ class FunctionReward:
             evaluation, score = found
             self._problem.remember(evaluation)
             self._known[keep] = score
-            on_scored(evaluation, score)
 
-        return InFlight(engine, FunctionReward._measure, self._shared, arrived)
+        def finished(_: Keep, found: tuple[Evaluation, float]) -> None:
+            on_scored(*found)
+
+        return InFlight(engine, FunctionReward._measure, self._shared, arrived, finished)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the score of any network; the strategy does not matter.

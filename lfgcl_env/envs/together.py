@@ -43,9 +43,9 @@ def score_ahead(envs: Sequence[gym.Env[Any, Any]], actions: Iterable[Any]) -> No
 def room_ahead(env: gym.Env[Any, Any], waiting: int) -> int:
     """Return how many strategies a search may propose beside those whose rewards it waits for.
 
-    There is one for each worker, but no more than are still to be recorded. What is scored ahead is
-    scored on the budget of this episode: where episodes have several, or several steps
-    make a strategy, nothing joins those that wait.
+    There is one for each worker. Where budgets differ among episodes, those that wait are all of
+    one budget, and others are proposed when none of them is left. Where several steps make a
+    strategy there is one at a time.
 
     Args:
         env: an environment, wrapped or not; one of another package has a single worker.
@@ -53,25 +53,34 @@ def room_ahead(env: gym.Env[Any, Any], waiting: int) -> int:
     """
     own: Any = env.unwrapped
     low, high = getattr(own, "budgets", (0, 0))
-    alone = low != high or getattr(own, "steps_per_strategy", 1) > 1
-    if waiting and alone:
+    if getattr(own, "steps_per_strategy", 1) > 1:
+        return int(not waiting)
+    if waiting and low != high:
         return 0
-    left = env.get_wrapper_attr("left") if env.has_wrapper_attr("left") else None
-    workers = int(getattr(own, "workers", 1))
-    return max(min(workers, workers if left is None else left) - waiting, int(not waiting))
+    return max(0, int(getattr(own, "workers", 1)) - waiting)
 
 
-def begin_ahead(env: gym.Env[Any, Any], actions: Sequence[Any]) -> None:
+def begin_ahead(env: gym.Env[Any, Any], waiting: Sequence[Any], new: int) -> None:
     """Have the workers begin to score what actions lead to on this episode's budget.
 
-    The steps themselves then wait for it. Wrappers are followed as in :func:`score_ahead`.
+    The steps themselves then wait for it. Near the end of a recorded search only as many are begun
+    as are still to be recorded. Wrappers are followed as in :func:`score_ahead`.
 
     Args:
         env: an environment of this package, wrapped or not.
-        actions: that are to be stepped.
+        waiting: all actions that are to be stepped, in their order.
+        new: how many of them, at the end, were not given before.
     """
-    if len(actions) and getattr(env.unwrapped, "workers", 1) > 1:
-        own, strategies = _upcoming([env] * len(actions), actions)
+    if getattr(env.unwrapped, "workers", 1) == 1 or not len(waiting):
+        return
+    name = "records_left"
+    left = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+    if left is not None and left < len(waiting):
+        chosen = waiting[:left]
+    else:
+        chosen = waiting[len(waiting) - new :]
+    if len(chosen):
+        own, strategies = _upcoming([env] * len(chosen), chosen)
         own.begin(strategies)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from lfgcl_env.config import Submits
 from lfgcl_env.engine import WorkerExecutor, open_engine
 from lfgcl_env.envs.reward import Flight, Keep, OnScored, StrategyReward
+from lfgcl_env.pruning import Evaluation
 
 
 class Workers:
@@ -22,6 +23,8 @@ class Workers:
 
     Attributes:
         executor: None for this process.
+        on_scored: called with the evaluation and the score of every strategy that workers score,
+            in a thread of the executor; None to call nothing.
 
     Raises:
         ValueError: for wrong arguments, see :func:`~lfgcl_env.engine.engines.open_engine`.
@@ -36,10 +39,11 @@ class Workers:
         resources: Mapping[str, float] | None,
     ) -> None:
         self.count = count
-        self._asked, self._ray = engine, (address, resources)
+        self._engine, self._ray = engine, (address, resources)
         self.executor = open_engine(engine, count, ray_address=address, ray_resources=resources)
         self._users: WeakSet[Any] = WeakSet()
         self._flight: Flight | None = None
+        self.on_scored: OnScored | None = None
 
     def connect(self) -> None:
         """Reach what the workers start from, if that is elsewhere.
@@ -54,21 +58,18 @@ class Workers:
         """Count an environment among those that use them."""
         self._users.add(env)
 
-    def begin(
-        self, strategies: Iterable[ArrayLike], reward: StrategyReward, on_scored: OnScored
-    ) -> None:
+    def begin(self, strategies: Iterable[ArrayLike], reward: StrategyReward) -> None:
         """Begin to score strategies that the reward does not know and no worker is at.
 
         Args:
             strategies: channels kept in every group, each.
             reward: of all environments that use these workers.
-            on_scored: called with what arrives until :meth:`give_up`, if it is the first.
         """
         if self.executor is None:
             return
         new = reward.unknown(strategies)
         if new and self._flight is None:
-            self._flight = reward.in_flight(self.executor, on_scored)
+            self._flight = reward.in_flight(self.executor, self._scored)
         if self._flight is not None:
             self._flight.begin(new)
 
@@ -83,22 +84,27 @@ class Workers:
             self._flight.give_up(at_once=at_once)
             self._flight = None
 
-    def left_by(self, env: object) -> "Workers":
+    def end_for(self, env: object) -> "Workers":
         """End the workers if this was the last to use them; return others, which begin when needed.
 
         A user's own executor goes on, and stays.
         """
         self._users.discard(env)
         if not self._users:
-            own = isinstance(self.executor, WorkerExecutor) and self.executor is not self._asked
+            own = isinstance(self.executor, WorkerExecutor) and self.executor is not self._engine
             self.give_up(at_once=own)
             if own:
                 self.executor.shutdown()  # type: ignore[union-attr]
-        return Workers(self._asked, self.count, *self._ray)
+        return Workers(self._engine, self.count, *self._ray)
+
+    def _scored(self, evaluation: Evaluation, score: float) -> None:
+        call = self.on_scored
+        if call is not None:
+            call(evaluation, score)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave them with this process; a copy has its own, but none of a user's."""
-        asked = None if isinstance(self._asked, Submits) else self._asked
+        asked = None if isinstance(self._engine, Submits) else self._engine
         return {"engine": asked, "count": self.count, "ray": self._ray}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ class Recorder:
         return self
 
     @property
-    def left(self) -> int | None:
+    def records_left(self) -> int | None:
         """How many records may still be made; None for any number."""
         return None if self._most is None else self._most - len(self.records)
 
@@ -130,9 +130,9 @@ class RecordEvaluations(gym.Wrapper[Any, Any, Any, Any]):
         return self._recorder.records
 
     @property
-    def left(self) -> int | None:
+    def records_left(self) -> int | None:
         """How many records may still be made; None for any number."""
-        return self._recorder.left
+        return self._recorder.records_left
 
     @property
     def steps(self) -> int:

@@ -100,7 +100,7 @@ def ahead(monkeypatch):
     begin, step = LFGCLEnv.begin, LFGCLEnv.step
 
     def noted_begin(env, strategies):
-        begun.extend(strategies)
+        begun.extend(tuple(one) for one in strategies)
         begin(env, strategies)
 
     def noted_step(env, action):
@@ -109,22 +109,62 @@ def ahead(monkeypatch):
 
     monkeypatch.setattr(LFGCLEnv, "begin", noted_begin)
     monkeypatch.setattr(LFGCLEnv, "step", noted_step)
-    return found
+    return found, begun
 
 
 @pytest.mark.parametrize("agent", ["random", "one_plus_one", "tpe", "lfgcl"])
 def test_workers_go_on_while_the_agent_learns(agent, workers, ahead):
-    search(agent, make_env(workers))
+    counts, begun = ahead
+    result = search(agent, make_env(workers))
     alone = agent in ("one_plus_one", "lfgcl")  # the first
-    steady = [count + (agent == "lfgcl") for count in ahead[alone : 1 + EVALUATIONS - WORKERS]]
-    assert set(steady) == {WORKERS}
-    assert ahead[-1] + (agent == "lfgcl") == 1  # nothing is begun that is not needed
+    assert set(counts[alone : 1 + EVALUATIONS - WORKERS]) == {WORKERS}
+    assert set(begun) == {record.evaluation.keep for record in result.records}
+
+
+@pytest.mark.parametrize("agent", ["one_plus_one", "random", "lfgcl", "cma_es"])
+def test_a_shorter_search_is_the_beginning_of_a_longer_one(agent, workers, tmp_path):
+    whole = search(agent, make_env(workers), evaluations=24)
+    search(agent, make_env(workers), evaluations=19, out=tmp_path / "run")
+    more = search(agent, make_env(workers), evaluations=24, out=tmp_path / "run", resume=True)
+    assert found(more) == found(whole)
+
+
+def test_nothing_is_begun_that_no_step_of_a_layerwise_search_leads_to(workers):
+    env = make_env(workers, "AMC-v0")
+    begun, begin = [], env.unwrapped.begin
+    env.unwrapped.begin = lambda strategies: begun.extend(strategies) or begin(strategies)
+    result = search("random", env, evaluations=5)
+    assert {tuple(one) for one in begun} <= {r.evaluation.keep for r in result.records}
+
+
+def test_what_workers_finish_while_the_agent_learns_is_kept_at_once(workers, tmp_path):
+    class Waiting:
+        def __init__(self, env, seed):
+            self.env = env
+
+        def learn(self, total_timesteps, callback):
+            self.env.reset(seed=0)
+            actions = [self.env.action_space.sample() for _ in range(3)]
+            begin_ahead(self.env, actions, len(actions))
+            end = time.monotonic() + 60
+            while len(kept_in(tmp_path / "run")) < 3 and time.monotonic() < end:
+                time.sleep(0.02)
+            assert len(kept_in(tmp_path / "run")) == 3
+            for action in actions:
+                self.env.reset()
+                self.env.step(action)
+
+        def predict(self, observation, deterministic=False):
+            return self.env.action_space.sample(), None
+
+    result = run_search(make_env(workers), Waiting, 3, out=tmp_path / "run", shortlist=0)
+    assert len(result.records) == 3
 
 
 def test_a_generation_ends_before_the_next_begins(workers, ahead):
     pytest.importorskip("cma")
     search("cma_es", make_env(workers))
-    first = ahead[1:9]  # of 4 + 3 ln 5 strategies
+    first = ahead[0][1:9]  # of 4 + 3 ln 5 strategies
     assert first == [3] * 6 + [2, 1]
 
 
@@ -136,7 +176,7 @@ def test_a_search_leaves_nothing_to_the_workers(workers):
         def learn(self, total_timesteps, callback):
             self.env.reset(seed=0)
             actions = [self.env.action_space.sample() for _ in range(8)]
-            begin_ahead(self.env, actions)
+            begin_ahead(self.env, actions, len(actions))
             self.env.step(actions[0])
             self.left.append(self.env.unwrapped._workers._flight)
 
@@ -270,15 +310,13 @@ def test_a_search_interrupted_while_its_agent_learns_leaves_its_workers_free(wor
 
         def learn(self, total_timesteps, callback):
             self.env.reset(seed=0)
-            begin_ahead(self.env, [self.env.action_space.sample() for _ in range(4)])
-            time.sleep(0.5)
+            actions = [self.env.action_space.sample() for _ in range(4)]
+            begin_ahead(self.env, actions, len(actions))
             raise KeyboardInterrupt
 
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_search(make_env(workers, reward=slow), Learning, 3)
-    assert workers.submit(abs, -1).result() == 1
-    assert time.monotonic() - started < 30
+    assert workers.submit(abs, -1).result(timeout=50) == 1
 
 
 def slow(network, inputs):
