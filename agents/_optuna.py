@@ -40,7 +40,8 @@ class OptunaSearch(AskTell):
         together: whether it proposes several trials that differ before one of them is told.
         journal: file of the study, which searches of other processes may share; None to hold it in
             memory.
-        study: its name in the file.
+        study: begins its name in the file, which ends with what the start is: that decides the
+            space of the search.
         **options: of the sampler, besides its seed.
 
     Raises:
@@ -73,7 +74,7 @@ class OptunaSearch(AskTell):
             chosen = getattr(optuna.samplers, sampler)(seed=seed, **options)
             self._study = optuna.create_study(
                 storage=None if journal is None else _storage(journal),
-                study_name=study,
+                study_name=None if study is None else f"{study}-{_digest(start.tolist())}",
                 sampler=chosen,
                 direction="maximize",
                 load_if_exists=True,
@@ -111,14 +112,17 @@ def shared_study(env: gym.Env[Any, Any], journal: str | os.PathLike[str] | None)
     """Return the arguments with which searches of one problem, anywhere, share a study.
 
     The study's name is a digest of what decides rewards: the problem's settings, its weights and
-    images, and what is rewarded. Other problems have other studies in the same file.
+    images, and the name of the reward. Other problems have other studies in the same file. What a
+    reward function computes, and wrappers that change rewards, are not known here: change the
+    file with them.
 
     Args:
         env: an environment of this package.
         journal: the file; None for a study of one's own.
 
     Raises:
-        ValueError: if the environment's budgets differ, whose rewards cannot be compared.
+        ValueError: if the environment's budgets differ, whose rewards cannot be compared, or its
+            reward is a function without a name.
     """
     if journal is None:
         return {}
@@ -126,15 +130,23 @@ def shared_study(env: gym.Env[Any, Any], journal: str | os.PathLike[str] | None)
     if low < high:
         raise ValueError(f"a journal holds rewards on one budget, got budgets {low} to {high}")
     problem = problem_of(env)
+    own: Any = env.unwrapped
+    if "<lambda>" in own.reward_name:
+        raise ValueError(f"a journal tells rewards apart by their names, got {own.reward_name!r}")
     images = {str(n): batch for n, batch in enumerate(problem.batches)}
+    if own.labelled is not None:
+        images |= {"labelled": own.labelled.images, "labels": own.labelled.labels}
     decides = {
         "settings": problem.settings(),
         "weights": state_sha256(problem.baseline.network.state_dict()),
         "images": state_sha256(images),
-        "reward": env.unwrapped.reward_name,  # type: ignore[attr-defined]
+        "reward": own.reward_name,
     }
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return {"journal": journal, "study": f"lfgcl-{digest[:16]}"}
+    return {"journal": journal, "study": f"lfgcl-{_digest(decides)}"}
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _storage(journal: str | os.PathLike[str]) -> optuna.storages.JournalStorage:

@@ -1,10 +1,11 @@
 """Agents and baselines at equal evaluations: similarity, and top-1 of the delivered networks.
 
 One run is a method, an environment, a seed, a network and a budget; comparison/protocol.py says
-what all of them share, comparison/methods.py lists the methods. The best strategies after 100 and
-after all evaluations are delivered and tested (comparison/delivered.py), also those of earlier runs
-if they are not by now. "Best" is by the method's own reward. Strategies that an agent scores
-besides those that it tries are evaluations too, such as single groups halved by the allocation.
+what all of them share, comparison/methods.py lists the methods. The best strategies after all
+evaluations, and then those after 100, are delivered and tested (comparison/delivered.py), also
+those of earlier runs if they are not by now. "Best" is by the method's own reward. Strategies that
+an agent scores besides those that it tries are evaluations too, such as single groups halved by the
+allocation.
 
     python benchmarks/compare.py --network resnet20 --budgets 0.35 0.5 0.65 --workers 2
     python benchmarks/compare.py --network resnet20 --budgets 0.5 --agents lfgcl --baselines amc \

@@ -85,6 +85,9 @@ def comparable(options: argparse.Namespace, network: str) -> list[Fields]:
         and count in record["best"]
         and count in record["tested"]
     }
+    asked = [r for r in records if shared.items() <= r.items() and count in r["best"]]
+    if missing := sum(count not in record["tested"] for record in asked):
+        print(f"{missing} of {len(asked)} runs are left out, whose strategies are not delivered")
     if not found:
         raise SystemExit(
             f"{path} has no delivered runs with {shared} and {count} evaluations, of {len(records)}"

@@ -22,6 +22,10 @@ def make_env(seed=0, **arguments) -> gym.Env:
     )
 
 
+def keeps(result) -> list[tuple[int, ...]]:
+    return [record.evaluation.keep for record in result.records]
+
+
 def trials_in(journal) -> dict[str, list]:
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(journal))
@@ -36,10 +40,12 @@ def trials_in(journal) -> dict[str, list]:
 def test_a_search_goes_by_what_another_one_found(agent, tmp_path):
     journal = tmp_path / "study.journal"
     shared = partial(agent.make, journal=journal)
-    first = run_search(make_env(), shared, 6, agent_seed=1, shortlist=0)
-    alone = run_search(make_env(), agent.make, 6, agent_seed=1, shortlist=0)
-    assert [r.evaluation for r in first.records] == [r.evaluation for r in alone.records]
+    first = run_search(make_env(), shared, 16, agent_seed=1, shortlist=0)
+    alone = run_search(make_env(), agent.make, 16, agent_seed=1, shortlist=0)
+    assert keeps(first) == keeps(alone)
     second = run_search(make_env(), shared, 4, agent_seed=2, shortlist=0)
+    # Its model knows 16 strategies; without them it would draw its first ones by chance.
+    assert keeps(second) != keeps(run_search(make_env(), agent.make, 4, agent_seed=2, shortlist=0))
     (trials,) = trials_in(journal).values()
     values = [trial.value for trial in trials if trial.value is not None]
     found = [record.reward for record in (*first.records, *second.records)]
@@ -88,6 +94,8 @@ def test_two_processes_write_to_one_study_at_a_time(tmp_path):
 
 def test_what_cannot_be_shared_is_refused(tmp_path):
     journal = tmp_path / "study.journal"
+    with pytest.raises(ValueError, match="tells rewards apart by their names"):
+        tpe.make(make_env(reward=lambda network, inputs: 0.0), 0, journal=journal)
     with pytest.raises(ValueError, match="a journal holds rewards on one budget"):
         tpe.make(make_env(budget=(0.4, 0.8)), 0, journal=journal)
     journal.write_text("not a journal\n{}\n")
