@@ -144,6 +144,7 @@ def test_the_seed_alone_decides_what_is_visited(name):
 
 @AGENTS
 def test_global_random_states_stay_as_they_were(name):
+    shared()  # whose network draws its weights from the global state
     np.random.seed(1)  # noqa: NPY002
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     trained(name)
