@@ -192,10 +192,10 @@ class AskTellAgent:
             asked += more
             if not asked:
                 break
-            begin_ahead(self.env, [prune_ratios(one) for one in asked], new + len(more))
+            actions = [prune_ratios(one) for one in asked]
+            begin_ahead(self.env, actions, new + len(more))
             new = 0
-            logits = asked[0]
-            action = prune_ratios(logits)
+            logits, action = asked[0], actions[0]
             _, reward, terminated, truncated, info = self.env.step(action)
             del asked[0]  # only now: what was asked and not told is tried by the next call
             visit = (budget, info["keep"].tobytes())

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ import numpy as np
 from lfgcl_env.networks.state_dicts import state_sha256
 from lfgcl_env.search.record_evaluations import budgets_of, problem_of
 
-from ._ask_tell import AskTell, Logits
+from ._ask_tell import Action, AskTell, AskTellAgent, Logits, from_uniform
 from ._screening import PROPOSALS
 
 try:
@@ -106,6 +107,33 @@ class OptunaSearch(AskTell):
         """Report the reward to the study."""
         with _quiet():
             self._study.tell(self._trials.pop(0), reward)
+
+
+def make_agent(
+    env: gym.Env[Any, Action],
+    seed: int,
+    sampler: str,
+    journal: str | os.PathLike[str] | None,
+    *,
+    screened: bool = True,
+    **options: Any,
+) -> AskTellAgent:
+    """Make an agent whose searches are studies of optuna, from uniform ratios.
+
+    Args:
+        env: an environment of this package.
+        seed: decides what is drawn; each of those that share a journal needs its own.
+        sampler: see :class:`OptunaSearch`.
+        journal: a file by which searches of the same problem, also on other machines, know of each
+            other's trials; what one finds then depends on when the others find what.
+        screened: see :class:`~lfgcl_env.agents._ask_tell.AskTellAgent`.
+        **options: of :class:`OptunaSearch`.
+
+    Raises:
+        ValueError: if the problem cannot be shared, see :func:`shared_study`.
+    """
+    search = partial(OptunaSearch, sampler=sampler, **options, **shared_study(env, journal))
+    return from_uniform(search, env, seed, screened=screened)
 
 
 def shared_study(env: gym.Env[Any, Any], journal: str | os.PathLike[str] | None) -> dict[str, Any]:

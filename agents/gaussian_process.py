@@ -6,19 +6,12 @@ by optuna: Matern-5/2 kernel with a length scale per group, logarithm of the exp
 """
 
 import os
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
-from ._ask_tell import Action, AskTellAgent, Logits, from_uniform
-from ._optuna import OptunaSearch, shared_study
-
-
-def begin(start: Logits, draws: np.random.Generator, **shared: Any) -> OptunaSearch:
-    """Make the search, see :class:`~lfgcl_env.agents._ask_tell.AskTell`."""
-    return OptunaSearch(start, draws, "GPSampler", **shared)
+from ._ask_tell import Action, AskTellAgent
+from ._optuna import make_agent
 
 
 def make(
@@ -26,12 +19,7 @@ def make(
 ) -> AskTellAgent:
     """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``.
 
-    Args:
-        env: an environment of this package.
-        seed: decides what is drawn; each of those that share a journal needs its own.
-        journal: a file by which searches of the same problem, also on other machines, know of each
-            other's trials; what one finds then depends on when the others find what.
+    See :func:`~lfgcl_env.agents._optuna.make_agent` for ``journal``, which searches share.
     """
-    return from_uniform(
-        partial(begin, **shared_study(env, journal)), env, seed, screened=False
-    )  # its proposals are much the same
+    # Its proposals are much the same, so that screening them brings nothing.
+    return make_agent(env, seed, "GPSampler", journal, screened=False)

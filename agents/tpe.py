@@ -5,19 +5,12 @@ implemented by optuna, multivariate (Falkner et al., BOHB, ICML 2018). Uniform r
 """
 
 import os
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
-from ._ask_tell import Action, AskTellAgent, Logits, from_uniform
-from ._optuna import OptunaSearch, shared_study
-
-
-def begin(start: Logits, draws: np.random.Generator, **shared: Any) -> OptunaSearch:
-    """Make the search, see :class:`~lfgcl_env.agents._ask_tell.AskTell`."""
-    return OptunaSearch(start, draws, "TPESampler", together=True, multivariate=True, **shared)
+from ._ask_tell import Action, AskTellAgent
+from ._optuna import make_agent
 
 
 def make(
@@ -25,10 +18,6 @@ def make(
 ) -> AskTellAgent:
     """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``.
 
-    Args:
-        env: an environment of this package.
-        seed: decides what is drawn; each of those that share a journal needs its own.
-        journal: a file by which searches of the same problem, also on other machines, know of each
-            other's trials; what one finds then depends on when the others find what.
+    See :func:`~lfgcl_env.agents._optuna.make_agent` for ``journal``, which searches share.
     """
-    return from_uniform(partial(begin, **shared_study(env, journal)), env, seed)
+    return make_agent(env, seed, "TPESampler", journal, together=True, multivariate=True)

@@ -7,13 +7,12 @@ the top-1 of every strategy up. Runs are kept in results/delivered_NETWORK.jsonl
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from study import Fields, newest
 
-from comparison.protocol import ComparisonProtocol
+from comparison.protocol import shared_protocol
 from comparison.records import file_stem
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.search.record_evaluations import problem_of
@@ -25,9 +24,6 @@ UNUSED = 0.5
 """A budget for the protocol, which needs one."""
 
 _SHARED = ("network", "weights", "data", "images", "criterion")
-
-protocol = lru_cache(maxsize=1)(ComparisonProtocol)
-"""The last protocol, which deliveries on the same network share."""
 
 
 def delivered_file(folder: Path, network: str) -> Path:
@@ -56,7 +52,9 @@ def delivered(run: Fields, **places: Any) -> Fields:
         **places: where data are, see :class:`ComparisonProtocol`.
     """
     network, images = run["network"], run["images"]
-    shared = protocol(network, images, UNUSED, weights=run["weights"], data=run["data"], **places)
+    shared = shared_protocol(
+        network, images, UNUSED, weights=run["weights"], data=run["data"], **places
+    )
     problem = problem_of(shared.environment("LFGCL", criterion=run["criterion"]))
     settings = dict(run["delivery"])
     count = settings.pop("images")

@@ -7,7 +7,7 @@ else sees. Methods that are rewarded with accuracy also see labelled training im
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -152,6 +152,10 @@ class ComparisonProtocol:
         if count not in self._others:
             self._others[count] = self.env.get_wrapper_attr("other_images")(count)
         return self._others[count]
+
+
+shared_protocol = lru_cache(maxsize=1)(ComparisonProtocol)
+"""A process's last protocol, which runs on the same network and budget share."""
 
 
 class Timed(gym.Wrapper[Any, Any, Any, Any]):

@@ -1,13 +1,12 @@
 """One run of the comparison: a method finds strategies, and the best of them are scored."""
 
 import time
-from functools import lru_cache
 
 import numpy as np
 from study import Fields
 
 from comparison.methods import OWN_ARGUMENTS, STRATEGIES, factory
-from comparison.protocol import ComparisonProtocol
+from comparison.protocol import shared_protocol
 from comparison.records import TESTED
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.search.record_evaluations import problem_of
@@ -15,15 +14,12 @@ from lfgcl_env.search.run_search import run_search
 
 COUNTS = (1, 10, 25, 50, 100, 150, 200, 250, 300, 400, 600, 800)
 
-protocol = lru_cache(maxsize=1)(ComparisonProtocol)
-"""This process's last protocol, which runs on the same network and budget share."""
-
 
 def measured(
     run: Fields, *, labelled: int, data_root: str | None = None, download: bool = False
 ) -> Fields:
     """Let a method find strategies, then score the best of them."""
-    shared = protocol(
+    shared = shared_protocol(
         run["network"],
         run["images"],
         run["budget"],

@@ -93,6 +93,16 @@ def test_seed_and_number_of_workers_decide_what_is_found(agent, workers, scored_
     ]
 
 
+class Own:
+    """An agent of somebody's own, but for how it learns."""
+
+    def __init__(self, env, seed):
+        self.env = env
+
+    def predict(self, observation, deterministic=False):
+        return self.env.action_space.sample(), None
+
+
 @pytest.fixture
 def ahead(monkeypatch):
     """How many strategies were begun before each step and not stepped."""
@@ -138,10 +148,7 @@ def test_nothing_is_begun_that_no_step_of_a_layerwise_search_leads_to(workers):
 
 
 def test_what_workers_finish_while_the_agent_learns_is_kept_at_once(workers, tmp_path):
-    class Waiting:
-        def __init__(self, env, seed):
-            self.env = env
-
+    class Waiting(Own):
         def learn(self, total_timesteps, callback):
             self.env.reset(seed=0)
             actions = [self.env.action_space.sample() for _ in range(3)]
@@ -153,9 +160,6 @@ def test_what_workers_finish_while_the_agent_learns_is_kept_at_once(workers, tmp
             for action in actions:
                 self.env.reset()
                 self.env.step(action)
-
-        def predict(self, observation, deterministic=False):
-            return self.env.action_space.sample(), None
 
     result = run_search(make_env(workers), Waiting, 3, out=tmp_path / "run", shortlist=0)
     assert len(result.records) == 3
@@ -169,19 +173,15 @@ def test_a_generation_ends_before_the_next_begins(workers, ahead):
 
 
 def test_a_search_leaves_nothing_to_the_workers(workers):
-    class Hasty:
-        def __init__(self, env, seed):
-            self.env, self.left = env, []
+    class Hasty(Own):
+        left = ()
 
         def learn(self, total_timesteps, callback):
             self.env.reset(seed=0)
             actions = [self.env.action_space.sample() for _ in range(8)]
             begin_ahead(self.env, actions, len(actions))
             self.env.step(actions[0])
-            self.left.append(self.env.unwrapped._workers._flight)
-
-        def predict(self, observation, deterministic=False):
-            return self.env.action_space.sample(), None
+            self.left = (self.env.unwrapped._workers._flight,)
 
     env = make_env(workers)
     result = run_search(env, Hasty, 3, shortlist=0)
@@ -304,10 +304,7 @@ def test_an_interrupted_search_leaves_its_workers_free(workers):
 
 
 def test_a_search_interrupted_while_its_agent_learns_leaves_its_workers_free(workers):
-    class Learning:
-        def __init__(self, env, seed):
-            self.env = env
-
+    class Learning(Own):
         def learn(self, total_timesteps, callback):
             self.env.reset(seed=0)
             actions = [self.env.action_space.sample() for _ in range(4)]
