@@ -196,9 +196,9 @@ def _gains_by_bf16(device: torch.device) -> bool:
     """Return whether a device multiplies matrices of bfloat16 by units made for it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Private, and missing in some builds; without AMX autocast is slower than float32.
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device.type == "cpu" and bool(amx())
+    # Private, and missing in some builds. Without such units autocast is slower than float32.
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, unit, lambda: False)() for unit in units)
 
 
 def _rate(options: RecoveryOptions, progress: float) -> float:

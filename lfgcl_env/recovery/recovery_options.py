@@ -35,7 +35,8 @@ class RecoveryOptions:
         clip: largest norm of a step's gradient; longer ones are shortened to it.
         ema: decay of the moving average of weights and statistics, per step.
         precision: ``fp32``; ``bf16`` for autocast; ``auto`` for the latter where the device
-            computes with it faster: CUDA devices with bfloat16, processors with AMX.
+            computes with it faster: CUDA devices with bfloat16, processors with AMX or
+            AVX512-BF16.
         seed: of order, crops, flips and mixtures.
     """
 
