@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = {name: getattr(options, name) for name in ("kills", "evaluations", "seed")}
     study = Study(options.out / "kills.jsonl", [run], disturb)
     code = 0 if options.report else study.run()
-    names = [*run, "drivers", "workers", "lost", "same"]
+    names = [*run, "drivers", "workers", "runs", "lost", "same"]
     print(markdown_table(names, [[str(r[name]) for name in names] for r in study.records()]))
     kept = all(record["lost"] == 0 and record["same"] for record in study.records())
     return code or int(not kept)
@@ -58,7 +58,7 @@ def disturb(run: Fields) -> Fields:
         whole, broken = RunFolder(Path(place) / "whole"), RunFolder(Path(place) / "broken")
         seconds = undisturbed(whole, run["evaluations"])
         draws = np.random.default_rng(run["seed"])
-        killed, lost, same = {"drivers": 0, "workers": 0}, 0, True
+        killed, lost, same, ended_runs = {"drivers": 0, "workers": 0}, 0, True, 0
         fruitless = 0  # starts in a row that ended by themselves and scored nothing
         seen: Strategies = set()
         driver = start(broken, run["evaluations"])
@@ -67,7 +67,8 @@ def disturb(run: Fields) -> Fields:
                 if not wait(driver, broken, draws.uniform(0, seconds)):
                     lost += len(seen - finished_in(broken))
                     same &= result_of(whole) == result_of(broken)
-                    broken, seen = RunFolder(Path(place) / f"broken-{sum(killed.values())}"), set()
+                    ended_runs += 1
+                    broken, seen = RunFolder(Path(place) / f"broken-{ended_runs}"), set()
                 elif draws.random() < 0.5 and (workers := workers_of(driver.pid)):
                     with suppress(ProcessLookupError):
                         os.kill(int(draws.choice(workers)), signal.SIGKILL)
@@ -96,7 +97,7 @@ def disturb(run: Fields) -> Fields:
             driver.wait()
         lost += len(seen - finished_in(broken))
         same &= result_of(whole) == result_of(broken)
-        return killed | {"lost": lost, "same": same}
+        return killed | {"runs": ended_runs + 1, "lost": lost, "same": same}
 
 
 def start(run: RunFolder, evaluations: int) -> "subprocess.Popen[bytes]":
@@ -104,17 +105,23 @@ def start(run: RunFolder, evaluations: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "lfgcl_env.cli.main", "prune", *TARGET.split(), "-q"]
     command += ["--workers", "2", "--evaluations", str(evaluations), "--out", str(run.path)]
     command += ["--resume"] * run.begun
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    nothing = os.environ | {"LFGCL_DATA": str(run.path / "no data")}  # it would be tested on
+    output = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=output, stderr=output, env=nothing)
 
 
 def undisturbed(run: RunFolder, evaluations: int) -> float:
-    """Search; return the seconds from the first strategy that was scored to the end."""
+    """Search; return the seconds from the first strategy that was scored to the last."""
     driver = start(run, evaluations)
     wait(driver, run, 0.0)
-    begun = time.monotonic()
-    if driver.wait():
+    begun = ended = time.monotonic()
+    while driver.poll() is None:
+        time.sleep(0.05)
+        if len(finished_in(run)) < evaluations:
+            ended = time.monotonic()
+    if driver.returncode:
         raise RuntimeError(f"the undisturbed run failed with exit code {driver.returncode}")
-    return time.monotonic() - begun
+    return ended - begun
 
 
 def wait(driver: "subprocess.Popen[bytes]", run: RunFolder, seconds: float) -> bool:
