@@ -33,7 +33,7 @@ from comparison.methods import (
     version,
 )
 from comparison.protocol import ENVIRONMENTS, LABELLED
-from comparison.records import SIMILARITY, results_file
+from comparison.records import SIMILARITY, for_network, results_file
 from comparison.searched import measured
 from study import RESULTS, Fields, Study, new_parser, newest, prepare
 
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compared(options: argparse.Namespace, network: str, engine: Executor | None) -> int:
     """Search what was not searched, and deliver what was not delivered; return 1 on failures."""
+    options = for_network(options, network)
     places = {"data_root": options.data_root, "download": options.download}
     path = results_file(options.out, network)
     searches = Study(
@@ -83,8 +84,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = new_parser(__doc__)
     parser.add_argument("--network", nargs="+", default=["resnet20"], help="one or several")
-    parser.add_argument("--weights", default="published")
-    parser.add_argument("--data", default="CIFAR10", help="CIFAR10, CIFAR100, or random for noise")
+    parser.add_argument("--weights", help="else published, or those of the package")
+    parser.add_argument("--data", help="CIFAR10, CIFAR100, or random for noise; else the network's")
     parser.add_argument("--images", type=int, default=128, help="for calibration")
     parser.add_argument("--similarity", default=SIMILARITY, help="the reward without labels")
     parser.add_argument("--labelled", type=int, default=5000, help="for rewards with accuracy")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from comparison.delivered import DELIVERY, delivered_file, with_top1
 from comparison.plots import Plots
-from comparison.records import SIMILARITY, kind, label, results_file, seconds
+from comparison.records import SIMILARITY, for_network, kind, label, results_file, seconds
 from comparison.tables import comma_separated, markdown, overview
 from lfgcl_env.baselines.quoted import QUOTED
 from study import RESULTS, Fields, interval, new_parser, newest, prepare
@@ -35,13 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Report on every network."""
     options = parsed(arguments)
     for network in options.network:
-        records = comparable(options, network)
-        problem = structure(network, options.weights)
-        write_tables(options, network, records, problem)
+        own = for_network(options, network)
+        records = comparable(own, network)
+        problem = structure(network, own.weights)
+        write_tables(own, network, records, problem)
         for path in Plots(network, records, problem, options.evaluations).draw(options.out):
             print(path)
         if options.leaderboard:
-            add_entries(options.leaderboard, entries(options, network, records, problem))
+            add_entries(options.leaderboard, entries(own, network, records, problem))
             print(options.leaderboard)
     write_text(options.out / "compare.md", overview(reported(options)))
     print(options.out / "compare.md")
@@ -51,8 +52,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = new_parser(__doc__)
     parser.add_argument("--network", nargs="+", default=["resnet20"], help="one or several")
-    parser.add_argument("--weights", default="published")
-    parser.add_argument("--data", default="CIFAR10")
+    parser.add_argument("--weights", help="else published, or those of the package")
+    parser.add_argument("--data", help="else what the network was trained on")
     parser.add_argument("--images", type=int, default=128, help="runs with as many")
     parser.add_argument("--similarity", default=SIMILARITY, help="runs with this reward")
     parser.add_argument("--evaluations", type=int, default=400, help="runs with at least as many")
@@ -127,12 +128,11 @@ def write_tables(
 
 def reported(options: argparse.Namespace) -> list[tuple[str, list[Fields], int]]:
     """Return name, summaries and evaluations of all networks reported on with these settings."""
-    asked = settings(options)
     found = [json.loads(path.read_text()) for path in sorted(options.out.glob("compare_*.json"))]
     return [
         (one["network"], one["table"], one["evaluations"])
         for one in found
-        if one.get("settings") == asked
+        if one.get("settings") == settings(for_network(options, one["network"]))
     ]
 
 

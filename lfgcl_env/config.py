@@ -339,8 +339,8 @@ class EnvConfig(ProblemConfig, EngineConfig, total=False):
             None,
             "'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), a tensor or array, a tuple or "
             "dictionary of several inputs, 'embedded' (from the package), 'synthetic' (from the "
-            "network alone), 'random' (noise); None: 'embedded' for embedded weights, else "
-            "'CIFAR10'",
+            "network alone), 'random' (noise); None: 'embedded' for embedded weights, else the "
+            "data set of the network's classes, or 'CIFAR10'",
             "a word, a path, a tensor or an array, or several of these in a tuple or dictionary",
         ),
     ]

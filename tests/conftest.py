@@ -17,6 +17,9 @@ LARGE = re.compile(
 )
 """Begins the names of cases that take a large network."""
 
+FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
+"""Data sets, and the folders that torchvision keeps them in."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,13 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def missing(need: str) -> str | None:
     """Return how to get a data set or the weights of a network; None if they are there."""
-    if need == "CIFAR10":
+    if need in FOLDERS:
         root = data_root()
-        if (root / "cifar-10-batches-py").is_dir():
+        if (root / FOLDERS[need]).is_dir():
             return None
         return (
-            f"CIFAR10 is not in {root}: "
-            f'python -c "import torchvision; torchvision.datasets.CIFAR10({str(root)!r}, '
+            f"{need} is not in {root}: "
+            f'python -c "import torchvision; torchvision.datasets.{need}({str(root)!r}, '
             'download=True)"'
         )
     if PUBLISHED[need].path.is_file():

@@ -1,10 +1,13 @@
 """The comparison's records: where they are, and how their methods are called in tables."""
 
+import argparse
 from pathlib import Path
 
 from study import Fields
 
 from comparison.methods import BASELINES
+from lfgcl_env.networks import PUBLISHED, embedded_names
+from lfgcl_env.networks.embedded_weights import read_card
 
 TESTED = (100, 400)
 """After how many evaluations, and in the end, the best strategy is delivered and tested."""
@@ -14,6 +17,20 @@ SIMILARITY = "discounted_mse"
 
 AMC_AGENTS = ("amc", "amc_executed")
 """Agents of the environment ``AMC``; all others belong to ``LFGCL``."""
+
+
+def for_network(options: argparse.Namespace, network: str) -> argparse.Namespace:
+    """Return a command's options with ``weights`` and ``data``, where none are given, of a network.
+
+    They are published weights and CIFAR-10; for networks that only the package has weights of,
+    those and what they were trained on.
+    """
+    weights, data = "published", "CIFAR10"
+    if network not in PUBLISHED and network in embedded_names():
+        weights, data = "embedded", read_card(network)["data"]
+    filled = argparse.Namespace(**vars(options))
+    filled.weights, filled.data = filled.weights or weights, filled.data or data
+    return filled
 
 
 def results_file(folder: Path, network: str) -> Path:

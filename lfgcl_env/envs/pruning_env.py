@@ -19,7 +19,7 @@ from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import OnScored, check_reward, make_reward
 from lfgcl_env.envs.workers import Workers
 from lfgcl_env.images import LabelledImages, load_held_out
-from lfgcl_env.images.calibration import default_images
+from lfgcl_env.images.calibration import default_data, default_images
 from lfgcl_env.images.image_source import JUDGE_IMAGES, ImageSource
 from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning.evaluation import Evaluation
@@ -55,8 +55,8 @@ class PruningEnv(gym.Env[Observation, Action]):
             check_choice(self.render_mode, self.metadata["render_modes"], "render_mode")
         reward = check_reward(cast(Any, config)["reward"])
         images, labelled = config["images"], config["labelled"]
-        if reward == "accuracy" and labelled is None:
-            images = "CIFAR10" if images is None else images
+        needs_labels = reward == "accuracy" and labelled is None
+        if needs_labels and images is not None:
             check_labels(images)
         leave_threads_of_parent()  # where AsyncVectorEnv forked it
         self._workers = Workers(
@@ -65,10 +65,12 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._workers.join(self)
         self._budgets = budget_range(config["budget"])
         baseline = build_network(config)
+        if images is None:
+            images = default_data(baseline) if needs_labels else default_images(baseline)
         root, download = config["data_root"], config["download"]
         self._source = ImageSource(
             baseline,
-            default_images(baseline) if images is None else images,
+            images,
             config["num_images"],
             seed=config["seed"],
             root=root,

@@ -12,6 +12,7 @@ NETWORKS: dict[str, str] = {
     "ResNet110-": "resnet110",
     "VGG16-": "vgg16_bn",
     "MobileNetV2-": "mobilenet_v2",
+    "ResNet20-CIFAR100-": "resnet20_cifar100",
 }
 """The part of an id that names a network, and the network; an id without it is for any."""
 
@@ -24,7 +25,7 @@ LAYERWISE_IDS: dict[str, str] = {f"AMC-{name}v0": network for name, network in N
 ANY_IDS = ("LFGCL-v0", "AMC-v0")
 """The ids for any network."""
 
-EMBEDDED = ("resnet20", "resnet56")
+EMBEDDED = ("resnet20", "resnet20_cifar100", "resnet56")
 """Networks whose ids use the package's embedded weights by default."""
 
 FLAT_IDS: dict[str, str] = {

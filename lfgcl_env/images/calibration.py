@@ -13,7 +13,7 @@ from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.value_checks import check_count, check_seed
 from lfgcl_env.images import embedded_sheet, load_images, synthetic_pixels
 from lfgcl_env.images.arrays import check_memory
-from lfgcl_env.images.datasets import DATASETS
+from lfgcl_env.images.datasets import DATASETS, dataset_for
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.several_inputs import Several, pack_inputs
 
@@ -33,7 +33,12 @@ def default_images(baseline: Baseline) -> str:
 
     For embedded weights the package has images made from them, so that nothing is downloaded.
     """
-    return "embedded" if baseline.weights == "embedded" else "CIFAR10"
+    return "embedded" if baseline.weights == "embedded" else default_data(baseline)
+
+
+def default_data(baseline: Baseline) -> str:
+    """Return the data set that has a baseline's image size and classes; ``"CIFAR10"`` if none."""
+    return dataset_for(baseline.input_shape, baseline.num_classes) or "CIFAR10"
 
 
 def load_calibration(

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from lfgcl_env.networks.embedded_weights import names_of_files, stem_of_files
+
 FOLDER = Path(__file__).parent / "sheets"
-_DATA = "cifar10"
 
 
 def embedded_sheet(network: str | None) -> Path:
@@ -15,9 +16,9 @@ def embedded_sheet(network: str | None) -> Path:
     Raises:
         ValueError: if it has none; the message names those that have.
     """
-    path = FOLDER / f"{network}_{_DATA}.png"
-    if network is None or not path.is_file():
-        sheets = sorted(p.stem.removesuffix(f"_{_DATA}") for p in FOLDER.glob(f"*_{_DATA}.png"))
+    path = FOLDER / f"{stem_of_files(network or '')}.png"
+    if not path.is_file():
+        sheets = names_of_files(FOLDER, ".png")
         raise ValueError(
             f"the package has no images for {network or 'a network without a name'} (it has some "
             f"for: {', '.join(sheets) or 'none'}): give images='synthetic', which are made from "

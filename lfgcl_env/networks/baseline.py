@@ -21,7 +21,7 @@ from lfgcl_env.networks.builders import (
     check_arguments,
     find_builder,
 )
-from lfgcl_env.networks.embedded_weights import load_embedded
+from lfgcl_env.networks.embedded_weights import embedded_names, load_embedded
 from lfgcl_env.networks.free_heads import computes_the_same, with_free_heads
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
@@ -245,7 +245,11 @@ def _from_name(
         assert published is not None
         _check_arguments(name, arguments, {"num_classes": published.num_classes}, "published")
     network = call_builder(find_builder(name), name, arguments)
-    normalization = None if published is None else published.normalization
+    normalization = None
+    if published is not None:
+        normalization = published.normalization
+    elif name in embedded_names():
+        normalization = load_embedded(name).normalization
     if published is not None and weights == "published":
         state = with_projections(load_published(name), network)
         fit_state_dict(network, state, str(published.path))

@@ -10,7 +10,6 @@ from lfgcl_env.networks.normalization import Normalization
 from lfgcl_env.networks.state_dicts import read_state_dict
 
 FOLDER = Path(__file__).parent / "weights"
-_DATA = "cifar10"
 
 
 class EmbeddedWeights(NamedTuple):
@@ -31,7 +30,7 @@ class EmbeddedWeights(NamedTuple):
 
 def embedded_names() -> list[str]:
     """Return the networks whose weights come with the package."""
-    return sorted(p.stem.removesuffix(f"_{_DATA}") for p in FOLDER.glob(f"*_{_DATA}.safetensors"))
+    return names_of_files(FOLDER, ".safetensors")
 
 
 def load_embedded(name: str) -> EmbeddedWeights:
@@ -47,7 +46,7 @@ def load_embedded(name: str) -> EmbeddedWeights:
             f"{', '.join(embedded_names()) or 'none'}): give weights='published', 'random', or "
             "the path of a state dict"
         )
-    path = FOLDER / f"{name}_{_DATA}.safetensors"
+    path = FOLDER / f"{stem_of_files(name)}.safetensors"
     card = read_card(name)
     state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
     normalization = Normalization(**card["normalization"])
@@ -60,8 +59,22 @@ def read_card(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    path = FOLDER / f"{name}_{_DATA}.json"
+    path = FOLDER / f"{stem_of_files(name)}.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no model card {str(path)!r}: reinstall the package")
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return card
+
+
+def stem_of_files(name: str) -> str:
+    """Return what the files of a network are called: its name, which ends in its data set.
+
+    >>> stem_of_files("resnet20"), stem_of_files("resnet20_cifar100")
+    ('resnet20_cifar10', 'resnet20_cifar100')
+    """
+    return name if name.endswith("_cifar100") else f"{name}_cifar10"
+
+
+def names_of_files(folder: Path, suffix: str) -> list[str]:
+    """Return the networks that have a file in a folder of the package."""
+    return sorted(path.stem.removesuffix("_cifar10") for path in folder.glob(f"*{suffix}"))

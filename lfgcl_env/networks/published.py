@@ -105,8 +105,12 @@ def check_published(name: str) -> None:
     if name not in PUBLISHED:
         raise ValueError(
             f"there are no published weights of {name} (networks that have some: "
-            f"{', '.join(PUBLISHED)}): give weights='random' or the path of a state dict"
+            f"{', '.join(PUBLISHED)}): give weights={_others(name)} or the path of a state dict"
         )
+
+
+def _others(name: str) -> str:
+    return "'embedded', 'random'" if name in embedded_names() else "'random'"
 
 
 def cached_path(url: str) -> Path:

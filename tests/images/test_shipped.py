@@ -7,6 +7,7 @@ import pytest
 
 from lfgcl_env.envs.registration import ANY_IDS, EMBEDDED, GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.images import embedded_sheet, load_test_set, top1
+from lfgcl_env.images.calibration import default_data, default_images
 from lfgcl_env.images.image_sheet import read_sheet
 from lfgcl_env.networks import embedded_names, load_baseline, load_embedded
 from lfgcl_env.networks.embedded_weights import read_card
@@ -39,10 +40,29 @@ def test_images_are_small_and_made_from_these_weights(name):
     assert not re.search(r"/(home|root|tmp|work)/", str(made))
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
-@pytest.mark.data("CIFAR10")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.data(read_card(n)["data"])) for n in EMBEDDED]
+)
 @pytest.mark.slow
 def test_the_accuracy_is_that_of_the_card(name):
-    baseline = load_baseline(name, "embedded")
-    test_set = load_test_set("CIFAR10", normalization=baseline.normalization)
-    assert top1(baseline.network, test_set) == pytest.approx(read_card(name)["top1"], abs=0.05)
+    card, baseline = read_card(name), load_baseline(name, "embedded")
+    test_set = load_test_set(card["data"], normalization=baseline.normalization)
+    assert top1(baseline.network, test_set) == pytest.approx(card["top1"], abs=0.05)
+
+
+def test_images_are_those_of_the_networks_classes_unless_the_package_has_some():
+    own = load_baseline("resnet20_cifar100", "embedded")
+    assert default_images(own) == "embedded"
+    assert default_data(own) == read_card("resnet20_cifar100")["data"] == "CIFAR100"
+    random = load_baseline("resnet20_cifar100", "random")
+    assert default_images(random) == "CIFAR100"
+    assert random.normalization == own.normalization
+    assert default_images(load_baseline("resnet20", "random")) == "CIFAR10"
+    assert default_images(load_baseline("resnet20", "random", num_classes=3)) == "CIFAR10"
+
+
+def test_a_network_that_only_the_package_has_weights_of_says_so():
+    with pytest.raises(
+        ValueError, match=r"no published .* resnet20_cifar100 .*'embedded', 'random'"
+    ):
+        load_baseline("resnet20_cifar100")
