@@ -144,12 +144,9 @@ def documented(
         self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         cls.__init__.__signature__ = signature(kind, [self])
         if cls.__doc__:  # python -OO strips docstrings
-            cls.__doc__ = cls.__doc__.replace("{arguments}", indented(kind, choices))
+            # Python 3.13 and newer have taken the indentation away, older ones have not.
+            page = inspect.cleandoc(cls.__doc__)
+            cls.__doc__ = page.replace("{arguments}", table(kind, choices=choices))
         return cls
 
     return decorate
-
-
-def indented(kind: type[Any], choices: Mapping[str, Iterable[str]]) -> str:
-    """Return a table of arguments as it stands in a class's docstring."""
-    return table(kind, choices=choices).replace("\n", "\n    ")
