@@ -76,6 +76,19 @@ def test_a_trained_network_scores_in_workers_as_here(workers, repair):
     assert (screened == problem.screen(asked)).all()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_workers_share_a_gpu_and_score_on_it_as_this_process_does(workers, repair):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    problem = small(repair=repair, device="cuda")
+    asked = strategies(problem)
+    there = [one.similarity for one in problem.evaluate_many(asked, workers)]
+    problem.forget()
+    here = [problem.evaluate(strategy).similarity for strategy in asked]
+    assert there == pytest.approx(here, abs=1e-5)
+
+
 def test_cheap_scores_are_the_same_in_workers_as_here(workers):
     problem = small()
     asked = strategies(problem)
