@@ -341,10 +341,12 @@ def _check_arguments(
 ) -> None:
     for argument, value in trained.items():
         if arguments.get(argument, value) != value:
+            other = f"{name}_cifar{arguments[argument]}"
+            known = f"take the network {other!r} with weights='embedded', "
             raise ValueError(
                 f"the {weights} weights of {name} have {argument}={value!r}, not "
-                f"{arguments[argument]!r}: leave it out, or give weights='random' or the path of "
-                "a state dict"
+                f"{arguments[argument]!r}: leave it out, {known * (other in embedded_names())}or "
+                "give weights='random' or the path of a state dict"
             )
 
 

@@ -62,6 +62,8 @@ def test_images_are_those_of_the_networks_classes_unless_the_package_has_some():
 
 
 def test_a_network_that_only_the_package_has_weights_of_says_so():
+    with pytest.raises(ValueError, match=r"take the network 'resnet20_cifar100' with weights='emb"):
+        load_baseline("resnet20", "embedded", num_classes=100)
     with pytest.raises(
         ValueError, match=r"no published .* resnet20_cifar100 .*'embedded', 'random'"
     ):
