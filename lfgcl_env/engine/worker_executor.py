@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from lfgcl_env.config import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value, short
+from lfgcl_env.engine.occupation import Occupation
 
 TRIES = 2
 """Workers that a task may end before it is reported."""
@@ -69,6 +70,9 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
         workers: most of them.
         threads: of PyTorch in each.
 
+    Attributes:
+        occupation: how long the workers were busy.
+
     Raises:
         ValueError: if one of them is no positive whole number.
     """
@@ -77,6 +81,7 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
         self.workers: int = check_value(workers, Positive, "workers", POSITIVE)
         self.threads: int = check_value(threads, Positive, "threads", POSITIVE)
         super().__init__(self.workers, thread_name_prefix="lfgcl-engine")
+        self.occupation = Occupation()
         self._all: set[Any] = set()
         self._lock, self._ending = threading.Lock(), threading.Lock()
         self._interrupts, self._killed = 0, False
@@ -129,6 +134,10 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
 
     def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Have a worker call a function, and another one if it ends."""
+        with self.occupation.task():
+            return self._answer(function, args, kwargs)
+
+    def _answer(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         interrupts = self._interrupts
         if self._killed:  # between the queue and here
             raise CancelledError

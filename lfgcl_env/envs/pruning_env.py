@@ -113,6 +113,11 @@ class PruningEnv(gym.Env[Observation, Action]):
         return self._workers.count
 
     @property
+    def busy_seconds(self) -> float | None:
+        """Seconds that workers spent on tasks, summed; None where they are not this package's."""
+        return self._workers.busy_seconds
+
+    @property
     def on_scored(self) -> OnScored | None:
         """What is called with the evaluation and the score of every strategy that workers score.
 

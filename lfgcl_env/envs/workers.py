@@ -45,6 +45,12 @@ class Workers:
         self._flight: Flight | None = None
         self.on_scored: OnScored | None = None
 
+    @property
+    def busy_seconds(self) -> float | None:
+        """Seconds that they spent on tasks, summed; None for this process and a user's executor."""
+        own = isinstance(self.executor, WorkerExecutor)
+        return self.executor.occupation.seconds if own else None  # type: ignore[union-attr]
+
     def connect(self) -> None:
         """Reach what the workers start from, if that is elsewhere.
 

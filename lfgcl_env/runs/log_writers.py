@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,30 +31,46 @@ _FORM = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_f
 
 
 class ProgressBar:
-    """A bar on standard error with the best reward so far.
+    """A bar on standard error with the best reward so far, and how busy workers are.
 
     Args:
         total: evaluations in all.
         bests: the values that hold the best reward, and what they are called, low to high.
         workers: that score strategies.
+        busy: returns the seconds that these have worked, summed, or None if nobody knows.
     """
 
-    def __init__(self, total: int, bests: Mapping[str, str], workers: int = 1) -> None:
+    def __init__(
+        self,
+        total: int,
+        bests: Mapping[str, str],
+        workers: int = 1,
+        busy: Callable[[], float | None] = lambda: None,
+    ) -> None:
         what = f"search, {workers} workers" if workers > 1 else "search"
         self._bar = Bar(total, " evaluations", desc=what, bar_format=_FORM)
         self._bests = bests
+        self._workers, self._busy = workers, busy
+        self._begun, self._before = time.monotonic(), busy()
 
     def write(self, evaluation: int, seconds: float, values: Mapping[str, float]) -> None:
         """Move on, and show the best reward, for a range at its lowest and highest budget."""
         bests = [f"{values[name]:.4f}{at}" for name, at in self._bests.items() if name in values]
-        if bests:
-            shown = ", ".join(dict.fromkeys((bests[0], bests[-1])))
-            self._bar.set_postfix_str(f"best reward {shown}", refresh=False)
+        shown = [f"best reward {', '.join(dict.fromkeys((bests[0], bests[-1])))}"] if bests else []
+        self._bar.set_postfix_str(", ".join(shown + self._occupation()), refresh=False)
         try:
             self._bar.update(evaluation - self._bar.n)
         except Exception:
             self._bar.disable = True  # or it would write once more when it is deleted
             raise
+
+    def _occupation(self) -> list[str]:
+        """Say which part of the search's time all workers were busy, if that is known."""
+        now = self._busy()
+        if now is None or self._before is None:
+            return []
+        passed = self._workers * (time.monotonic() - self._begun)
+        return [f"workers {min((now - self._before) / passed, 1.0):.0%} busy"] if passed else []
 
     def close(self) -> None:
         """End the bar's line."""

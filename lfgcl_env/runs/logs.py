@@ -1,7 +1,7 @@
 """Log a search by evaluation count: what is logged, and to which logs."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any
@@ -96,6 +96,7 @@ def open_logs(
     progress: bool,
     wandb: bool,
     workers: int = 1,
+    busy: Callable[[], float | None] = lambda: None,
 ) -> Logs:
     """Open the logs that were asked for and are possible; see their classes for arguments.
 
@@ -107,6 +108,7 @@ def open_logs(
         progress: show a progress bar, unless it was hidden.
         wandb: log to Weights & Biases too.
         workers: that score strategies, for the progress bar.
+        busy: returns the seconds that these have worked, summed, or None if nobody knows.
     """
     logs = LogGroup("search")
     if run and wandb:
@@ -122,7 +124,7 @@ def open_logs(
             _best_name(budget, budgets): f" at {label(budget)}" if several else ""
             for budget in budgets
         }
-        logs.open(ProgressBar, lambda: ProgressBar(total, bests, workers))
+        logs.open(ProgressBar, lambda: ProgressBar(total, bests, workers, busy))
     return Logs(logs, problem, budgets)
 
 

@@ -178,6 +178,7 @@ def run_search(
             progress=progress,
             wandb=wandb,
             workers=getattr(env.unwrapped, "workers", 1),
+            busy=lambda: getattr(env.unwrapped, "busy_seconds", None),
         )
         stack.callback(logs.close)
 

@@ -1,6 +1,7 @@
 """``lfgcl prune``: searches, resumes, and what both print."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -235,7 +236,9 @@ def test_two_workers_find_the_same_each_time_and_go_on_with_it(tmp_path, capfd):
         resume = ["--resume"] if name == "again" else []
         options = ["--workers", "2", "--agent", "random", "--shortlist", "0"]
         assert prune(out, *options, *resume, evaluations=evaluations) == 0
-    assert "2 workers" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "2 workers" in shown
+    assert re.search(r"workers \d+% busy", shown)
     evaluations = [
         [record.evaluation for record in RunFolder(tmp_path / name).records()]
         for name in ("whole", "part")

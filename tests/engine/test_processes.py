@@ -68,6 +68,15 @@ def test_a_worker_has_one_thread_of_pytorch(pair):
         assert executor.submit(torch.get_num_threads).result() == 2
 
 
+def test_the_seconds_that_workers_are_busy_are_counted(pair):
+    before = pair.occupation.seconds
+    list(pair.map(time.sleep, [0.1] * 4))
+    busy = pair.occupation.seconds - before
+    assert busy >= 0.4
+    time.sleep(0.1)
+    assert pair.occupation.seconds - before == busy
+
+
 def test_an_error_arrives_with_its_message_and_the_worker_goes_on(pair):
     with pytest.raises(ValueError, match="there are 3 of 4") as caught:
         pair.submit(fail, ValueError, "there are 3 of 4").result()
