@@ -1,6 +1,7 @@
 """Charts as inline SVG, in the colours that the page sets by class."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -79,7 +80,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     >>> ticks(0.0, 1.0), ticks(1, 12)
     ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [5.0, 10.0])
     """
-    if not high > low:
+    if not (high - low) / about >= sys.float_info.min:  # also where that underflows
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / about))
     step = next(power * f for f in (1, 2, 5, 10) if (high - low) / (power * f) <= about)

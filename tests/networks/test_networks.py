@@ -55,17 +55,20 @@ def macs(network: nn.Module, *shape: int) -> int:
         ("resnet110", 252_887_680),
         ("vgg16_bn", 313_725_952),
         ("mobilenet_v2", 87_976_448),
+        ("resnet20_cifar100", 40_556_800),
     ],
 )
 def test_macs_and_outputs(name, expected):
+    classes = 100 if name.endswith("_cifar100") else 10
     network = build_network(name, num_classes=7)
     head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
-    assert macs(network, 3, 32, 32) == expected - 3 * head.in_features
+    assert macs(network, 3, 32, 32) == expected - (classes - 7) * head.in_features
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert build_network(name)(torch.zeros(2, 3, 32, 32)).shape == (2, classes)
 
 
 def test_every_name_has_a_test_of_its_macs():
-    assert len(network_names()) == 7
+    assert len(network_names()) == 8
 
 
 def test_option_b_adds_one_convolution_where_the_shape_changes():

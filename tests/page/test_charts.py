@@ -3,7 +3,7 @@
 import math
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from lfgcl_env.page.charts import Line, chart, ticks
@@ -22,6 +22,7 @@ def test_every_point_lies_inside_the_frame(points, logarithmic):
 
 
 @given(NUMBERS, NUMBERS)
+@example(0.0, 5e-324)
 def test_ticks_are_few_and_in_range(a, b):
     low, high = sorted((a, b))
     found = ticks(low, high)
