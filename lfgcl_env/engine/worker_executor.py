@@ -134,10 +134,6 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
 
     def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Have a worker call a function, and another one if it ends."""
-        with self.occupation.task():
-            return self._answer(function, args, kwargs)
-
-    def _answer(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         interrupts = self._interrupts
         if self._killed:  # between the queue and here
             raise CancelledError
@@ -145,7 +141,8 @@ class WorkerExecutor(ThreadPoolExecutor, ABC):
         for _ in range(TRIES):
             worker = self._take(interrupts)
             try:
-                answer = worker.call(task)
+                with self.occupation.task():  # not while it waits for a place or a start
+                    answer = worker.call(task)
             except (EOFError, OSError):
                 self._discard(worker)
                 continue
