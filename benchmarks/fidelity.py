@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from deliveries import DELIVERED, distances, shared
 from numpy.typing import NDArray
-from scipy import stats
-from study import Fields, Study, markdown_table, newest, prepare, study_parser
+from study import Fields, Study, correlation, markdown_table, newest, prepare, study_parser
 
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.interface import repair
@@ -154,7 +153,7 @@ def report(study: Study, delivered: Sequence[Fields]) -> None:
             line: Fields = {"budget": budget, "signal": signal}
             for label, chosen in _parts(kinds):
                 if chosen.sum() > 5:
-                    line[label] = _correlation(-values[chosen], top1[chosen])
+                    line[label] = correlation(-values[chosen], top1[chosen])
             table.append(line)
     table.sort(key=lambda line: (line["budget"], -_first(line)))
     columns = ("all", "near", "random", "searched")
@@ -185,19 +184,6 @@ def _parts(kinds: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
         ("random", kinds == "random"),
         ("searched", np.isin(kinds, ["searched", "searched lower"])),
     ]
-
-
-def _correlation(values: NDArray[np.float64], top1: NDArray[np.float64]) -> Fields:
-    """Return Spearman's correlation and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(top1), size=(1000, len(top1)))
-    ranks = [stats.spearmanr(values[d], top1[d]).statistic for d in drawn]
-    low, high = np.nanpercentile(ranks, [2.5, 97.5])
-    return {
-        "spearman": round(float(stats.spearmanr(values, top1).statistic), 3),
-        "interval": [round(float(low), 3), round(float(high), 3)],
-        "strategies": len(top1),
-    }
 
 
 def _first(line: Fields) -> float:

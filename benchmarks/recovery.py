@@ -14,29 +14,32 @@ goes on where it was. Runs are kept in results/recovery_NETWORK.jsonl.
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from deliveries import DELIVERED, Shared, shared
-from scipy import stats
-from study import Fields, Study, markdown_table, newest, prepare, study_parser
+from deliveries import CALIBRATION, DELIVERED, shared
+from lfgcl_env.baselines import global_threshold, uniform_ratios
+from study import Fields, Study, correlation, markdown_table, newest, prepare, study_parser
 from torch import Tensor, nn
 
-from lfgcl_env.images import load_held_out, top1
+from lfgcl_env.images import LabelledImages, load_held_out, load_test_set, top1
 from lfgcl_env.images.calibration import load_calibration
-from lfgcl_env.images.labelled import LabelledImages
-from lfgcl_env.pruning import allocate
+from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
-from lfgcl_env.recovery import RecoveryOptions, recover
-from lfgcl_env.recovery.watching import watch_some
+from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
+from lfgcl_env.recovery.watching import WATCHED, watch_some
 
 KINDS = ("no labels", "labels", "from scratch")
 
-REWARDS = ("sequential 256, kl1 1024", "least_squares 256, discounted_mse of features 256")
-"""Signals of benchmarks/fidelity.py that environments offer as rewards."""
+MADE = 1024
+"""Images that are made from a network, where the package has none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranked", type=int, default=0, help="strategies of each budget to rank")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of recoveries")
     parser.add_argument("--epochs", type=int, default=usual.epochs)
-    parser.add_argument("--learning-rate", type=float, default=usual.learning_rate)
+    parser.add_argument("--learning-rate", type=float, help="the highest; default: the recipe's")
     parser.add_argument("--checkpoints", type=Path, default=Path("runs/recovery"))
     options = parser.parse_args(arguments)
     options.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -69,23 +72,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def grid(options: argparse.Namespace) -> Iterator[Fields]:
     """Yield the recoveries that were asked for."""
     for budget in options.budgets:
-        problem = shared(options.network).problem(budget)
-        keeps = [allocate(problem).tolist()]
-        if options.ranked:
-            keeps = ranked(options, budget)
-        for keep in keeps:
-            for kind in options.kinds:
-                for seed in options.seeds:
-                    yield {
-                        "network": options.network,
-                        "budget": budget,
-                        "keep": keep,
-                        "kind": kind,
-                        "images": options.images,
-                        "seed": seed,
-                        "epochs": options.epochs,
-                        "learning_rate": options.learning_rate,
-                    }
+        for kind, seed in product(options.kinds, options.seeds):
+            rate = options.learning_rate
+            if rate is None:
+                rate = (RecoveryOptions() if kind == KINDS[0] else with_labels()).learning_rate
+            problem = setting(options.network, options.images, budget, seed).problem
+            keeps = ranked(options, budget) if options.ranked else [allocate(problem).tolist()]
+            for keep in keeps:
+                yield {
+                    "network": options.network,
+                    "budget": budget,
+                    "keep": keep,
+                    "kind": kind,
+                    "images": options.images,
+                    "seed": seed,
+                    "epochs": options.epochs,
+                    "learning_rate": rate,
+                }
 
 
 def deliveries(options: argparse.Namespace, budget: float) -> list[Fields]:
@@ -100,17 +103,26 @@ def deliveries(options: argparse.Namespace, budget: float) -> list[Fields]:
 
 
 def ranked(options: argparse.Namespace, budget: float) -> list[list[int]]:
-    """Choose strategies of all kinds, each kind's spread over its delivered accuracies."""
-    kinds: dict[str, list[Fields]] = {}
-    for record in deliveries(options, budget):
-        kinds.setdefault(record["kind"].removesuffix(" lower"), []).append(record)
-    chosen: list[list[int]] = []
-    share = max(1, options.ranked // len(kinds))
+    """Choose strategies of all kinds.
+
+    One each of uniform ratios, the lowest L1 norms of all layers and the allocation; the others
+    are drawn ones near the allocation, random ones and searched ones, in equal numbers, each kind's
+    spread over its delivered accuracies.
+    """
+    problem = shared(options.network).problem(budget)
+    plain = (uniform_ratios.strategy, global_threshold.l1, allocate)
+    chosen = [tuple(strategy(problem).tolist()) for strategy in plain]
+    kinds: dict[str, list[Fields]] = {"near": [], "random": [], "searched": []}
+    for record in sorted(deliveries(options, budget), key=lambda record: record["top1"]):
+        kind = record["kind"].removesuffix(" lower")
+        kind = "searched" if kind == "chosen" else kind
+        if kind in kinds and tuple(record["keep"]) not in chosen:
+            kinds[kind].append(record)
+    share = max(1, -(-(options.ranked - len(chosen)) // len(kinds)))
     for records in kinds.values():
-        records.sort(key=lambda record: record["top1"])
         places = np.linspace(0, len(records) - 1, min(share, len(records))).round().astype(int)
-        chosen += [records[place]["keep"] for place in places]
-    return [list(keep) for keep in dict.fromkeys(map(tuple, chosen))]
+        chosen += [tuple(records[place]["keep"]) for place in places]
+    return [list(keep) for keep in dict.fromkeys(chosen)][: options.ranked]
 
 
 def name(run: Fields) -> str:
@@ -121,25 +133,70 @@ def name(run: Fields) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What is delivered and trained on.
+
+    Attributes:
+        problem: of a budget.
+        images: that repair sees.
+        train: that recovery sees, without labels.
+        judge: what networks are compared by, on others.
+    """
+
+    problem: PruningProblem
+    images: Tensor
+    train: Tensor
+    judge: Callable[[nn.Module], Any]
+
+
+@lru_cache(maxsize=1)
+def setting(network: str, source: str, budget: float, seed: int) -> Setting:
+    """Return what a recovery works on: training images, or images made from the network alone."""
+    if source == "CIFAR10":
+        here = shared(network)
+        problem = here.problem(budget)
+        images = here.repair_images(DELIVERED["seed"], DELIVERED["images"])
+        return Setting(problem, images, here.every_other, problem.judge(here.judges[:WATCHED]))
+    baseline = load_baseline(network, "embedded" if source == "embedded" else "published")
+    count = None if source == "embedded" else MADE
+    images = load_calibration(baseline, source, count, seed=seed, root=None, download=False)
+    problem = PruningProblem(baseline, images[:CALIBRATION], budget=budget)
+    train, watched = watch_some(images, seed)
+    return Setting(problem, images, train, problem.judge(watched))
+
+
+@lru_cache(maxsize=1)
+def rewarding(network: str, budget: float) -> dict[str, PruningProblem]:
+    """Return problems with the rewards of environments, on images that searches see."""
+    here = shared(network)
+    images, others = here.search_images[:CALIBRATION], here.search_images[CALIBRATION:]
+    return {
+        "sequential": PruningProblem(
+            here.baseline, images, others, budget=budget, repair="sequential", similarity="kl"
+        ),
+        "least_squares": PruningProblem(here.baseline, images, budget=budget),
+    }
+
+
 def measured(run: Fields, checkpoints: Path) -> Fields:
     """Deliver a strategy and recover it; return top-1 [%] and seconds before and after."""
-    here = shared(run["network"])
-    problem = here.problem(run["budget"])
+    here = setting(run["network"], run["images"], run["budget"], run["seed"])
+    test = test_of(run["network"])
     repair = SequentialOptions(
         rows=DELIVERED["rows"],
         gauss_newton=DELIVERED["gauss_newton"],
         positions=DELIVERED["positions"],
     )
-    images = here.repair_images(DELIVERED["seed"], DELIVERED["images"])
     with torch.no_grad():
-        network, evaluation = problem.finish(run["keep"], images, repair)
-    before = here.top1(network)
+        network, evaluation = here.problem.finish(run["keep"], here.images, repair)
+    delivered = network
     if run["kind"] == "from scratch":
         network = anew(network, run["seed"])
-    train, labels, score = training(here, problem, run)
-    options = RecoveryOptions(
-        epochs=run["epochs"], learning_rate=run["learning_rate"], seed=run["seed"]
-    )
+    train, labels, score = here.train, None, here.judge
+    if run["kind"] != "no labels":
+        train, labels, score = labelled(here.problem.baseline)
+    options = options_of(run)
     key = "_".join(str(run[field]) for field in run if field != "keep")
     key += "_" + "-".join(map(str, run["keep"]))
     checkpoint = checkpoints / f"{key.replace(' ', '_')}.checkpoint"
@@ -152,43 +209,53 @@ def measured(run: Fields, checkpoints: Path) -> Fields:
         return float(score(candidate))
 
     done = recover(
-        here.baseline.network, network, train, judged, options,
+        here.problem.baseline.network, network, train, judged, options,
         labels=labels, checkpoint=checkpoint,
     )  # fmt: skip
     result = {
         "macs": evaluation.macs,
         "params": evaluation.params,
-        "baseline": round(here.top1(here.baseline.network), 3),
-        "delivered": round(before, 3),
-        "top1": round(here.top1(done.network), 3),
-        "top1_trained": round(here.top1(last), 3),  # also where the delivered one was kept
+        "baseline": round(top1(here.problem.baseline.network, test), 3),
+        "delivered": round(top1(delivered, test), 3),
+        "top1": round(top1(done.network, test), 3),
+        "top1_trained": round(top1(last, test), 3),  # also where the delivered one was kept
         "scores": [round(epoch["score"], 5) for epoch in done.epochs],
         "score": [round(done.before, 5), round(done.after, 5)],
         "num_images": len(train),
+        "repair_images": len(here.images),
         "seconds": round(time.perf_counter() - wall, 1),
         "processor_seconds": round(time.process_time() - processor, 1),
     }
+    if run["images"] == "CIFAR10" and run["kind"] == "no labels":
+        with torch.no_grad():
+            result["rewards"] = {
+                reward: round(problem.evaluate(run["keep"]).similarity, 6)
+                for reward, problem in rewarding(run["network"], run["budget"]).items()
+            }
     checkpoint.unlink()
     return result
 
 
-def training(here: Shared, problem: Any, run: Fields) -> tuple[Tensor, Tensor | None, Any]:
-    """Return images to train on, their labels or None, and what networks are compared by."""
-    if run["kind"] == "no labels":
-        if run["images"] == "CIFAR10":
-            train = here.every_other
-            return train, None, problem.judge(here.judges[:2048])
-        drawn = load_calibration(
-            here.baseline, run["images"], None, seed=run["seed"], root=None, download=False
-        )
-        train, watched = watch_some(drawn, run["seed"])
-        return train, None, problem.judge(watched)
-    labelled = load_held_out(
-        "CIFAR10", 50000, used=0, shape=here.baseline.input_shape,
-        normalization=here.baseline.normalization,
-    )  # fmt: skip
-    held = LabelledImages(labelled.images[:2048], labelled.labels[:2048], labelled.name)
-    return labelled.images[2048:], labelled.labels[2048:], lambda network: top1(network, held)
+@lru_cache(maxsize=1)
+def test_of(network: str) -> LabelledImages:
+    """Return the test images, as a network takes them."""
+    return load_test_set("CIFAR10", normalization=load_baseline(network, "random").normalization)
+
+
+def options_of(run: Fields) -> RecoveryOptions:
+    """Return the options of a recovery: with labels those of the published recipe."""
+    given = {name: run[name] for name in ("epochs", "learning_rate", "seed")}
+    return RecoveryOptions(**given) if run["kind"] == "no labels" else with_labels(**given)
+
+
+@lru_cache(maxsize=1)
+def labelled(baseline: Baseline) -> tuple[Tensor, Tensor, Callable[[nn.Module], float]]:
+    """Return training images, their labels, and top-1 on others."""
+    every = load_held_out(
+        "CIFAR10", 50000, used=0, shape=baseline.input_shape, normalization=baseline.normalization
+    )
+    held = LabelledImages(every.images[:WATCHED], every.labels[:WATCHED], every.name)
+    return every.images[WATCHED:], every.labels[WATCHED:], lambda network: top1(network, held)
 
 
 def anew(network: nn.Module, seed: int) -> nn.Module:
@@ -229,40 +296,30 @@ def report(study: Study, options: argparse.Namespace) -> None:
         return
     cells = [[str(value) for value in line.values()] for line in table]
     print(markdown_table(list(table[0]), cells))
-    ranks = list(correlations(options, table))
+    ranks = list(correlations(records))
     if ranks:
         print(markdown_table(list(ranks[0]), [[str(v) for v in line.values()] for line in ranks]))
     print(study.write_report({"table": table, "ranks": ranks}))
 
 
-def correlations(options: argparse.Namespace, table: Sequence[Fields]) -> Iterator[Fields]:
+def correlations(records: Sequence[Fields]) -> Iterator[Fields]:
     """Yield Spearman's correlations with recovered accuracy, where enough were recovered alike."""
-    scored = {
-        (record["budget"], tuple(record["keep"])): record
-        for record in newest(options.out / f"fidelity_{options.network}.jsonl")
-    }
     alike: dict[tuple[Any, ...], list[Fields]] = {}
-    for line in table:
-        if line["kind"] == "no labels" and line["images"] == "CIFAR10":
-            key = line["budget"], line["epochs"], line["learning_rate"]
-            alike.setdefault(key, []).append(line)
-    for (budget, epochs, rate), lines in alike.items():
-        if len(lines) < 6:
+    for record in records:
+        if "rewards" in record:
+            key = record["budget"], record["epochs"], record["learning_rate"], record["seed"]
+            alike.setdefault(key, []).append(record)
+    for (budget, epochs, rate, seed), mine in alike.items():
+        if len(mine) < 6:
             continue
-        found = [line["top1"] for line in lines]
-        signals = {"delivered top-1": [line["delivered"] for line in lines]}
-        known = [scored.get((budget, tuple(line["keep"]))) for line in lines]
-        for signal in REWARDS:
-            values = [record["signals"][signal] if record else np.nan for record in known]
-            signals[signal] = [-value for value in values]
+        found = np.array([record["top1"] for record in mine])
+        signals = {"delivered top-1": np.array([record["delivered"] for record in mine])}
+        for reward in mine[0]["rewards"]:
+            signals[reward] = np.array([record["rewards"][reward] for record in mine])
         for signal, values in signals.items():
-            there = np.isfinite(values)
             yield {
-                "budget": budget, "epochs": epochs, "learning_rate": rate, "signal": signal,
-                "strategies": int(there.sum()),
-                "spearman": round(float(
-                    stats.spearmanr(np.array(values)[there], np.array(found)[there]).statistic
-                ), 3),
+                "budget": budget, "epochs": epochs, "learning_rate": rate, "seed": seed,
+                "signal": signal, **correlation(values, found),
             }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from study.agent_version import agent_version
 from study.markdown import markdown_table
 from study.records import Fields, newest
 from study.script import RESULTS, new_parser, prepare, study_parser
-from study.statistics import interval
+from study.statistics import correlation, interval
 from study.study import Study
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Fields",
     "Study",
     "agent_version",
+    "correlation",
     "interval",
     "markdown_table",
     "new_parser",

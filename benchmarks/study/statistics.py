@@ -1,4 +1,4 @@
-"""Statistics over seeds."""
+"""Statistics over seeds and strategies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from study.records import Fields
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
@@ -24,6 +26,19 @@ def interval(values: Sequence[float]) -> dict[str, float]:
         ).confidence_interval
         found |= {"low": round(float(ends.low), 5), "high": round(float(ends.high), 5)}
     return found
+
+
+def correlation(values: NDArray[np.float64], top1: NDArray[np.float64]) -> Fields:
+    """Return Spearman's correlation and its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(top1), size=(1000, len(top1)))
+    ranks = [stats.spearmanr(values[d], top1[d]).statistic for d in drawn]
+    low, high = np.nanpercentile(ranks, [2.5, 97.5])
+    return {
+        "spearman": round(float(stats.spearmanr(values, top1).statistic), 3),
+        "interval": [round(float(low), 3), round(float(high), 3)],
+        "strategies": len(top1),
+    }
 
 
 def _iqm(values: NDArray[np.float64], axis: int = -1) -> Any:

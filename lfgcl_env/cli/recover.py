@@ -30,7 +30,7 @@ from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
-from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
 from lfgcl_env.recovery.recovering import Progress
 from lfgcl_env.recovery.watching import WATCHED, watch_some
 from lfgcl_env.runs.logs import check_wandb
@@ -87,7 +87,7 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     asked = run.asked() if run and run.begun else {}
     baseline = load_unpruned(structure, builder, asked.get("seed", 0))
     chosen = {name: arguments[name] for name in _OPTIONS if arguments.get(name) is not None}
-    options = RecoveryOptions(**chosen)
+    options = with_labels(**chosen) if arguments["labels"] else RecoveryOptions(**chosen)
     images = _load_images(baseline, asked, arguments)
     began = time.perf_counter()
     device = torch.device(arguments["device"])

@@ -22,6 +22,9 @@ from lfgcl_env.recovery.recovery_options import RecoveryOptions
 RISE = 0.1
 """Part of the steps in which a one-cycle learning rate rises."""
 
+DROPS = (0.6, 0.8)
+"""Parts of the steps after which a learning rate that falls in steps is a tenth."""
+
 STATE = ("options", "network", "average", "optimizer", "done")
 """What :meth:`Training.save` writes and :meth:`Training.load` reads."""
 
@@ -203,6 +206,8 @@ def _gains_by_bf16(device: torch.device) -> bool:
 
 def _rate(options: RecoveryOptions, progress: float) -> float:
     """Return the learning rate at a part of all steps."""
+    if options.schedule == "steps":
+        return options.learning_rate * 0.1 ** sum(progress >= part for part in DROPS)
     rise = RISE if options.schedule == "one-cycle" else 0.0
     if progress < rise:
         return options.learning_rate * progress / rise
