@@ -3,8 +3,9 @@
 The networks of torchvision and timm in zoo_networks.py are built with random weights, stirred so
 that all layers matter, and pruned to half of their MACs, or as far as they go. Checked is whether
 the cut network gives what the whole one gives with these channels hidden, whether its MACs and
-parameters are those that PyTorch counts, whether repairs make its score better, and whether it can
-be saved and loaded, trained and exported. Runs are kept in results/zoo.jsonl.
+parameters are those that PyTorch counts, whether repairs make its score better, what ``finish``
+hands over, and whether it can be saved and loaded, trained and exported. Runs are kept in
+results/zoo.jsonl.
 
     python benchmarks/zoo.py
     python benchmarks/zoo.py --only resnet18 timm:ghostnet_100
@@ -124,17 +125,24 @@ def problem_of(
 
 
 def attempts(problem: PruningProblem, more: Tensor, keep: NDArray[np.int64]) -> Fields:
-    """Return the scores after the closed-form and the sequential repair, whichever is better."""
+    """Return the scores after the closed-form and the sequential repair, and as handed over."""
     return {
         "least_squares": problem.evaluate(keep).similarity,
         "sequential": attempt(lambda: sequential(problem, more, keep)),
+        "finish": attempt(lambda: finished(problem, more, keep)),
     }
 
 
 def sequential(problem: PruningProblem, more: Tensor, keep: NDArray[np.int64]) -> float:
-    """Return the score after sequential repair; ``finish`` would return the better network."""
+    """Return the score after sequential repair alone."""
     (repaired,) = problem.repair_all([keep], more, DELIVERY)
     return problem.score_network(repaired, keep)
+
+
+def finished(problem: PruningProblem, more: Tensor, keep: NDArray[np.int64]) -> float:
+    """Return the score of what a user gets: the best of what repairs and cutting give."""
+    network, _ = problem.finish(keep, more, DELIVERY)
+    return problem.score_network(network, keep)
 
 
 def attempt(what: Callable[[], Any]) -> Any:
@@ -237,11 +245,11 @@ def report(study: Study) -> None:
     rows, built = [], []
     for record in records:
         if "refused" in record:
-            rows.append([record["network"], f"refused: {record['refused']}", *[""] * 9])
+            rows.append([record["network"], f"refused: {record['refused']}", *[""] * 10])
             continue
         built.append(record)
         scores = record["attempts"]
-        repaired = [scores[name] for name in ("least_squares", "sequential")]
+        repaired = [scores.get(name) for name in ("least_squares", "sequential", "finish")]
         rows.append(
             [
                 record["network"],
@@ -257,7 +265,8 @@ def report(study: Study) -> None:
             ]
         )
     columns = ["network", "groups", "excluded", "lowest", "cut = hidden", "counted"]
-    columns += ["none", "closed form", "sequential", "saved", "trains, exports"]
+    columns += ["none", "closed form", "sequential", "handed over"]
+    columns += ["saved", "trains, exports"]
     if rows:
         print(markdown_table(columns, rows))
         summary = {
@@ -265,9 +274,16 @@ def report(study: Study) -> None:
             "built": len(built),
             "exact": sum(r["hidden"] <= CLOSE and r["counted"] for r in built),
             "half": sum(r["lowest"] <= BUDGET for r in built),
+            "worse": sorted(r["network"] for r in built if worse(r["attempts"])),
         }
         print(summary)
         print(study.write_report(summary))
+
+
+def worse(scores: Fields) -> bool:
+    """Return whether what is handed over is worse than the network merely cut, or unknown."""
+    found = scores.get("finish")
+    return not isinstance(found, float) or found < scores["none"]
 
 
 def _yes(good: bool, otherwise: str = "no") -> str:

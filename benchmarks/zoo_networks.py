@@ -24,8 +24,11 @@ TORCHVISION: dict[str, Spec] = {
     "segmentation.deeplabv3_mobilenet_v3_large": (64, {"weights_backbone": None}),
     "segmentation.fcn_resnet50": (64, {"weights_backbone": None}),
     "segmentation.lraspp_mobilenet_v3_large": (64, {"weights_backbone": None}),
+    "detection.fasterrcnn_mobilenet_v3_large_320_fpn": (64, {"weights_backbone": None}),
+    "detection.retinanet_resnet50_fpn": (64, {"weights_backbone": None}),
+    "detection.ssdlite320_mobilenet_v3_large": (64, {"weights_backbone": None}),
 }
-"""Networks of torchvision."""
+"""Networks of torchvision; of detectors the backbone, which gives maps of several sizes."""
 
 _TIMM_64 = """
 coatnet_nano_rw_224 convnext_atto convnextv2_atto cspresnet50 deit_tiny_patch16_224 dla34
@@ -63,4 +66,6 @@ def build(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         from torchvision import models
 
         network = models.get_model(name.rpartition(".")[2], weights=None, **arguments)
+        if name.startswith("detection."):
+            network = network.backbone
     return network, (3, side, side)

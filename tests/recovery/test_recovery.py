@@ -9,7 +9,7 @@ from networks_for_tests import awaken, images, plain, simple_problem
 from torch import nn
 from unusual_networks import segmenting
 
-from lfgcl_env.recovery import RecoveryOptions, recover
+from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
 from lfgcl_env.recovery.distilling import Training
 from lfgcl_env.recovery.loss import Distillation
 
@@ -177,6 +177,23 @@ def test_labels_are_learned_where_they_are_given():
         problem.recover(network, TRAIN, FEW, labels=labels)
     with pytest.raises(ValueError, match="10 labels were given for 64 images"):
         recover(problem.baseline.network, network, TRAIN, right, FEW, labels=labels[:10])
+
+
+def test_the_recipe_with_labels_lowers_its_rate_in_steps_and_averages_nothing():
+    problem, network = pruned()
+    options = with_labels(epochs=10, epoch_images=64, batch_size=64, seed=3)
+    assert (options.learning_rate, options.mixup, options.seed) == (0.01, 0, 3)
+    baseline = problem.baseline.network
+    training = Training(
+        baseline, network, TRAIN, options, torch.device("cpu"), torch.zeros(64, dtype=torch.int64)
+    )
+    rates = []
+    for _ in range(training.steps):
+        training.step()
+        rates.append(training._optimizer.param_groups[0]["lr"])
+        both = zip(training.network().parameters(), training._network.parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in both)
+    assert rates == pytest.approx([0.01] * 6 + [0.001] * 2 + [0.0001] * 2)
 
 
 def test_frozen_parameters_stay(tmp_path):
