@@ -34,7 +34,7 @@ from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
-from lfgcl_env.recovery.watching import WATCHED, watch_some
+from lfgcl_env.recovery.watching import WATCHED, views_of, watch_some
 
 KINDS = ("no labels", "labels", "from scratch")
 
@@ -163,6 +163,7 @@ def setting(network: str, source: str, budget: float, seed: int) -> Setting:
     images = load_calibration(baseline, source, count, seed=seed, root=None, download=False)
     problem = PruningProblem(baseline, images[:CALIBRATION], budget=budget)
     train, watched = watch_some(images, seed)
+    watched = views_of(watched, RecoveryOptions(), seed)
     return Setting(problem, images, train, problem.judge(watched))
 
 

@@ -32,7 +32,7 @@ from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
 from lfgcl_env.recovery.recovering import Progress
-from lfgcl_env.recovery.watching import WATCHED, watch_some
+from lfgcl_env.recovery.watching import WATCHED, views_of, watch_some
 from lfgcl_env.runs.logs import check_wandb
 from lfgcl_env.runs.run_folder import PRUNED
 
@@ -88,7 +88,7 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     baseline = load_unpruned(structure, builder, asked.get("seed", 0))
     chosen = {name: arguments[name] for name in _OPTIONS if arguments.get(name) is not None}
     options = with_labels(**chosen) if arguments["labels"] else RecoveryOptions(**chosen)
-    images = _load_images(baseline, asked, arguments)
+    images = _load_images(baseline, asked, arguments, options)
     began = time.perf_counter()
     device = torch.device(arguments["device"])
     checkpoint = target.with_name(f"{target.name}.checkpoint")
@@ -168,9 +168,15 @@ def _default_target(path: Path) -> Path:
 
 
 def _load_images(
-    baseline: Baseline, run: Mapping[str, Any], arguments: Mapping[str, Any]
+    baseline: Baseline,
+    run: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    options: RecoveryOptions,
 ) -> _Images:
-    """Load the images to train on, and others to watch."""
+    """Load the images to train on, and others to watch.
+
+    Of few images the repair saw all, or most: views of those that are left out are watched.
+    """
     source = images_for(arguments, run, baseline)
     where: dict[str, Any] = {
         "root": arguments["data_root"] or run.get("data_root"),
@@ -186,7 +192,10 @@ def _load_images(
     every = load_calibration(
         baseline, source, count, seed=seed, device=arguments["device"], **where
     )
-    return _Images(*watch_some(every, seed), source)
+    train, watched = watch_some(every, seed)
+    if source not in DATASETS:
+        watched = views_of(watched, options, seed)
+    return _Images(train, watched, source)
 
 
 def _load_labelled(

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from networks_for_tests import images
 
-from lfgcl_env.recovery.watching import WATCHED, watch_some
+from lfgcl_env.recovery import RecoveryOptions
+from lfgcl_env.recovery.watching import WATCHED, views_of, watch_some
 
 
 def test_an_eighth_is_watched_and_chosen_at_random():
@@ -24,3 +26,13 @@ def test_two_images_are_not_enough():
     assert [len(part) for part in watch_some(torch.zeros(3, 3, 8, 8), seed=0)] == [1, 2]
     with pytest.raises(ValueError, match="2 to watch, got 2"):
         watch_some(torch.zeros(2, 3, 8, 8), seed=0)
+
+
+def test_views_are_other_images_and_always_the_same():
+    few = images(4, 16)
+    views = views_of(few, RecoveryOptions(), seed=1)
+    assert views.shape == (64, 3, 16, 16)
+    assert torch.equal(views, views_of(few, RecoveryOptions(), seed=1))
+    assert not any(torch.equal(view, one) for view in views for one in few)
+    many = images(300, 8)
+    assert len(views_of(many, RecoveryOptions(), seed=0)) == 600
