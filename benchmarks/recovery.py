@@ -38,7 +38,7 @@ from lfgcl_env.recovery.watching import WATCHED, views_of, watch_some
 
 KINDS = ("no labels", "labels", "from scratch")
 
-MADE = 1024
+MADE = 256
 """Images that are made from a network, where the package has none."""
 
 
