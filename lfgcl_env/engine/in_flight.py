@@ -6,7 +6,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from lfgcl_env.config import Submits
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.engine.shared import Shared

@@ -1,0 +1,13 @@
+"""Tasks that say what a worker has of PyTorch; this module does not import it."""
+
+import sys
+
+
+def has_torch(_shared: object, _item: int) -> bool:
+    return "torch" in sys.modules
+
+
+def threads_of_torch(_shared: object, _item: int) -> int:
+    import torch
+
+    return torch.get_num_threads()
