@@ -9,7 +9,8 @@ _settled = os.getpid()  # the process whose number of threads is right
 def set_threads(threads: int) -> None:
     """Set how many threads this process has, forked or not.
 
-    Where PyTorch is not imported yet, it will read so from the environment.
+    Where PyTorch is not imported yet, it will read so from the environment; it may take fewer then
+    where there are fewer cores.
     """
     global _settled
     if "torch" in sys.modules:

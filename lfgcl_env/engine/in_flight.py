@@ -188,4 +188,6 @@ def _call(function: Callable[[Any, Any], Any], shared: Shared[Any], item: Any) -
 
 
 def _is_done(future: Any) -> bool:
-    return bool(getattr(future, "done", lambda: False)())
+    with suppress(Exception):  # submitit's debugging raises where one was cancelled
+        return bool(getattr(future, "done", lambda: False)())
+    return False

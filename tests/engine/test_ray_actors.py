@@ -131,7 +131,9 @@ def test_actors_import_pytorch_with_the_first_task_that_needs_it(own_ray):
         for item, function in enumerate((has_torch, threads_of_torch, has_torch)):
             shared = Shared({"seconds": 0.5})
             spread(executor, function, shared, [item], lambda _, one: found.append(one))
-    assert found == [False, 3, True]
+    before, (threads, asked), after = found
+    assert (before, after) == (False, True)
+    assert 1 <= threads <= int(asked) == 3  # no more than there are cores
 
 
 def test_versions_are_those_that_pytorch_has_without_importing_it():
