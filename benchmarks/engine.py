@@ -7,7 +7,8 @@ Every run measures one of these:
 - ``overhead``: the time that a strategy takes which costs nothing, with one worker [microseconds],
   in every engine.
 - ``sleeping``: how much of 64 workers' time is spent in evaluations that only sleep, in every
-  engine. It needs no cores: what is lost is the engine's own work.
+  engine, and what the largest of these workers holds, which never import PyTorch where they are
+  not forked from a process that has. It needs no cores: what is lost is the engine's own work.
 - ``command``: the README's command with one worker and with two, in turn, and the ratio of
   their seconds on the clock. Shortlist, delivery and test are done by one process in both. The
   cores must be idle.
@@ -44,7 +45,7 @@ from lfgcl_env.pruning.scored_problem import ScoredProblem
 COMMAND = "prune LFGCL-ResNet56-v0 --budget 0.5 --agent lfgcl --evaluations 8"
 """Of the README."""
 
-SLEEPS = (0.1, 0.5)
+SLEEPS = (0.1, 0.5, 1.0)
 """Evaluations that only sleep take so long [s]."""
 
 KINDS: dict[str, type[Processes] | type[RayActors]] = {"processes": Processes, "ray": RayActors}
@@ -135,9 +136,10 @@ def sleeping(run: Fields) -> Fields:
     """Return the fraction of the workers' time in which they sleep as they are asked to."""
     workers, found = run["workers"], {}
     with KINDS[run["engine"]](workers) as executor:
-        begun: set[int] = set()
+        begun: dict[int, float] = {}
         while len(begun) < workers:
-            begun |= set(executor.map(process_of, [0.5] * workers))
+            begun |= dict(executor.map(process_and_pages, [0.5] * workers))
+        found["own MiB"] = max(begun.values())
         for seconds in SLEEPS:
             shared, rounds = Shared(seconds), round(4 / seconds)
             spread(executor, nap, shared, range(2 * workers), ignored)
@@ -226,9 +228,9 @@ def nap(seconds: float, _item: int) -> None:
     time.sleep(seconds)
 
 
-def process_of(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
+def process_and_pages(seconds: float) -> tuple[int, float]:
+    own, _ = own_pages(seconds)
+    return os.getpid(), own
 
 
 def own_pages(seconds: float) -> tuple[float, float]:

@@ -2,9 +2,10 @@
 
 One run is undisturbed. Another one is killed, time and again: its driver or one of its workers, by
 signal 9, at a moment that is drawn from the seconds that the undisturbed one took to search. A
-driver that was killed is followed by `--resume`. After every kill all strategies that were ever
-found finished in `evaluations.jsonl` or `scored.jsonl` must still be there; at the end the records
-and the pruned network must be those of the undisturbed run. A run that ends before its kills are
+driver that was killed is followed by `--resume`. Just before every kill the strategies that are
+finished in `evaluations.jsonl` or `scored.jsonl` are read: after it, and ever after, all of them
+must still be there. At the end the records and the pruned network must be those of the undisturbed
+run. A run that ends before its kills are
 spent is compared likewise, and followed by a new one. Linux only.
 
 Results are written to results/kills.jsonl.
@@ -61,6 +62,7 @@ def disturb(run: Fields) -> Fields:
         killed, lost, same, ended_runs = {"drivers": 0, "workers": 0}, 0, True, 0
         fruitless = 0  # starts in a row that ended by themselves and scored nothing
         seen: Strategies = set()
+        at_start: Strategies = set()
         driver = start(broken, run["evaluations"])
         try:
             while sum(killed.values()) < run["kills"]:
@@ -70,21 +72,24 @@ def disturb(run: Fields) -> Fields:
                     ended_runs += 1
                     broken, seen = RunFolder(Path(place) / f"broken-{ended_runs}"), set()
                 elif draws.random() < 0.5 and (workers := workers_of(driver.pid)):
+                    seen |= finished_in(broken)
                     with suppress(ProcessLookupError):
                         os.kill(int(draws.choice(workers)), signal.SIGKILL)
                         killed["workers"] += 1
+                    lost += len(seen - finished_in(broken))
                     continue
                 else:
                     ended = driver.poll() is not None
+                    seen |= finished_in(broken)
                     killed["drivers"] += not ended
                     driver.kill()
                     driver.wait()
                     finished = finished_in(broken)
                     lost += len(seen - finished)
-                    fruitless = fruitless + 1 if ended and finished <= seen else 0
+                    fruitless = fruitless + 1 if ended and finished <= at_start else 0
                     if fruitless == STARTS:
                         raise RuntimeError(f"the command fails with exit code {driver.returncode}")
-                    seen |= finished
+                at_start = finished_in(broken)
                 driver = start(broken, run["evaluations"])
             driver.wait()
             for _ in range(STARTS):

@@ -5,10 +5,19 @@
 True
 """
 
+from typing import TYPE_CHECKING
+
+from lfgcl_env.edge.imported_later import imported_later
 from lfgcl_env.envs.registration import register_all
-from lfgcl_env.pruning import PruningProblem, load_pruned
+
+if TYPE_CHECKING:
+    from lfgcl_env.pruning import PruningProblem, load_pruned
 
 __version__ = "0.1.0"
 __all__ = ["PruningProblem", "__version__", "load_pruned"]
+
+__getattr__ = imported_later(
+    __name__, dict.fromkeys(("PruningProblem", "load_pruned"), "lfgcl_env.pruning")
+)
 
 register_all()

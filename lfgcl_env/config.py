@@ -11,7 +11,7 @@ editors and type checkers read, and ``config["budget"]`` its type.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Protocol, TypedDict, runtime_checkable
+from typing import Annotated, Any, TypedDict
 
 from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ from lfgcl_env.edge.arguments import (
     signature,
     table,
 )
-from lfgcl_env.edge.bounds import Seed
+from lfgcl_env.edge.bounds import POSITIVE, Positive, Seed
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.patterns import check_limit, check_patterns
 from lfgcl_env.edge.value_checks import (
     check_budget,
@@ -50,12 +51,10 @@ __all__ = [
     "LayerwiseConfig",
     "Natural",
     "Option",
-    "Positive",
     "ProblemConfig",
     "Reward",
     "RewardedConfig",
     "StructureConfig",
-    "Submits",
     "complete",
     "defaults",
     "documented",
@@ -66,7 +65,6 @@ __all__ = [
 ]
 
 Natural = Seed
-Positive = Annotated[int, Ge(1), Le(10**6)]
 Fraction = Annotated[float, Gt(0), Le(1)]
 Channels = Annotated[int, Ge(0), Le(10**6)]
 Ratios = Fraction | Mapping[str, Fraction] | Sequence[Sequence[str | float]]
@@ -75,7 +73,6 @@ Path = str | os.PathLike[str]
 Reward = str | Callable[[nn.Module, Tensor], float]
 
 NATURAL = "a whole number from 0 to 4,294,967,295"
-POSITIVE = "a whole number from 1 to 1,000,000"
 CHANNELS = "a whole number from 0 to 1,000,000"
 FRACTION = "a number above 0 and at most 1"
 BY_MODULE = "by patterns of layers too, the first match counts, as in {'layer1.*': %s, '*': %s}"
@@ -234,14 +231,6 @@ class ProblemConfig(BudgetConfig, LatencyConfig, StructureConfig, total=False):
             check=check_device,
         ),
     ]
-
-
-@runtime_checkable
-class Submits(Protocol):
-    """What strategies are given to: an executor, or what has its ``submit``."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Begin a call, and return what has its ``result()`` and can ``cancel()`` it."""
 
 
 class EngineConfig(TypedDict, total=False):

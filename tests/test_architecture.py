@@ -1,6 +1,8 @@
 """The folders show the architecture: data flows one way, and a name is given once."""
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -85,6 +87,20 @@ def test_no_module_needs_itself_to_be_imported():
 
     for name in graph:
         visit(name)
+
+
+def test_importing_the_package_and_its_engine_leaves_pytorch_alone():
+    code = (
+        "import sys, lfgcl_env.engine, lfgcl_env.envs; print('torch' in sys.modules); "
+        "print(lfgcl_env.PruningProblem, lfgcl_env.envs.LFGCLEnv)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    alone, *names = done.stdout.splitlines()
+    assert alone == "False"
+    assert names == [
+        "<class 'lfgcl_env.pruning.problem.PruningProblem'> "
+        "<class 'lfgcl_env.envs.global_env.LFGCLEnv'>"
+    ]
 
 
 def test_a_file_name_is_given_once():

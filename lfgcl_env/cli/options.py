@@ -11,7 +11,8 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from lfgcl_env.config import POSITIVE, Option, Positive, complete, options
+from lfgcl_env.config import Option, complete, options
+from lfgcl_env.edge.bounds import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.pruning.registries import CHOICES
 

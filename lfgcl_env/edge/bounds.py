@@ -16,6 +16,10 @@ Text = Annotated[str, MaxLen(10_000)]
 Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 """Of evaluations, images or channels."""
 
+Positive = Annotated[int, Ge(1), Le(10**6)]
+
+POSITIVE = "a whole number from 1 to 1,000,000"
+
 Kept = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
 """Channels that a group keeps."""
 

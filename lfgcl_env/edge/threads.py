@@ -1,16 +1,24 @@
 """How many threads PyTorch has in a process that was forked."""
 
 import os
-
-import torch
+import sys
 
 _settled = os.getpid()  # the process whose number of threads is right
 
 
 def set_threads(threads: int) -> None:
-    """Set how many threads this process has, forked or not."""
+    """Set how many threads this process has, forked or not.
+
+    Where PyTorch is not imported yet, it will read so from the environment; it may take fewer then
+    where there are fewer cores.
+    """
     global _settled
-    torch.set_num_threads(threads)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
+    else:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     _settled = os.getpid()
 
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, MaxLen, MinLen
 
 from lfgcl_env.edge.bounds import Seed
@@ -99,6 +98,8 @@ def check_device(device: str) -> str:
     Raises:
         ValueError: if there is no such device here.
     """
+    import torch
+
     try:
         probe = torch.ones(1, device=torch.device(device))
         usable = bool((probe + probe).item() == 2)

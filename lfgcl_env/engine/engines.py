@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from lfgcl_env.config import Submits
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.engine.processes import Processes
 from lfgcl_env.engine.ray_actors import RayActors
 

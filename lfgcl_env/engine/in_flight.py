@@ -6,7 +6,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from lfgcl_env.config import Submits
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.engine.shared import Shared
@@ -188,4 +188,6 @@ def _call(function: Callable[[Any, Any], Any], shared: Shared[Any], item: Any) -
 
 
 def _is_done(future: Any) -> bool:
-    return bool(getattr(future, "done", lambda: False)())
+    with suppress(Exception):  # submitit's debugging raises where one was cancelled
+        return bool(getattr(future, "done", lambda: False)())
+    return False

@@ -25,7 +25,7 @@ class Processes(WorkerExecutor):
 
     Every worker has a thread here, which hands it a task, waits for the answer, and starts another
     worker where one dies. Workers start when they are first needed. They are forked from a server
-    that has imported this package, or spawned where there is none: a script needs
+    that has imported what scoring needs, or spawned where there is none: a script needs
     ``if __name__ == "__main__":``, as for all of ``multiprocessing``. They end with this process,
     however that ends, and processes that they started, as a ``DataLoader`` does, end with them.
 
@@ -133,7 +133,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "lfgcl_env"])
+    context.set_forkserver_preload(["__main__", "lfgcl_env.envs.reward"])
     return context
 
 

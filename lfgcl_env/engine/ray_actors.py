@@ -4,23 +4,25 @@ import io
 import logging
 import os
 import re
+import runpy
 import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
-import torch
 
 from lfgcl_env.edge.named_code import make_importable
 from lfgcl_env.edge.threads import set_threads
 from lfgcl_env.edge.value_checks import check_cluster, check_resources
 from lfgcl_env.engine import ray_connection
-from lfgcl_env.engine.shared import Shared
+from lfgcl_env.engine.shared import Shared, read_shared
 from lfgcl_env.engine.worker_executor import TRIES, WorkerDied, WorkerExecutor, answer
 
 _PATIENCE = 60.0  # seconds without any worker, until a message says so
@@ -291,11 +293,11 @@ class _InStore(Shared[Any]):
     def _load(self) -> Any:
         ray = ray_connection.import_ray()
         content = io.BytesIO(ray.get(self.references[self.key]).data)
-        return torch.load(content, weights_only=False)
+        return read_shared(content)
 
 
 class _Serving:
-    """Does tasks; runs in an actor."""
+    """Does tasks; runs in an actor, which imports PyTorch with the first task that needs it."""
 
     def __init__(self, threads: int, versions: tuple[str, str], folders: Sequence[str]) -> None:
         if _versions() != versions:
@@ -323,9 +325,13 @@ class _Serving:
 
 
 def _versions() -> tuple[str, str]:
+    """Return this package's version and PyTorch's, which is not imported for it."""
     from lfgcl_env import __version__
 
-    return __version__, torch.__version__
+    found = find_spec("torch")
+    assert found is not None
+    version = runpy.run_path(str(Path(str(found.origin)).with_name("version.py")))
+    return __version__, version["__version__"]
 
 
 def _reason(error: BaseException) -> str:

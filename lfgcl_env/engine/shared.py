@@ -1,15 +1,16 @@
 """Shared: an object that every worker loads once, however many tasks name it."""
 
+import pickle
 import shutil
 import threading
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
+from zipfile import ZipFile
 
 import cloudpickle
-import torch
 
 from lfgcl_env.edge.named_code import folders_of_own_code, make_importable
 
@@ -47,6 +48,8 @@ class Shared(Generic[_Value]):
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.path, self._kind = folder / "shared.pt", type(value).__name__
         self.key, self.folders = str(self.path), folders_of_own_code()
+        import torch
+
         try:
             torch.save(value, self.path, pickle_module=cloudpickle)
         except Exception as error:
@@ -71,7 +74,7 @@ class Shared(Generic[_Value]):
         return all(key in _held.__dict__ for key in keys)
 
     def _load(self) -> Any:
-        found = torch.load(self.path, mmap=True, weights_only=False)
+        found = read_shared(self.path)
         _loaded.add(self.path)
         return found
 
@@ -80,6 +83,20 @@ class Shared(Generic[_Value]):
 
     def __repr__(self) -> str:
         return f"Shared({self._kind})"
+
+
+def read_shared(file: Path | IO[bytes]) -> Any:
+    """Read an object from what :class:`Shared` wrote; PyTorch is imported if it has tensors."""
+    with ZipFile(file) as archive:
+        parts = archive.namelist()
+        if not any("/data/" in part for part in parts):
+            return pickle.loads(archive.read(next(p for p in parts if p.endswith("/data.pkl"))))
+    import torch
+
+    if isinstance(file, Path):
+        return torch.load(file, mmap=True, weights_only=False)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
 
 
 def remove_orphaned() -> None:

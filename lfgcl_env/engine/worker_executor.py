@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from lfgcl_env.config import POSITIVE, Positive
+from lfgcl_env.edge.bounds import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.engine.occupation import Occupation
 

@@ -1,7 +1,6 @@
 """One table of environment ids, registered with Gymnasium when the package is imported."""
 
 import gymnasium as gym
-from gymnasium.envs.registration import WrapperSpec
 
 NETWORKS: dict[str, str] = {
     "": "resnet56",
@@ -40,11 +39,9 @@ REPAIR = "sequential"
 
 _ENTRY_POINTS = (
     ("lfgcl_env.envs.global_env:LFGCLEnv", "LFGCLVectorEnv", GLOBAL_IDS),
+    ("lfgcl_env.envs.flat_env:FlatLFGCLEnv", "FlatLFGCLVectorEnv", FLAT_IDS),
     ("lfgcl_env.envs.layerwise_env:AMCEnv", "AMCVectorEnv", LAYERWISE_IDS),
 )
-
-
-_FLATTEN = WrapperSpec("FlattenObservation", "gymnasium.wrappers:FlattenObservation", kwargs={})
 
 
 def register_all() -> None:
@@ -55,7 +52,7 @@ def register_all() -> None:
                 kwargs = {"network": network}
                 if network in EMBEDDED and env_id not in ANY_IDS:
                     kwargs["weights"] = "embedded"
-                if env_id in GLOBAL_IDS and env_id not in ANY_IDS:
+                if ids is not LAYERWISE_IDS and env_id not in ANY_IDS:
                     kwargs["repair"] = REPAIR
                 gym.register(
                     env_id,
@@ -63,12 +60,3 @@ def register_all() -> None:
                     vector_entry_point=f"lfgcl_env.envs.vector_env:{vector}",
                     kwargs=kwargs,
                 )
-    for flat_id in FLAT_IDS:
-        if flat_id not in gym.registry:
-            plain = gym.spec(flat_id.replace("Flat-", ""))
-            gym.register(
-                flat_id,
-                entry_point=plain.entry_point,
-                additional_wrappers=(_FLATTEN,),
-                kwargs=plain.kwargs,
-            )

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from lfgcl_env.config import Submits
 from lfgcl_env.edge.choices import closest
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.edge.schema import short
 from lfgcl_env.engine import InFlight, Shared

@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 
-from lfgcl_env.config import POSITIVE, Positive
+from lfgcl_env.edge.bounds import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value
+from lfgcl_env.envs.flat_env import FlatLFGCLEnv
 from lfgcl_env.envs.global_env import LFGCLEnv
 from lfgcl_env.envs.layerwise_env import AMCEnv
 from lfgcl_env.envs.pruning_env import PruningEnv
@@ -60,6 +61,12 @@ class LFGCLVectorEnv(PruningVectorEnv):
     """
 
     single = LFGCLEnv
+
+
+class FlatLFGCLVectorEnv(PruningVectorEnv):
+    """Several :class:`~lfgcl_env.envs.FlatLFGCLEnv`: :class:`LFGCLVectorEnv` on vectors."""
+
+    single = FlatLFGCLEnv
 
 
 class AMCVectorEnv(PruningVectorEnv):

@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 from numpy.typing import ArrayLike
 
-from lfgcl_env.config import Submits
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.engine import WorkerExecutor, open_engine
 from lfgcl_env.envs.reward import Flight, Keep, OnScored, StrategyReward
 from lfgcl_env.pruning import Evaluation

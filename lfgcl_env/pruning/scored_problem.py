@@ -16,13 +16,13 @@ from lfgcl_env.config import (
     LatencyConfig,
     ProblemConfig,
     StructureConfig,
-    Submits,
     complete,
     options,
     part,
     signature,
 )
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.engine import Shared, spread
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.several_inputs import (

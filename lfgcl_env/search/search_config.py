@@ -5,8 +5,8 @@ from typing import Annotated, TypedDict
 
 from torch import Tensor
 
-from lfgcl_env.config import Natural, Option, Positive
-from lfgcl_env.edge.bounds import Evaluations, Points, ShortlistSize, Threads
+from lfgcl_env.config import Natural, Option
+from lfgcl_env.edge.bounds import Evaluations, Points, Positive, ShortlistSize, Threads
 from lfgcl_env.edge.choices import check_choice
 
 STARTS = ("allocation", "agent")

@@ -21,8 +21,9 @@ In Stable-Baselines3's own terms, their essential parts are a wrapper and an ext
 7
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lfgcl_env.edge.imported_later import imported_later
 from lfgcl_env.zoo.logit_action import LogitAction
 from lfgcl_env.zoo.sb3 import check_installed, make
 from lfgcl_env.zoo.settings import ALGORITHMS, path, settings
@@ -43,14 +44,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what needs Stable-Baselines3 when it is asked for."""
-    if name == "LayerwiseExtractor":
-        from lfgcl_env.zoo.extractor import LayerwiseExtractor
-
-        return LayerwiseExtractor
-    if name == "TogetherVecEnv":
-        from lfgcl_env.zoo.vec_env import TogetherVecEnv
-
-        return TogetherVecEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_later(  # of what needs Stable-Baselines3
+    __name__,
+    {
+        "LayerwiseExtractor": "lfgcl_env.zoo.extractor",
+        "TogetherVecEnv": "lfgcl_env.zoo.vec_env",
+    },
+)

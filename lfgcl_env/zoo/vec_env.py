@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from lfgcl_env.config import POSITIVE, Positive
+from lfgcl_env.edge.bounds import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value
 from lfgcl_env.envs.together import score_ahead, twins
 

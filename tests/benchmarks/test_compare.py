@@ -168,11 +168,14 @@ def test_measured_runs_are_not_run_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_workers_find_what_one_finds(tmp_path):
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_two_workers_find_what_one_finds(tmp_path, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
     run = [*RUN, "--agents", "random", "--baselines", "l1", "--seeds", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert compare([*run, "--out", str(one)]) == 0
-    assert compare([*run, "--out", str(two), "--workers", "2"]) == 0
+    assert compare([*run, "--out", str(two), "--workers", "2", "--engine", engine]) == 0
     assert plain(lines(one)) == plain(lines(two))
 
 

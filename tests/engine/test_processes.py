@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import CancelledError
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
+from torch_in_worker import has_torch
 
 from lfgcl_env.engine import Processes, WorkerDied, open_engine
 
@@ -66,6 +67,12 @@ def test_a_worker_has_one_thread_of_pytorch(pair):
     assert pair.submit(torch.get_num_threads).result() == 1
     with Processes(1, threads=2) as executor:
         assert executor.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="workers are spawned")
+def test_a_worker_is_forked_from_a_process_that_has_imported_pytorch():
+    with Processes(1) as executor:
+        assert executor.submit(has_torch, None, 0).result()
 
 
 def test_the_seconds_that_workers_are_busy_are_counted(pair):

@@ -14,8 +14,11 @@ import torch
 from deadly import Deadly
 from networks_for_tests import awaken, images, plain, random_strategy, simple_problem
 from torch import Tensor
+from torch_in_worker import has_torch, threads_of_torch
 
+import lfgcl_env
 from lfgcl_env.engine import RayActors, Shared, WorkerDied, open_engine, spread
+from lfgcl_env.engine.ray_actors import _versions
 from lfgcl_env.pruning import REPAIRS, PruningProblem
 
 ray = pytest.importorskip("ray")
@@ -119,6 +122,22 @@ def test_actors_take_a_shared_object_from_the_store_once_and_without_its_file(pa
     spread(pair, loads, shared, range(12), lambda _, one: found.add(one))
     assert len(dict(found)) == len(found)
     assert len(put) == 1
+
+
+@pytest.mark.slow
+def test_actors_import_pytorch_with_the_first_task_that_needs_it(own_ray):
+    found = []
+    with RayActors(1, threads=3, resources={"CPU": 1}) as executor:
+        for item, function in enumerate((has_torch, threads_of_torch, has_torch)):
+            shared = Shared({"seconds": 0.5})
+            spread(executor, function, shared, [item], lambda _, one: found.append(one))
+    before, (threads, asked), after = found
+    assert (before, after) == (False, True)
+    assert 1 <= threads <= int(asked) == 3  # no more than there are cores
+
+
+def test_versions_are_those_that_pytorch_has_without_importing_it():
+    assert _versions() == (lfgcl_env.__version__, torch.__version__)
 
 
 @pytest.mark.slow

@@ -1,8 +1,14 @@
 """A search on a Ray cluster ends as on one machine, whatever happens to nodes."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -118,3 +124,62 @@ def test_a_run_of_ray_ends_like_one_of_processes_and_goes_on_with_them(tmp_path,
     assert found[0] == found[1] == found[2]
     networks = [(run.path / "pruned.safetensors").read_bytes() for run in runs]
     assert networks[0] == networks[1] == networks[2]
+
+
+@contextmanager
+def ray_start(*options: str) -> Iterator[None]:
+    """Run ``ray start`` in a session of its own, which ends with the block.
+
+    ``ray stop`` would end every Ray of this machine.
+    """
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+    quiet = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    nowhere = subprocess.DEVNULL
+    node = subprocess.Popen(command, stdout=nowhere, env=quiet, start_new_session=True)
+    try:
+        yield
+        assert node.poll() is None
+    finally:
+        node.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            node.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+
+def reachable(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_a_cluster_of_ray_start_scores_as_processes_do(tmp_path):
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    quick = ("--num-cpus=1", "--node-ip-address=127.0.0.1")
+    with ExitStack() as machines:
+        machines.enter_context(
+            ray_start("--head", f"--port={port}", "--include-dashboard=false", *quick)
+        )
+        end = time.monotonic() + 200
+        while not reachable(port) and time.monotonic() < end:
+            time.sleep(0.2)
+        machines.enter_context(ray_start(f"--address={address}", *quick))
+        with RayActors(2, address=address) as executor:
+            assert ray_nodes(executor, 2) == 2
+        options = ("--engine", "ray", "--ray-address", address)
+        assert prune(tmp_path / "cluster", 4, *options) == 0
+        assert not ray.is_initialized()
+    assert not reachable(port)
+    assert prune(tmp_path / "processes", 4) == 0
+    runs = [RunFolder(tmp_path / name) for name in ("cluster", "processes")]
+    found = [[(one.reward, one.evaluation) for one in run.records()] for run in runs]
+    assert found[0] == found[1]

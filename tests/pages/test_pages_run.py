@@ -41,7 +41,7 @@ def test_the_command_accepts_what_a_page_shows(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_from_top_to_bottom(page, tmp_path):
-    for module in ("stable_baselines3", "cma", "onnxruntime", "ray"):
+    for module in ("stable_baselines3", "cma", "onnxruntime", "ray", "distributed", "submitit"):
         pytest.importorskip(module)
     ended = subprocess.run(
         [sys.executable, run_page.__file__, page],

@@ -1,0 +1,33 @@
+"""The global environment with flat observations, for scripts whose networks take vectors."""
+
+from typing import Unpack
+
+from gymnasium.spaces.utils import flatten_space
+
+from lfgcl_env.config import GlobalConfig, documented
+from lfgcl_env.envs.global_env import LFGCLEnv
+from lfgcl_env.envs.pruning_env import Observation
+from lfgcl_env.pruning.registries import CHOICES
+
+
+@documented(GlobalConfig, CHOICES)
+class FlatLFGCLEnv(LFGCLEnv):
+    """:class:`~lfgcl_env.envs.LFGCLEnv` whose observations are vectors, row after row.
+
+    It is an environment of its own, not a wrapped one, because Gymnasium makes vector environments
+    by an entry point for ids without wrappers only.
+
+    {arguments}
+
+    >>> import gymnasium as gym, lfgcl_env
+    >>> arguments = {"weights": "random", "images": "random", "num_images": 4}
+    >>> gym.make("LFGCL-ResNet20-Flat-v0", **arguments).observation_space.shape
+    (198,)
+    """
+
+    def __init__(self, **config: Unpack[GlobalConfig]) -> None:
+        super().__init__(**config)
+        self.observation_space = flatten_space(self.observation_space)
+
+    def _observation(self) -> Observation:
+        return super()._observation().reshape(-1)
