@@ -49,6 +49,13 @@ def test_the_page_of_arguments_is_what_its_generator_writes():
     assert generator.PATH.read_text(encoding="utf-8") == generator.page(), "run `make docs`"
 
 
+def test_patterns_in_the_tables_of_arguments_are_code_and_no_emphasis():
+    text = (ROOT / "docs/arguments.md").read_text(encoding="utf-8")
+    assert "`{'layer1.*': 4, '*': 8}`" in text
+    rows = [re.sub(r"`[^`]*`", "", line) for line in text.splitlines() if line.startswith("|")]
+    assert not [row for row in rows if "*" in row.replace("|  * |", "", 1)]
+
+
 def test_agents_that_a_page_names_exist():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
