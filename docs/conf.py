@@ -21,7 +21,11 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_site"]
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "model_config",
+}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_numpy_docstring = False
@@ -39,3 +43,12 @@ html_css_files = ["site.css"]
 def setup(app: Any) -> None:
     """Write the pages that are made from the package before they are read."""
     app.connect("builder-inited", lambda _: make_pages.write_all())
+    app.connect("autodoc-process-docstring", link_page)
+
+
+def link_page(_app: Any, _kind: str, name: str, *others: Any) -> None:
+    """Replace an environment's docstring, which is a page in Markdown, by its title and a link."""
+    lines: list[str] = others[-1]
+    if "## Description" in lines:
+        page = {"LFGCLEnv": "LFGCL-v0", "AMCEnv": "AMC-v0"}[name.rpartition(".")[2]]
+        lines[1:] = ["", f"Its page is :doc:`/_made/environments/{page}`.", ""]

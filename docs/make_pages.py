@@ -5,13 +5,14 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import gymnasium as gym
 import numpy as np
 from PIL import Image
 from run_examples import cells, missing, outputs
 
-from lfgcl_env import zoo
+from lfgcl_env import baselines, zoo
 from lfgcl_env.cli.command_line import command_line
 from lfgcl_env.cli.list import agent_line
 from lfgcl_env.cli.parser import commands_of
@@ -28,6 +29,7 @@ MADE = HERE / "_made"
 """Where they are written; git ignores it."""
 
 API = {
+    "Environments": ["lfgcl_env.envs", "lfgcl_env.envs.together"],
     "Pruning": ["lfgcl_env.pruning", "lfgcl_env.pruning.score.judge"],
     "Search": [
         "lfgcl_env.search.run_search",
@@ -36,6 +38,15 @@ API = {
         "lfgcl_env.search.shortlist",
         "lfgcl_env.search.budget_sweep",
     ],
+    "Agents": [
+        *[f"lfgcl_env.agents.{name}" for name in own_agents()],
+        "lfgcl_env.agents._ask_tell",
+    ],
+    "Methods from the literature": [
+        f"lfgcl_env.baselines.{module.name}" for module in iter_modules(baselines.__path__)
+    ],
+    "Engines": ["lfgcl_env.engine"],
+    "Recovery": ["lfgcl_env.recovery"],
     "Networks": ["lfgcl_env.networks"],
     "Images": ["lfgcl_env.images"],
     "Stable-Baselines3": ["lfgcl_env.zoo"],
@@ -51,7 +62,11 @@ API = {
 }
 """Modules of the public interface, by page."""
 
-INHERITED = {"lfgcl_env.pruning": "Module, Exception, tuple"}
+INHERITED = {
+    "lfgcl_env.envs": "Env, SyncVectorEnv, VectorEnv",
+    "lfgcl_env.engine": "Executor, Exception, BaseException",
+    "lfgcl_env.pruning": "Module, Exception, tuple",
+}
 """Modules whose classes show what they inherit, except from these."""
 
 

@@ -1,5 +1,6 @@
 """The pages: links lead somewhere, examples run, and what is generated is up to date."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -48,6 +49,13 @@ def test_the_page_of_arguments_is_what_its_generator_writes():
     assert generator.PATH.read_text(encoding="utf-8") == generator.page(), "run `make docs`"
 
 
+def test_patterns_in_the_tables_of_arguments_are_code_and_no_emphasis():
+    text = (ROOT / "docs/arguments.md").read_text(encoding="utf-8")
+    assert "`{'layer1.*': 4, '*': 8}`" in text
+    rows = [re.sub(r"`[^`]*`", "", line) for line in text.splitlines() if line.startswith("|")]
+    assert not [row for row in rows if "*" in row.replace("|  * |", "", 1)]
+
+
 def test_agents_that_a_page_names_exist():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -58,3 +66,20 @@ def test_agents_that_a_page_names_exist():
                 named += [f"lfgcl_env.baselines.{name}:make" for name in more]
         for name in named:
             assert callable(import_named(name, "agent")), f"{page.name}: {name}"
+
+
+def test_the_site_has_the_public_interface_of_every_folder_and_agent(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    pages = importlib.import_module("make_pages")
+    shown = {name for names in pages.API.values() for name in names}
+    folders = [path.parent for path in (ROOT / "lfgcl_env").glob("*/__init__.py")]
+    public = {f"lfgcl_env.{folder.name}" for folder in folders if has_names(folder)}
+    assert len(public) > 5
+    assert public <= shown
+    for folder in ("agents", "baselines"):
+        files = {path.stem for path in (ROOT / folder).glob("[!_]*.py")}
+        assert {f"lfgcl_env.{folder}.{name}" for name in files} <= shown
+
+
+def has_names(folder):
+    return hasattr(importlib.import_module(f"lfgcl_env.{folder.name}"), "__all__")

@@ -1,4 +1,4 @@
-"""What the wheel installs: everything that the command needs, and nothing but the package."""
+"""What both distributions install: all that the command needs, and nothing but the package."""
 
 import os
 import re
@@ -128,18 +128,49 @@ def test_the_installed_wheel_prunes_in_an_empty_folder_without_a_network_connect
     (file,) = dist.glob("*.whl")
     with zipfile.ZipFile(file) as archive:
         archive.extractall(installed)
-    packages = [path for path in sys.path if Path(path).name == "site-packages"]
     command = "import sys; from lfgcl_env.cli.main import main; sys.exit(main())"
     options = ["--agent", "lfgcl", "--evaluations", "3", "--shortlist", "2", "--out", "run"]
-    ended = subprocess.run(
-        # -S: the checkout's editable installation is not looked for
-        [sys.executable, "-S", "-c", command, "prune", "LFGCL-ResNet20-v0", *options],
+    run_with(installed, work, "-c", command, "prune", "LFGCL-ResNet20-v0", *options)
+    assert (work / "run" / "pruned.safetensors").is_file()
+
+
+MAKE = """
+import gymnasium as gym, lfgcl_env
+env = gym.make("LFGCL-ResNet20-v0", num_images=4)
+env.reset(seed=0)
+print(lfgcl_env.__file__, env.step(env.action_space.sample())[4]["is_success"])
+"""
+
+
+@pytest.mark.slow
+def test_the_source_distribution_installs_a_package_that_works(dist, tmp_path):
+    pytest.importorskip("pip")
+    installed, work = tmp_path / "installed", tmp_path / "work"
+    work.mkdir()
+    (file,) = dist.glob("*.tar.gz")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", installed]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", *options, file],
         cwd=work,
+        check=True,
+    )
+    (script,) = installed.glob("bin/lfgcl*")
+    assert run_with(installed, work, script, "--version").split()[-1] == __version__
+    made = run_with(installed, work, "-c", MAKE).split()
+    assert made == [str(installed / "lfgcl_env" / "__init__.py"), "True"]
+
+
+def run_with(installed, folder, *words):
+    """Run Python with an installed package, elsewhere and offline; return what it prints."""
+    packages = [path for path in sys.path if Path(path).name == "site-packages"]
+    ended = subprocess.run(
+        [sys.executable, "-S", *words],  # -S: no editable installation is looked for
+        cwd=folder,
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join([str(installed), *packages]),
             "OMP_NUM_THREADS": "1",
-            "HOME": str(work / "home"),
+            "HOME": str(folder / "home"),
             "https_proxy": "http://127.0.0.1:9",  # where nothing answers
             "http_proxy": "http://127.0.0.1:9",
         },
@@ -148,4 +179,4 @@ def test_the_installed_wheel_prunes_in_an_empty_folder_without_a_network_connect
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert (work / "run" / "pruned.safetensors").is_file()
+    return ended.stdout

@@ -6,6 +6,7 @@ Checking, signatures and tables are derived from these.
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -105,6 +106,10 @@ def signature(kind: type[Any], first: Sequence[inspect.Parameter] = ()) -> inspe
     return inspect.Signature([*first, *arguments])
 
 
+PATTERNS = re.compile(r"\{[^{}]*\*[^{}]*\}|'[^' ]*\*'")
+"""Asterisks in help, and what is around them: Markdown would take two of them for emphasis."""
+
+
 def table(
     kind: type[Any],
     only: Sequence[str] | None = None,
@@ -120,7 +125,8 @@ def table(
     lines = ["| argument | default | meaning |", "|---|---|---|"]
     for name, option in options(kind).items():
         if only is None or name in only:
-            meaning = option.help + (f" [{option.unit}]" if option.unit else "")
+            meaning = PATTERNS.sub(r"`\g<0>`", option.help)
+            meaning += f" [{option.unit}]" if option.unit else ""
             if name in choices:
                 meaning += ": " + ", ".join(f"`{choice}`" for choice in choices[name])
             lines.append(f"| `{name}` | `{short(option.default)}` | {meaning} |")

@@ -1,10 +1,13 @@
 """Fixtures of the command's tests."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from command_for_tests import prune
 
 from lfgcl_env.images import LabelledImages
+from lfgcl_env.recovery import RecoveryOptions
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,15 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     assert prune(out) == 0
     return out
+
+
+@pytest.fixture
+def short_epochs(monkeypatch):
+    """Epochs of a recovery have 64 images at least, in place of 4,096."""
+    names = [field.name for field in fields(RecoveryOptions)]
+    given = list(RecoveryOptions.__init__.__defaults__)
+    given[names.index("epoch_images")] = 64
+    monkeypatch.setattr(RecoveryOptions.__init__, "__defaults__", tuple(given))
 
 
 @pytest.fixture

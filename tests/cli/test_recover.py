@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from dataclasses import fields
 
 import pytest
 import torch
@@ -11,22 +10,11 @@ from command_for_tests import said
 
 from lfgcl_env import load_pruned
 from lfgcl_env.cli.main import main
-from lfgcl_env.recovery import RecoveryOptions
 from lfgcl_env.recovery.distilling import Training
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FEW = ["--num-images", "256", "--batch-size", "32", "--epochs", "8", "--learning-rate", "0.0005"]
-
-
-@pytest.fixture(autouse=True)
-def short_epochs(monkeypatch):
-    monkeypatch.setattr(RecoveryOptions.__init__, "__defaults__", _defaults())
-
-
-def _defaults():
-    names = [field.name for field in fields(RecoveryOptions)]
-    given = list(RecoveryOptions.__init__.__defaults__)
-    given[names.index("epoch_images")] = 64
-    return tuple(given)
 
 
 @pytest.fixture

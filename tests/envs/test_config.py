@@ -83,7 +83,7 @@ def test_the_table_holds_the_arguments_that_are_wanted_and_their_choices():
         "| argument | default | meaning |\n"
         "|---|---|---|\n"
         "| `round_to` | `1` | kept counts are multiples of it, or the whole group; by patterns of "
-        "layers too, the first match counts, as in {'layer1.*': 4, '*': 8} [channels] |\n"
+        "layers too, the first match counts, as in `{'layer1.*': 4, '*': 8}` [channels] |\n"
         "| `repair` | `'least_squares'` | how a pruned network is repaired before it is scored; "
         "LFGCL ids of a network have 'sequential': `a`, `b` |"
     )

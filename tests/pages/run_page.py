@@ -2,12 +2,14 @@
 
     python tests/pages/run_page.py docs/own_network.md
 
-Python blocks share their names; one that begins with the name of a file is that file. Shell blocks
+With ``--made-images FOLDER`` a small made data set stands for CIFAR-10, see made_cifar10.py. Python
+blocks share their names; one that begins with the name of a file is that file. Shell blocks
 run as far as they call ``lfgcl``; how the package is installed and tested, CI shows by doing it,
 and studies in benchmarks/ have tests of their own.
 """
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import given_to_pages
+import made_cifar10
+from torchvision.datasets import CIFAR10
 
 from lfgcl_env.cli import evaluate
 from lfgcl_env.cli.main import main
@@ -64,7 +68,7 @@ def commands(block: str) -> Iterator[list[str]]:
 
 def smaller(text: str, replaced: dict[str, str]) -> str:
     """Replace what takes long, or stands for what a reader has."""
-    for shown, run in (SMALLER | replaced).items():
+    for shown, run in (replaced | SMALLER).items():
         text = text.replace(shown, run)
     return text
 
@@ -104,5 +108,11 @@ def run(page: str) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("page")
+    parser.add_argument("--made-images", type=Path, help="the folder of the made data set")
+    arguments = parser.parse_args()
+    if arguments.made_images:
+        os.environ["LFGCL_DATA"] = str(arguments.made_images)
+        for name, value in made_cifar10.checksums(arguments.made_images).items():
+            setattr(CIFAR10, name, value)
     sys.path.insert(0, "")  # a reader's own modules, as for a script in this folder
-    print(run(parser.parse_args().page), "ran")
+    print(run(arguments.page), "ran")
