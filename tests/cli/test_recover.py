@@ -97,7 +97,7 @@ def test_bad_input_is_refused_before_anything_is_trained(own_run, tmp_path, caps
     assert main(["recover", str(tmp_path / "nowhere"), *FEW]) != 0
     assert "no run folder and no pruned network" in said(capsys)
     assert main(["recover", str(own_run), *FEW, "--labels"]) != 0
-    assert "--labels needs a data set that has them" in said(capsys)
+    assert "--labels needs a data set that has labels" in said(capsys)
     assert main(["recover", str(own_run), *FEW, "--output", str(tmp_path / "no" / "file")]) != 0
     assert "there is no folder" in said(capsys)
     (own_run / "recovered.safetensors").write_bytes(b"mine")
