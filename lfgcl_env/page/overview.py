@@ -56,6 +56,10 @@ def result(run: RunFacts) -> Html:
         before, after = run.best.predicted_ms
         text = f"{before:.3g} ms → {after:.3g} ms, predicted"
         tiles.append(("time", f"{after / before:.1%}", text))
+    if run.best and run.best.measured_ms:
+        whole_time, own_time = (one.median for one in run.best.measured_ms)
+        text = f"{whole_time:.3g} ms → {own_time:.3g} ms, measured whole"
+        tiles.append(("time", f"{own_time / whole_time:.1%}", text))
     if run.best:
         tiles.append(("reward", f"{run.best.reward:.4f}", "of what is kept, in the search"))
         if run.best.shortlist and run.best.shortlist[0].score is not None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from annotated_types import Gt, Le, MaxLen, MinLen
 from pydantic import JsonValue
 from tabulate import tabulate
 
@@ -20,7 +20,7 @@ MEASURED = "measured.json"
 BASELINE = "baseline"
 
 _HEAD = "measured by `lfgcl measure`"
-_Milliseconds = Annotated[float, Ge(0), Le(1e9)]
+_Milliseconds = Annotated[float, Gt(0), Le(1e9)]
 _Positive = Annotated[float, Gt(0), Le(1e12)]
 
 

@@ -139,6 +139,9 @@ def forgery(draw, fields: dict) -> dict:
     return forged
 
 
+TIMING = {"median": 2.0, "low": 1.0, "high": 3.0, "rounds": 5}
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A folder with one good file of every kind."""
@@ -164,7 +167,8 @@ def good(tmp_path_factory):
     (folder / "evaluations.jsonl").write_text(f"{sealed(line)}\n{sealed(line | {'index': 2})}\n")
     candidate = {"origin": "search", "reward": 1.0, "searched": one, "repaired": one, "score": 1.0}
     point = {"budget": 0.5, "predicted": one, "origin": "search", "reward": 0.5, "searched": one,
-             "repaired": None, "shortlist": [candidate], "evaluations": 3, "file": "x"}  # fmt: skip
+             "repaired": None, "shortlist": [candidate], "evaluations": 3, "file": "x",
+             "predicted_ms": [2.0, 1.0], "measured_ms": [TIMING, TIMING]}  # fmt: skip
     (folder / "sweep.json").write_text(sealed({"budgets": [0.5], "points": [point]}))
     lines = SHIPPED.read_text().splitlines(keepends=True)
     (folder / "board.jsonl").write_text("".join(lines[:2]))
