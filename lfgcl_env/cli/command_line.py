@@ -113,8 +113,8 @@ def _add_report(verbs: Any) -> argparse.ArgumentParser:
         ),
         help="write a run, finished or not, as one HTML file to look at",
         description="Write what a run folder knows as one HTML file that needs nothing else: what "
-        "was pruned, the result, the search, the channels of every layer, and times and accuracy "
-        "as far as they were measured. No code of the run is executed.",
+        "was pruned, the result, the search, the channels of every layer, and times, accuracy, "
+        "recoveries and exports as far as there are any. No code of the run is executed.",
     )
     command.add_argument("run", metavar="RUN", help="a run folder")
     command.add_argument("--out", metavar="FILE", help=f"the file to write ({PAGE} in the folder)")

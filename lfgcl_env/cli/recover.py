@@ -5,17 +5,21 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
     check_target,
+    file_of,
     images_for,
+    keep_in_run,
     load_unpruned,
+    name_in_run,
     own_builder,
     the_pruned_network,
 )
@@ -28,11 +32,14 @@ from lfgcl_env.images import load_held_out
 from lfgcl_env.images.calibration import MADE, load_calibration
 from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.networks import Baseline
+from lfgcl_env.pruning import read_structure
 from lfgcl_env.pruning.structure.saved_form import save_again
-from lfgcl_env.recovery import recover
+from lfgcl_env.recovery import Recovered, RecoveryOptions, recover
 from lfgcl_env.recovery.recovering import Progress
 from lfgcl_env.recovery.watching import WATCHED, watch_some
+from lfgcl_env.runs.findings import add_recovery
 from lfgcl_env.runs.logs import check_wandb
+from lfgcl_env.runs.recoveries import describe_change
 from lfgcl_env.runs.run_folder import PRUNED
 
 RECOVERED = "recovered.safetensors"
@@ -85,42 +92,12 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
     asked = run.asked() if run and run.begun else {}
     baseline = load_unpruned(structure, builder, asked.get("seed", 0))
+    of_tensors = structure["tensors"]
     options = recovery_options(arguments)
     compared = find_score(arguments, asked, run.path if run else None)
     images = _load_images(baseline, asked, arguments, compared)
     began = time.perf_counter()
-    device = torch.device(arguments["device"])
-    checkpoint = target.with_name(f"{target.name}.checkpoint")
-    if checkpoint.exists():
-        print(f"going on from {checkpoint}", file=sys.stderr)
-    settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
-    folder = target.with_name(f"{target.name}.logs")
-    logs = recovery_logs(folder, settings, wandb=arguments["wandb"])
-    try:
-        with logs as advance, stop_between_steps() as check:
-
-            def after_step(now: Progress) -> None:
-                advance(now)
-                check()
-
-            done = recover(
-                baseline.network,
-                network,
-                images.train,
-                compared.on(baseline, images.watched, images.watched_labels, device),
-                options,
-                device=device,
-                labels=images.labels,
-                checkpoint=checkpoint,
-                progress=after_step,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {checkpoint} holds what was done, and the same command goes on"
-        ) from None
-    except FloatingPointError as error:
-        remove_file(checkpoint)
-        raise ValueError(f"{error}, and begin anew") from error
+    done = _train(baseline, network, images, compared, options, target, arguments)
     facts = {
         "score": compared.name,
         "before": done.before,
@@ -138,11 +115,21 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     if done.better:
         done.network.pruned_structure = structure  # type: ignore[assignment]
         save_again(target, done.network, recovered=facts)
-    remove_file(checkpoint)
+    remove_file(_checkpoint(target))
+    if run:
+        fields = {
+            "file": name_in_run(run, target),
+            "of": name_in_run(run, file_of(path)),
+            "of_tensors": of_tensors,
+            "tensors": read_structure(target)["tensors"] if done.better else None,
+            "device": arguments["device"],
+            **{name: value for name, value in facts.items() if name not in ("used", "maps")},
+        }
+        keep_in_run(run, partial(add_recovery, fields=fields))
+    change = describe_change(compared.name, done.before, done.after)
     print(
         f"{options.epochs} epochs of {len(images.train):,} images from {images.source}, "
-        f"{'with' if facts['labels'] else 'no'} labels: "
-        f"{compared.change(done.before, done.after)} on {len(images.watched):,} others"
+        f"{'with' if facts['labels'] else 'no'} labels: {change} on {len(images.watched):,} others"
     )
     if done.better:
         print(target)
@@ -152,6 +139,53 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
             "more images or a lower --learning-rate"
         )
     return {"file": str(target) if done.better else None, **facts}
+
+
+def _train(
+    baseline: Baseline,
+    network: nn.Module,
+    images: _Images,
+    compared: RecoveryScore,
+    options: RecoveryOptions,
+    target: Path,
+    arguments: Mapping[str, Any],
+) -> Recovered:
+    """Train, with a bar and logs, until it is done or interrupted; its checkpoint stays."""
+    device, checkpoint = torch.device(arguments["device"]), _checkpoint(target)
+    if checkpoint.exists():
+        print(f"going on from {checkpoint}", file=sys.stderr)
+    settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
+    folder = target.with_name(f"{target.name}.logs")
+    logs = recovery_logs(folder, settings, wandb=arguments["wandb"])
+    try:
+        with logs as advance, stop_between_steps() as check:
+
+            def after_step(now: Progress) -> None:
+                advance(now)
+                check()
+
+            return recover(
+                baseline.network,
+                network,
+                images.train,
+                compared.on(baseline, images.watched, images.watched_labels, device),
+                options,
+                device=device,
+                labels=images.labels,
+                checkpoint=checkpoint,
+                progress=after_step,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {checkpoint} holds what was done, and the same command goes on"
+        ) from None
+    except FloatingPointError as error:
+        remove_file(checkpoint)
+        raise ValueError(f"{error}, and begin anew") from error
+
+
+def _checkpoint(target: Path) -> Path:
+    return target.with_name(f"{target.name}.checkpoint")
 
 
 def _default_target(path: Path) -> Path:

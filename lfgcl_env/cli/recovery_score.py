@@ -18,6 +18,7 @@ from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.score.own_score import OwnScore, Score
+from lfgcl_env.runs.recoveries import OUTPUTS, TOP1
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,12 @@ class RecoveryScore:
     @property
     def name(self) -> str:
         """What the score is, for people and records."""
-        return {"similarity": "outputs", "accuracy": "top-1"}.get(self.reward, self.reward)
+        return {"similarity": OUTPUTS, "accuracy": TOP1}.get(self.reward, self.reward)
 
     @property
     def needs_labels(self) -> bool:
         """Whether the images that are watched must have labels."""
         return self.reward == "accuracy"
-
-    def change(self, before: float, after: float) -> str:
-        """Say what training did.
-
-        >>> RecoveryScore("accuracy").change(91.0, 92.5)
-        'top-1 91.00 -> 92.50 %'
-        """
-        if self.needs_labels:
-            return f"{self.name} {before:.2f} -> {after:.2f} %"
-        digits = ".5f" if self.function is None else ".6g"
-        return f"{self.name} {before:{digits}} -> {after:{digits}}"
 
     def on(
         self, baseline: Baseline, images: Tensor, labels: Tensor | None, device: torch.device

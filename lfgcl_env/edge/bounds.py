@@ -19,6 +19,9 @@ Count = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 Kept = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
 """Channels that a group keeps."""
 
+TensorsChecksum = Annotated[str, MinLen(64), MaxLen(64)]
+"""Of a network file's tensors."""
+
 Cost = Annotated[int, Ge(0), Le(10**18)]
 """Multiply-accumulates or parameters."""
 

@@ -8,6 +8,7 @@ from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.commands import resume_command
 from lfgcl_env.runs.measured import BASELINE, StoredMeasurement
+from lfgcl_env.runs.recoveries import describe_change
 
 METRIC_TITLES = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 
@@ -67,6 +68,10 @@ def result(run: RunFacts) -> Html:
             tiles.append(("as delivered", f"{score:.4f}", judged_by(run)))
     elif leader:
         tiles.append(("best reward", f"{leader.reward:.4f}", f"at evaluation {leader.index}"))
+    used = [one for one in run.recoveries if one.used]
+    if run.best and used:
+        change = describe_change(used[-1].score, used[-1].before, used[-1].after)
+        tiles.append(("recovered", f"{used[-1].after:.4g}", change))
     if run.best and run.accuracy:
         whole, pruned = (one.top1 for one in run.accuracy.networks[:2])
         tiles.append(("top-1", f"{pruned:.2f} %", f"baseline {whole:.2f} %"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from lfgcl_env.page.charts import Line, bar, chart
 from lfgcl_env.page.markup import Html, element, section, table
-from lfgcl_env.page.networks_found import accuracy, latency, use
+from lfgcl_env.page.networks_found import accuracy, exported, latency, recovery, use
 from lfgcl_env.page.overview import METRIC_TITLES, headline, judged_by, result
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
@@ -236,6 +236,6 @@ def _plain(value: Any) -> str:
 
 SECTIONS: Sequence[Callable[[RunFacts], Html]] = (
     *(headline, result, search, sensitivity, channels, shortlist),
-    *(latency, accuracy, use, circumstances),
+    *(recovery, latency, accuracy, exported, use, circumstances),
 )
 """In the order of the page."""

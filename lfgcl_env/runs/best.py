@@ -14,11 +14,12 @@ from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Kept, Name, Ratio
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.pruning import Evaluation, PruningProblem, read_structure
+from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.structure.header import StoredEvaluation
 from lfgcl_env.runs import report
 from lfgcl_env.runs.delivered_times import DeliveredTimes, StoredTimes
-from lfgcl_env.runs.measured import Measured, read_measured, with_section, write_measured
+from lfgcl_env.runs.exports import StoredExport
+from lfgcl_env.runs.recoveries import StoredRecovery
 from lfgcl_env.runs.run_folder import PRUNED
 
 BEST = "best.json"
@@ -80,6 +81,8 @@ class Best(StoredEvaluation, Sealed):
             :class:`~lfgcl_env.runs.delivered_times.DeliveredTimes`.
         measured: what ``lfgcl measure`` found of the network, see
             :class:`~lfgcl_env.runs.measured.Measured`; None before.
+        recoveries: what ``lfgcl recover`` made of it, and of what came out.
+        exports: what ``lfgcl export`` made of all these.
     """
 
     model_config = _OPEN
@@ -96,6 +99,8 @@ class Best(StoredEvaluation, Sealed):
     predicted_ms: PredictedTimes | None = None
     measured_ms: StoredTimes | None = None
     measured: dict[Name, JsonValue] | None = None
+    recoveries: Annotated[list[StoredRecovery], MaxLen(LONGEST_LIST)] = Field(default_factory=list)
+    exports: Annotated[list[StoredExport], MaxLen(LONGEST_LIST)] = Field(default_factory=list)
 
 
 def write_best(
@@ -150,32 +155,6 @@ def write_best(
     text = sealed(described, indent=2)
     parse_sealed(Best, text, "the best strategy cannot be recorded")
     write_text(folder / BEST, f"{text}\n")
-    # A resumed run may end with the same network, of which measurements still hold.
-    measured = read_measured(folder, [read_structure(folder / PRUNED)["tensors"]])
-    if measured is not None:
-        add_measured(folder, measured)
-
-
-def add_measured(folder: Path, measured: Measured) -> None:
-    """Write what was measured of a run's network: ``measured.json``, ``best.json``, the report.
-
-    Args:
-        folder: the run folder. One of a run on a range of budgets gets ``measured.json`` alone.
-        measured: of its networks.
-
-    Raises:
-        ValueError: if ``best.json`` is damaged, or the folder holds a link out of it.
-        OSError: if a file cannot be written.
-    """
-    write_measured(folder, measured)
-    if not (folder / BEST).exists():
-        return
-    facts = read_best(folder).model_dump(exclude={"checksum"}, exclude_unset=True)
-    facts["measured"] = measured.model_dump(exclude={"checksum"})
-    write_text(folder / BEST, f"{sealed(facts, indent=2)}\n")
-    page = folder / "report.txt"
-    if page.exists():
-        write_text(page, with_section(read_text(page), measured))
 
 
 def read_best(folder: Path) -> Best:

@@ -12,6 +12,7 @@ from lfgcl_env.edge.files import write_beside
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.runs.best import write_best
 from lfgcl_env.runs.delivered_times import DeliveredTimes, measure_delivered
+from lfgcl_env.runs.findings import show_findings
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import AGENT, RunFolder
 from lfgcl_env.search.budget_sweep import Point, ask, sweep
@@ -106,6 +107,7 @@ def with_shortlist(
         write_best(
             result.folder, problem, result.best, repaired, network, result.shortlist, facts, times
         )
+        show_findings(result.folder)
         result = replace(result, times=times)
     return result
 

@@ -12,6 +12,8 @@ from command_for_tests import prune, said
 from lfgcl_env import load_pruned
 from lfgcl_env.cli.main import main
 from lfgcl_env.cli.recovery_score import find_score
+from lfgcl_env.page import write_page
+from lfgcl_env.runs.best import read_best
 
 SHORT = [
     *["--num-images", "64", "--epochs", "2", "--epoch-images", "64", "--batch-size", "32"],
@@ -57,10 +59,16 @@ def test_training_that_the_runs_reward_dislikes_is_not_used(here, capsys):
     assert found["after"] < found["before"]
     assert not found["used"]
     assert not file.exists()
+    (stored,) = read_best(Path("run")).recoveries
+    assert (stored.used, stored.before, stored.after) == (False, -8, found["after"])
+    assert ", so it was not used" in Path("run/report.txt").read_text()
+    assert "not written: not better" in write_page("run").read_text()
     forget()
     assert main(["recover", "run", *SHORT, "--reward", "own_rewards:go"]) == 0
     assert "no labels: own_rewards:go 8 -> " in capsys.readouterr().out
     assert load_pruned(file).pruned_structure["recovered"]["used"]
+    (stored,) = read_best(Path("run")).recoveries  # in place of the one into the same file
+    assert (stored.used, stored.score) == (True, "own_rewards:go")
 
 
 def forget():
