@@ -1,7 +1,11 @@
-"""Write docs/arguments.md from lfgcl_env.config, so that every argument is documented once."""
+"""Write docs/arguments.md from lfgcl_env.config, and the options in docs/recovery.md.
+
+So every argument is documented once.
+"""
 
 from pathlib import Path
 
+from lfgcl_env.cli import recovery_arguments
 from lfgcl_env.config import (
     EnvConfig,
     GlobalConfig,
@@ -14,6 +18,9 @@ from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.search.search_config import SearchConfig
 
 PATH = Path(__file__).with_name("arguments.md")
+RECOVERY = Path(__file__).with_name("recovery.md")
+BEGIN = "<!-- Made by docs/make_arguments.py from RecoveryOptions. -->"
+END = "<!-- End of what is made. -->"
 PAGE = """\
 <!-- Made by docs/make_arguments.py from lfgcl_env/config.py: edit that, then run `make docs`. -->
 
@@ -67,6 +74,13 @@ def page() -> str:
     )
 
 
+def recovery_page() -> str:
+    """Return the page on recovery with the table of its options as they are now."""
+    above, _, rest = RECOVERY.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
+    _, _, below = rest.partition(f"{END}\n")
+    return f"{above}{BEGIN}\n\n{recovery_arguments.table()}\n\n{END}\n{below}"
+
+
 def _table(kind: type, base: type | None = None) -> str:
     """Return the table of the arguments that ``kind`` has and ``base`` has not."""
     known = options(kind)
@@ -88,3 +102,4 @@ def _names() -> str:
 
 if __name__ == "__main__":
     PATH.write_text(page(), encoding="utf-8")
+    RECOVERY.write_text(recovery_page(), encoding="utf-8")

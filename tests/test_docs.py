@@ -42,11 +42,14 @@ def test_the_readme_has_at_most_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_the_page_of_arguments_is_what_its_generator_writes():
+def test_pages_of_arguments_are_what_their_generator_writes():
     spec = importlib.util.spec_from_file_location("arguments", ROOT / "docs/make_arguments.py")
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
     assert generator.PATH.read_text(encoding="utf-8") == generator.page(), "run `make docs`"
+    made = generator.recovery_page()
+    assert generator.RECOVERY.read_text(encoding="utf-8") == made, "run `make docs`"
+    assert "| `--weight-decay` |" in made
 
 
 def test_patterns_in_the_tables_of_arguments_are_code_and_no_emphasis():

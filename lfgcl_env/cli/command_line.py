@@ -13,6 +13,7 @@ from lfgcl_env.cli.options import add_options, positive
 from lfgcl_env.cli.parser import Parser, PrintCompletion, add_common
 from lfgcl_env.cli.prune import prune
 from lfgcl_env.cli.recover import recover_network
+from lfgcl_env.cli.recovery_arguments import add_recovery_options
 from lfgcl_env.cli.report_run import report_run
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
@@ -25,7 +26,6 @@ from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.images.synthetic import RECIPE
 from lfgcl_env.latency.runtimes import RUNTIMES
 from lfgcl_env.page import PAGE
-from lfgcl_env.recovery.recovery_options import PRECISIONS, RecoveryOptions
 from lfgcl_env.search.search_config import SearchConfig
 
 _DATA = ("data_root", "download", "device")
@@ -113,8 +113,8 @@ def _add_report(verbs: Any) -> argparse.ArgumentParser:
         ),
         help="write a run, finished or not, as one HTML file to look at",
         description="Write what a run folder knows as one HTML file that needs nothing else: what "
-        "was pruned, the result, the search, the channels of every layer, and times and accuracy "
-        "as far as they were measured. No code of the run is executed.",
+        "was pruned, the result, the search, the channels of every layer, and times, accuracy, "
+        "recoveries and exports as far as there are any. No code of the run is executed.",
     )
     command.add_argument("run", metavar="RUN", help="a run folder")
     command.add_argument("--out", metavar="FILE", help=f"the file to write ({PAGE} in the folder)")
@@ -160,47 +160,19 @@ def _add_recover(verbs: Any) -> argparse.ArgumentParser:
         metavar="FILE",
         help="the file to write (recovered.safetensors beside the other)",
     )
-    usual = RecoveryOptions()
     command.add_argument(
-        "--epochs",
-        type=positive,
-        metavar="N",
-        help=f"times that every image is seen ({usual.epochs})",
+        "--reward",
+        metavar="NAME",
+        help="by which the better one of before and after is found: similarity (of outputs), "
+        "accuracy, or your own module:function (that of the run)",
     )
-    command.add_argument(
-        "--batch-size", type=positive, metavar="N", help=f"images of a step ({usual.batch_size})"
-    )
-    command.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="X",
-        help=f"the highest one ({usual.learning_rate:g})",
-    )
-    command.add_argument(
-        "--precision", choices=PRECISIONS, help=f"of the computation ({usual.precision})"
-    )
-    command.add_argument(
-        "--mixup",
-        type=float,
-        metavar="X",
-        help=f"largest share of another image in an image ({usual.mixup:g}; 0 for none)",
-    )
-    command.add_argument(
-        "--crop",
-        type=float,
-        metavar="X",
-        help=f"shift images by up to this part of their sides ({usual.crop:g}; 0 for none)",
-    )
-    command.add_argument(
-        "--no-flip", dest="flip", action="store_false", default=None, help="mirror no images"
-    )
-    command.add_argument("--seed", type=int, metavar="N", help="of the order and crops (0)")
     command.add_argument(
         "--labels",
         action="store_true",
         help="train on the labels of the data set instead, to compare with what others publish",
     )
     command.add_argument("--wandb", action="store_true", help="log to Weights & Biases too")
+    add_recovery_options(command.add_argument_group("training"))
     images = command.add_argument_group("images")
     add_options(images, EnvConfig, only=("images",), given_only=True)
     images.add_argument(
@@ -411,7 +383,7 @@ def _add_run(
     command.add_argument(
         "--trust",
         action="store_true",
-        help="import the function that the file names, which runs its code",
+        help="import the functions that the file or its run names, which runs their code",
     )
 
 

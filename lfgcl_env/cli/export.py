@@ -19,14 +19,17 @@ from lfgcl_env.cli.int8_text import print_int8
 from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
     check_target,
+    file_of,
     images_for,
+    keep_in_run,
     load_unpruned,
+    name_in_run,
     own_builder,
     the_pruned_network,
 )
 from lfgcl_env.cli.targets import load_network
 from lfgcl_env.edge.files import write_beside
-from lfgcl_env.export import FORMATS, OnnxNetwork, compare, export_network, quantize
+from lfgcl_env.export import FORMATS, Comparison, OnnxNetwork, compare, export_network, quantize
 from lfgcl_env.export.onnx_model import check_installed
 from lfgcl_env.images import LabelledImages, TooFewImages, top1
 from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, load_calibration
@@ -34,7 +37,8 @@ from lfgcl_env.images.views import make_views
 from lfgcl_env.networks import Baseline, Normalization
 from lfgcl_env.networks.normalization import as_normalization
 from lfgcl_env.networks.outputs import find_outputs
-from lfgcl_env.runs.run_folder import PRUNED
+from lfgcl_env.runs.findings import add_export
+from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 
 COMPARED = 2048
 """Images that int8 is compared on, where there are so many."""
@@ -55,6 +59,9 @@ class _Source:
         place: the default file, without suffix.
         run: arguments of its run; empty without one.
         cost: MACs and parameters, if they are known.
+        folder: the run that the network's file is of; None without one.
+        file: of the network; None for a whole one by its name.
+        tensors: checksum of the file's; None likewise.
     """
 
     baseline: Baseline
@@ -62,6 +69,9 @@ class _Source:
     place: Path
     run: Mapping[str, Any]
     cost: Mapping[str, Any]
+    folder: RunFolder | None = None
+    file: Path | None = None
+    tensors: str | None = None
 
 
 def export(arguments: dict[str, Any]) -> Outcome:
@@ -143,7 +153,33 @@ def export(arguments: dict[str, Any]) -> Outcome:
     if int8:
         print_int8(found, len(calibration), top1s)
         outcome["int8"] = {**asdict(found), "calibrated": len(calibration), "top1": top1s}
+    if source.folder and source.file:
+        fields = {
+            **{name: outcome[name] for name in ("format", "opset", "bytes", "error")},
+            "file": name_in_run(source.folder, target),
+            "of": name_in_run(source.folder, source.file),
+            "of_tensors": source.tensors,
+            "takes": takes,
+            "int8": _stored(found, len(calibration), top1s) if int8 else None,
+        }
+        keep_in_run(source.folder, partial(add_export, fields=fields))
     return outcome
+
+
+def _stored(found: Comparison, calibrated: int, top1s: list[float] | None) -> dict[str, Any]:
+    """Return what int8 changes as a run's record has it."""
+    return {
+        "calibrated": calibrated,
+        "images": found.images,
+        "float_bytes": found.bytes[0],
+        "agreement": found.agreement,
+        "error": found.error,
+        "times": [
+            {"images": size, "float_ms": slow, "int8_ms": fast}
+            for size, (slow, fast) in found.milliseconds.items()
+        ],
+        "top1": top1s,
+    }
 
 
 def _check_options(arguments: Mapping[str, Any]) -> None:
@@ -200,6 +236,9 @@ def _load(arguments: Mapping[str, Any]) -> _Source:
         path / Path(PRUNED).stem if path.is_dir() else path.with_suffix(""),
         asked,
         {name: evaluation[name] for name in ("macs", "params") if name in evaluation},
+        run,
+        file_of(path),
+        structure["tensors"],
     )
 
 

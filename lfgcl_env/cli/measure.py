@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import torch
 from torch import nn
 
 from lfgcl_env.cli.outcome import Outcome
-from lfgcl_env.cli.pruned_files import budgets_of_run, load_unpruned, own_builder, pruned_networks
+from lfgcl_env.cli.pruned_files import (
+    budgets_of_run,
+    keep_in_run,
+    load_unpruned,
+    own_builder,
+    pruned_networks,
+)
 from lfgcl_env.cli.text import described
 from lfgcl_env.edge.progress import progress
 from lfgcl_env.edge.value_checks import first_line
@@ -17,7 +24,7 @@ from lfgcl_env.latency.measuring import Measurement, measure_beside
 from lfgcl_env.latency.runtimes import RUNTIMES, Runtime, available
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.structure.layers import count_macs
-from lfgcl_env.runs.best import add_measured
+from lfgcl_env.runs.findings import add_measured
 from lfgcl_env.runs.measured import (
     BASELINE,
     collect,
@@ -77,12 +84,7 @@ def measure(arguments: dict[str, Any]) -> Outcome:
         {name: RUNTIMES[name].memory for name in dict.fromkeys(m.runtime for m in measurements)},
         provenance(),
     )
-    if run:
-        try:
-            with run.lock():
-                add_measured(path, measured)
-        except (OSError, ValueError) as error:  # what took minutes to find is returned all the same
-            _log.warning("the measurements are not kept in the run folder: %s", error)
+    keep_in_run(run, partial(add_measured, measured=measured))
     print(f"{describe(measured)}\n\n{format_measured(measured)}", end="")
     return measured.model_dump(mode="json", exclude={"checksum"})
 

@@ -23,12 +23,14 @@ from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.latency.table_cache import adopt
 from lfgcl_env.networks import Baseline
-from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.commands import network_options, resume_command
+from lfgcl_env.runs.delivered_times import DeliveredTimes
 from lfgcl_env.runs.logs import check_wandb
 from lfgcl_env.runs.report import predict_latency
 from lfgcl_env.runs.run_folder import LATENCY, PRUNED, RunFolder
+from lfgcl_env.search.budget_sweep import Point
 from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.record_evaluations import budgets_of
 from lfgcl_env.search.result import SearchResult
@@ -108,6 +110,7 @@ def _outcome(result: SearchResult, env: gym.Env[Any, Any]) -> Outcome:
         "baseline": {"macs": cost.macs, "params": cost.params},
         "groups": [group.name for group in own.problem.groups],
         "best": {"reward": result.reward, **asdict(result.best)} if not result.sweep else None,
+        "times": _compared(own.problem, result.best, result.times) if not result.sweep else None,
         "shortlist": [asdict(one) for one in result.shortlist],
         "sweep": [
             {
@@ -115,11 +118,22 @@ def _outcome(result: SearchResult, env: gym.Env[Any, Any]) -> Outcome:
                 "origin": point.origin,
                 "reward": point.reward,
                 **asdict(point.searched),
+                "times": _compared(own.problem, point.searched, point.times),
                 "file": network_file(point.budget),
             }
             for point in result.sweep
         ],
     }
+
+
+def _compared(
+    problem: PruningProblem, best: Evaluation, measured: DeliveredTimes | None
+) -> Outcome | None:
+    """Return the times of baseline and delivered network [ms]; None without a budget of them."""
+    predicted = predict_latency(problem, best)
+    if predicted is None:
+        return None
+    return {"predicted_ms": predicted, "measured_ms": asdict(measured) if measured else None}
 
 
 def _make_env(asked: Request) -> gym.Env[Any, Any]:
@@ -175,7 +189,7 @@ def _summary(result: SearchResult, env: gym.Env[Any, Any]) -> str:
     if reward == "similarity":
         reward = f"{own.problem.similarity} similarity"
     folder = result.folder
-    lines = _sweep(result, reward) if result.sweep else _single(result, own.problem, reward)
+    lines = (_sweep if result.sweep else _single)(result, own.problem, reward)
     return "\n".join(
         (
             *lines,
@@ -225,18 +239,24 @@ def _test(
 def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
     """Return a line on what was found, and what it costs."""
     best, whole = result.best, problem.baseline_cost
-    time = predict_latency(problem, best)
+    predicted, measured = predict_latency(problem, best), result.times
     screened = f", {result.screened} screened" if result.screened else ""
     return [
         f"{result.ended}{screened}; the best has {reward} {result.reward:.4f}"
         f"{_of_shortlist(result)}",
         f"MACs   {whole.macs:>13,} -> {best.macs:>13,} ({best.macs_ratio:.1%})",
         f"params {whole.params:>13,} -> {best.params:>13,} ({best.params_ratio:.1%})",
+        *([_times(*predicted, "predicted")] if predicted else []),
         *(
-            f"time   {before:>10.3g} ms -> {after:>10.3g} ms ({after / before:.1%}), predicted"
-            for before, after in ([time] if time else [])
+            [_times(measured.baseline.median, measured.delivered.median, "measured whole")]
+            if measured
+            else []
         ),
     ]
+
+
+def _times(before: float, after: float, how: str) -> str:
+    return f"time   {before:>10.3g} ms -> {after:>10.3g} ms ({after / before:.1%}), {how}"
 
 
 def _of_shortlist(result: SearchResult) -> str:
@@ -256,10 +276,12 @@ def _score(score: float | None) -> str:
     return "" if score is None else f"{score:.4f}"
 
 
-def _sweep(result: SearchResult, reward: str) -> list[str]:
+def _sweep(result: SearchResult, problem: PruningProblem, reward: str) -> list[str]:
     """Return a table with a line for every budget."""
     more = result.sweep[-1].evaluations - len(result.records)
-    cells = [["budget", "MACs", "", "params", "", reward, "repaired", "origin"]]
+    timed = problem.budget_metric == "latency"
+    times = ["predicted [ms]", "", "measured [ms]", ""] if timed else []
+    cells = [["budget", "MACs", "", "params", "", *times, reward, "repaired", "origin"]]
     for point in result.sweep:
         kept = point.searched
         cells.append(
@@ -269,6 +291,7 @@ def _sweep(result: SearchResult, reward: str) -> list[str]:
                 f"{kept.macs_ratio:.1%}",
                 f"{kept.params:,}",
                 f"{kept.params_ratio:.1%}",
+                *(_times_of(problem, point) if timed else []),
                 f"{point.reward:.4f}",
                 _score(point.shortlist[0].score) if point.shortlist else "",
                 point.origin,
@@ -277,5 +300,14 @@ def _sweep(result: SearchResult, reward: str) -> list[str]:
     return [
         f"{result.ended} on budgets from {result.sweep[0].budget:g} to "
         f"{result.sweep[-1].budget:g}, and {more} more for the sweep of {len(result.sweep)}",
-        *columns(cells, [*["right"] * 7, "left"]),
+        *columns(cells, [*["right"] * (len(cells[0]) - 1), "left"]),
     ]
+
+
+def _times_of(problem: PruningProblem, point: Point) -> list[str]:
+    """Return predicted and measured times of a sweep's network, and their shares."""
+    predicted, measured = predict_latency(problem, point.searched), point.times
+    cells = [f"{predicted[1]:.3g}", f"{predicted[1] / predicted[0]:.1%}"] if predicted else ["", ""]
+    if measured is None:
+        return [*cells, "", ""]
+    return [*cells, f"{measured.delivered.median:.3g}", f"{measured.share:.1%}"]

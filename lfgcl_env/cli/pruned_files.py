@@ -1,6 +1,7 @@
 """Pruned networks that commands are given: of a run folder, of a sweep, or of a file."""
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from lfgcl_env.runs.commands import IN_MEMORY, resume_command
 from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import network_file
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def pruned_networks(
         FileNotFoundError, ValueError: see :func:`~lfgcl_env.pruning.load_pruned`.
     """
     builder = builder or Builder()
-    files = [path / network_file(b) for b in budgets] or [path / PRUNED if path.is_dir() else path]
+    files = [path / network_file(b) for b in budgets] or [file_of(path)]
     return [load_pruned(file, builder.function_for(file)) for file in files]
 
 
@@ -107,6 +110,34 @@ def the_pruned_network(path: Path, builder: Builder) -> tuple[nn.Module, RunFold
         )
     (network,) = pruned_networks(path, [], builder)
     return network, run
+
+
+def file_of(path: Path) -> Path:
+    """Return the file of the network that a command is given by a run folder or a file."""
+    return path / PRUNED if path.is_dir() else path
+
+
+def keep_in_run(run: RunFolder | None, add: Callable[[Path], None]) -> None:
+    """Let what was found be written into a run folder; a failure costs no more than that.
+
+    Args:
+        run: that the network is of; None for a file by itself.
+        add: writes into the folder.
+    """
+    if run is None or not run.begun:
+        return
+    try:
+        with run.lock():
+            add(run.path)
+    except (OSError, ValueError) as error:  # what took minutes to find is returned all the same
+        _log.warning("this is not kept in the run folder: %s", error)
+
+
+def name_in_run(run: RunFolder, file: Path) -> str:
+    """Name a file as a run's records do: from the folder on, or in full where it is elsewhere."""
+    whole, folder = file.resolve(), run.path.resolve()
+    inside = whole.is_relative_to(folder)
+    return (whole.relative_to(folder) if inside else whole).as_posix()
 
 
 def run_of(path: Path) -> RunFolder | None:

@@ -3,8 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,31 @@ from torch import Tensor, nn
 from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
     check_target,
+    file_of,
     images_for,
+    keep_in_run,
     load_unpruned,
+    name_in_run,
     own_builder,
     the_pruned_network,
 )
+from lfgcl_env.cli.recovery_arguments import recovery_options
 from lfgcl_env.cli.recovery_logs import recovery_logs
+from lfgcl_env.cli.recovery_score import RecoveryScore, find_score
 from lfgcl_env.cli.stopping import stop_between_steps
 from lfgcl_env.edge.files import remove_file
-from lfgcl_env.images import LabelledImages, load_held_out, top1
+from lfgcl_env.images import load_held_out
 from lfgcl_env.images.calibration import MADE, load_calibration
-from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.images.datasets import DATASETS, read_dataset
 from lfgcl_env.networks import Baseline
-from lfgcl_env.pruning.score.judge import Judge
+from lfgcl_env.pruning import read_structure
 from lfgcl_env.pruning.structure.saved_form import save_again
-from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
+from lfgcl_env.recovery import Recovered, RecoveryOptions, recover
 from lfgcl_env.recovery.recovering import Progress
 from lfgcl_env.recovery.watching import WATCHED, views_of, watch_some
+from lfgcl_env.runs.findings import add_recovery
 from lfgcl_env.runs.logs import check_wandb
+from lfgcl_env.runs.recoveries import describe_change
 from lfgcl_env.runs.run_folder import PRUNED
 
 RECOVERED = "recovered.safetensors"
@@ -86,43 +92,14 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     structure: dict[str, Any] = network.pruned_structure  # type: ignore[assignment]
     asked = run.asked() if run and run.begun else {}
     baseline = load_unpruned(structure, builder, asked.get("seed", 0))
-    chosen = {name: arguments[name] for name in _OPTIONS if arguments.get(name) is not None}
-    options = with_labels(**chosen) if arguments["labels"] else RecoveryOptions(**chosen)
-    images = _load_images(baseline, asked, arguments, options)
+    of_tensors = structure["tensors"]
+    options = recovery_options(arguments)
+    compared = find_score(arguments, asked, run.path if run else None)
+    images = _load_images(baseline, asked, arguments, options, compared)
     began = time.perf_counter()
-    device = torch.device(arguments["device"])
-    checkpoint = target.with_name(f"{target.name}.checkpoint")
-    if checkpoint.exists():
-        print(f"going on from {checkpoint}", file=sys.stderr)
-    settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
-    folder = target.with_name(f"{target.name}.logs")
-    logs = recovery_logs(folder, settings, wandb=arguments["wandb"])
-    try:
-        with logs as advance, stop_between_steps() as check:
-
-            def after_step(now: Progress) -> None:
-                advance(now)
-                check()
-
-            done = recover(
-                baseline.network,
-                network,
-                images.train,
-                _score(baseline, images, device),
-                options,
-                device=device,
-                labels=images.labels,
-                checkpoint=checkpoint,
-                progress=after_step,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; {checkpoint} holds what was done, and the same command goes on"
-        ) from None
-    except FloatingPointError as error:
-        remove_file(checkpoint)
-        raise ValueError(f"{error}, and begin anew") from error
+    done = _train(baseline, network, images, compared, options, target, arguments)
     facts = {
+        "score": compared.name,
         "before": done.before,
         "after": done.after,
         "used": done.better,
@@ -138,13 +115,21 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     if done.better:
         done.network.pruned_structure = structure  # type: ignore[assignment]
         save_again(target, done.network, recovered=facts)
-    remove_file(checkpoint)
-    scores = f"outputs {done.before:.5f} -> {done.after:.5f}"
-    if facts["labels"]:
-        scores = f"top-1 {done.before:.2f} -> {done.after:.2f} %"
+    remove_file(_checkpoint(target))
+    if run:
+        fields = {
+            "file": name_in_run(run, target),
+            "of": name_in_run(run, file_of(path)),
+            "of_tensors": of_tensors,
+            "tensors": read_structure(target)["tensors"] if done.better else None,
+            "device": arguments["device"],
+            **{name: value for name, value in facts.items() if name not in ("used", "maps")},
+        }
+        keep_in_run(run, partial(add_recovery, fields=fields))
+    change = describe_change(compared.name, done.before, done.after)
     print(
         f"{options.epochs} epochs of {len(images.train):,} images from {images.source}, "
-        f"{'with' if facts['labels'] else 'no'} labels: {scores} on {len(images.watched):,} others"
+        f"{'with' if facts['labels'] else 'no'} labels: {change} on {len(images.watched):,} others"
     )
     if done.better:
         print(target)
@@ -156,7 +141,51 @@ def recover_network(arguments: dict[str, Any]) -> Outcome:
     return {"file": str(target) if done.better else None, **facts}
 
 
-_OPTIONS = ("epochs", "batch_size", "learning_rate", "mixup", "crop", "flip", "precision", "seed")
+def _train(
+    baseline: Baseline,
+    network: nn.Module,
+    images: _Images,
+    compared: RecoveryScore,
+    options: RecoveryOptions,
+    target: Path,
+    arguments: Mapping[str, Any],
+) -> Recovered:
+    """Train, with a bar and logs, until it is done or interrupted; its checkpoint stays."""
+    device, checkpoint = torch.device(arguments["device"]), _checkpoint(target)
+    if checkpoint.exists():
+        print(f"going on from {checkpoint}", file=sys.stderr)
+    settings = asdict(options) | {"images": images.source, "num_images": len(images.train)}
+    folder = target.with_name(f"{target.name}.logs")
+    logs = recovery_logs(folder, settings, wandb=arguments["wandb"])
+    try:
+        with logs as advance, stop_between_steps() as check:
+
+            def after_step(now: Progress) -> None:
+                advance(now)
+                check()
+
+            return recover(
+                baseline.network,
+                network,
+                images.train,
+                compared.on(baseline, images.watched, images.watched_labels, device),
+                options,
+                device=device,
+                labels=images.labels,
+                checkpoint=checkpoint,
+                progress=after_step,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {checkpoint} holds what was done, and the same command goes on"
+        ) from None
+    except FloatingPointError as error:
+        remove_file(checkpoint)
+        raise ValueError(f"{error}, and begin anew") from error
+
+
+def _checkpoint(target: Path) -> Path:
+    return target.with_name(f"{target.name}.checkpoint")
 
 
 def _default_target(path: Path) -> Path:
@@ -172,6 +201,7 @@ def _load_images(
     run: Mapping[str, Any],
     arguments: Mapping[str, Any],
     options: RecoveryOptions,
+    compared: RecoveryScore,
 ) -> _Images:
     """Load the images to train on, and others to watch.
 
@@ -185,8 +215,10 @@ def _load_images(
     count, seed = arguments.get("num_images"), run.get("seed", 0)
     if source not in MADE:
         seed += 1  # what is watched is chosen from others than those that the repair saw
-    if arguments["labels"]:
-        return _load_labelled(baseline, source, count, seed, where)
+    if arguments["labels"] or compared.needs_labels:
+        why = "--labels" if arguments["labels"] else "reward 'accuracy'"
+        found = _load_labelled(baseline, source, count, seed, where, why)
+        return found if arguments["labels"] else replace(found, labels=None)
     if count is None and source in DATASETS:
         count = min(_MOST_BYTES // (4 * math.prod(baseline.input_shape)), 50_000)
     every = load_calibration(
@@ -199,11 +231,16 @@ def _load_images(
 
 
 def _load_labelled(
-    baseline: Baseline, source: str, count: int | None, seed: int, where: Mapping[str, Any]
+    baseline: Baseline,
+    source: str,
+    count: int | None,
+    seed: int,
+    where: Mapping[str, Any],
+    why: str,
 ) -> _Images:
     if source not in DATASETS:
         raise ValueError(
-            f"--labels needs a data set that has them, {' or '.join(DATASETS)}, got {source!r}"
+            f"{why} needs a data set that has labels, {' or '.join(DATASETS)}, got {source!r}"
         )
     shape, normalization = baseline.input_shape, baseline.normalization
     every = len(read_dataset(source, train=True, **where).labels)
@@ -219,22 +256,3 @@ def _load_labelled(
         )
     pixels, labels = labelled.images, labelled.labels
     return _Images(pixels[watched:], pixels[:watched], source, labels[watched:], labels[:watched])
-
-
-def _score(
-    baseline: Baseline, images: _Images, device: torch.device
-) -> Callable[[nn.Module], float]:
-    """Return what networks are compared by: their outputs, or where there are labels top-1 [%]."""
-    if images.watched_labels is not None:
-        test_set = LabelledImages(images.watched, images.watched_labels, images.source)
-        return partial(top1, test_set=test_set, device=device)
-    placed = [batch.to(device) for batch in chunks_of(images.watched, 128)]
-    judge = Judge(baseline.network.to(device), placed, baseline.outputs)
-    baseline.network.cpu()
-
-    def judged(network: nn.Module) -> float:
-        score = judge(network.to(device))
-        network.cpu()
-        return score
-
-    return judged

@@ -23,6 +23,9 @@ POSITIVE = "a whole number from 1 to 1,000,000"
 Kept = Annotated[int, Ge(0), Le(LARGEST_COUNT)]
 """Channels that a group keeps."""
 
+TensorsChecksum = Annotated[str, MinLen(64), MaxLen(64)]
+"""Of a network file's tensors."""
+
 Cost = Annotated[int, Ge(0), Le(10**18)]
 """Multiply-accumulates or parameters."""
 

@@ -1,13 +1,9 @@
 """What an environment rewards: one object per kind of score behind one small interface."""
 
-import math
-import numbers
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -15,17 +11,15 @@ from torch import Tensor, nn
 from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.named_code import import_named
-from lfgcl_env.edge.schema import short
 from lfgcl_env.engine import InFlight, Shared
 from lfgcl_env.images import LabelledImages, top1
-from lfgcl_env.networks.prepared import settle
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
+from lfgcl_env.pruning.score.own_score import OwnScore, Score, name_of, ready
 
 WORDS = ("similarity", "accuracy")
 """Rewards that have a name; others are functions."""
 
-Score = Callable[[nn.Module, Tensor], float]
 OnScored = Callable[[Evaluation, float], None]
 Keep = tuple[int, ...]
 Flight = InFlight[Any, Keep, Any]
@@ -96,7 +90,7 @@ class SimilarityReward:
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels."""
-        return self._problem.score_network(_ready(network, self._problem.device), strategy)
+        return self._problem.score_network(ready(network, self._problem.device), strategy)
 
     def remember(self, keep: Sequence[int], reward: float) -> None:
         """Do nothing: the problem remembers evaluations."""
@@ -110,21 +104,15 @@ class FunctionReward:
 
     Args:
         name: of the reward, for ``info`` and messages.
-        function: takes the network, in evaluation mode on the problem's device, and the
-            calibration images; returns a finite number, the higher the better. It is called once
-            for every strategy, without gradients, and must not depend on earlier calls.
+        function: called once for every strategy, see
+            :class:`~lfgcl_env.pruning.score.own_score.OwnScore`.
         problem: what is pruned.
-        images: the calibration images, (images, channels, height, width). Several inputs reach the
-            function as they were given: a tuple, or a dictionary.
+        images: the calibration images, (images, channels, height, width).
     """
 
     def __init__(self, name: str, function: Score, problem: PruningProblem, images: Tensor) -> None:
-        self.name = name
-        self._function, self._problem = function, problem
-        # A copy, so that a function that writes to its inputs cannot change the problem's images.
-        copied = images.detach().to(problem.device, copy=True)
-        packing = problem.baseline.packing
-        self._images: Any = copied if packing is None else packing.given(copied)
+        self.name, self._problem = name, problem
+        self._own = OwnScore(name, function, images, problem.device, problem.baseline.packing)
         self._known: dict[tuple[int, ...], float] = {}
 
     def score(self, strategy: ArrayLike) -> float:
@@ -159,17 +147,7 @@ class FunctionReward:
         Raises:
             ValueError: if the function fails, or returns anything but a finite number.
         """
-        ready = _ready(network, self._problem.device)
-        try:
-            with torch.no_grad():
-                value = self._function(ready, self._images)
-        except Exception as error:  # somebody's own function may raise anything
-            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise ValueError(
-                f"reward {self.name!r} failed ({short(what)}): it takes a network and its "
-                "calibration images and returns a number"
-            ) from error
-        return _finite(value, self.name)
+        return self._own(network)
 
     def remember(self, keep: Sequence[int], reward: float) -> None:
         """Store a score that was measured before."""
@@ -249,31 +227,3 @@ def make_reward(
     if isinstance(reward, str):
         return FunctionReward(reward, import_named(reward, "reward"), problem, images)
     return FunctionReward(name_of(reward), reward, problem, images)
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """Return ``"module:name"`` of a function, or of the type of another callable.
-
-    >>> name_of(math.fsum)
-    'math:fsum'
-    """
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
-
-
-def _ready(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return a network in evaluation mode on a device: itself if it is so, else a copy."""
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"only a torch.nn.Module can be scored, got {short(network)}")
-    return settle(network, device)
-
-
-def _finite(value: object, name: str) -> float:
-    """Return a number, or a tensor or array that holds a single one, as a float."""
-    single = isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1
-    number: Any = value.item() if single else value  # type: ignore[attr-defined]
-    if isinstance(number, numbers.Real) and not isinstance(number, bool):
-        with suppress(OverflowError):  # a whole number beyond floats
-            if math.isfinite(number):
-                return float(number)
-    raise ValueError(f"reward {name!r} must return a finite number, got {short(value)}")

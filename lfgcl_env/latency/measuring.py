@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lfgcl_env.latency.runtimes import Runtime, on_threads
+from lfgcl_env.latency.runtimes import Prepared, Runtime, on_threads
 from lfgcl_env.latency.timing import Clock, Timing, take_turns
 
 
@@ -62,16 +62,9 @@ def measure_beside(
     Raises:
         ValueError: if the runtime cannot run one of them.
     """
-    noise = torch.Generator().manual_seed(0)
-    example = torch.randn(batch, *shape, generator=noise)
-    first = next(iter(networks.values()))
-    example = example.to(next(first.parameters(), example).dtype)
-    with on_threads(threads):
-        ready = {name: runtime.prepare(net, example, threads) for name, net in networks.items()}
-        calls = [prepared.call for prepared in ready.values()]
-        times = take_turns(calls, seconds, idle=runtime.idle, clock=clock)
+    ready, times = _run(list(networks.values()), shape, runtime, batch, threads, seconds, clock)
     found = []
-    for (name, prepared), took in zip(ready.items(), times, strict=True):
+    for name, prepared, took in zip(networks, ready, times, strict=True):
         timing = Timing.of(took)
         found.append(
             Measurement(
@@ -87,3 +80,49 @@ def measure_beside(
             )
         )
     return found
+
+
+def time_beside(
+    networks: Sequence[nn.Module],
+    shape: Sequence[int],
+    runtime: Runtime,
+    batch: int,
+    threads: int,
+    seconds: float,
+) -> list[list[float]]:
+    """Return the times of networks that are run in turn, by the runtime's clock [s].
+
+    Args:
+        networks: in evaluation mode, on the CPU.
+        shape: of one input.
+        runtime: where they are run.
+        batch: images of a forward pass.
+        threads: that compute.
+        seconds: for all of them together, preparations not counted.
+
+    Raises:
+        ValueError: if the runtime cannot run one of them.
+    """
+    clock, until = runtime.clock(threads), time.perf_counter
+    return _run(networks, shape, runtime, batch, threads, seconds, clock, until)[1]
+
+
+def _run(
+    networks: Sequence[nn.Module],
+    shape: Sequence[int],
+    runtime: Runtime,
+    batch: int,
+    threads: int,
+    seconds: float,
+    clock: Clock,
+    until: Clock | None = None,
+) -> tuple[list[Prepared], list[list[float]]]:
+    """Prepare networks, and time them in turn."""
+    noise = torch.Generator().manual_seed(0)
+    example = torch.randn(batch, *shape, generator=noise)
+    example = example.to(next(networks[0].parameters(), example).dtype)
+    with on_threads(threads):
+        ready = [runtime.prepare(network, example, threads) for network in networks]
+        calls = [prepared.call for prepared in ready]
+        times = take_turns(calls, seconds, idle=runtime.idle, clock=clock, until=until)
+    return ready, times

@@ -1,5 +1,6 @@
 """Where networks are run to be measured: PyTorch on a CPU or GPU, ONNX Runtime on a CPU."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.latency.live_tensors import peak_bytes
 from lfgcl_env.latency.onnx_session import export, peak_of_process, start
-from lfgcl_env.latency.timing import Call
+from lfgcl_env.latency.timing import Call, Clock
 from lfgcl_env.networks.copying import copy_network
 
 
@@ -49,6 +50,16 @@ class Runtime:
     missing: Callable[[], str | None]
     prepare: Callable[[nn.Module, Tensor, int], Prepared]
     idle: Call = lambda: None
+
+    def clock(self, threads: int) -> Clock:
+        """Return the clock that other programs disturb least.
+
+        Args:
+            threads: that compute. One thread of a processor has a clock of its own, which stands
+                while others compute on a busy machine.
+        """
+        alone = threads == 1 and self.name != "cuda"
+        return time.thread_time if alone else time.perf_counter
 
 
 @contextmanager

@@ -1,13 +1,17 @@
-"""The parts of a run's page on its networks: times, accuracy, and how to use them."""
+"""The parts of a run's page on its networks: times, accuracy, recovery, and how to use them."""
 
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from lfgcl_env.edge.named_code import names_code
+from lfgcl_env.page.charts import Line, chart
 from lfgcl_env.page.markup import Html, element, section, table
 from lfgcl_env.page.run_facts import RunFacts
+from lfgcl_env.runs.commands import recover_command
+from lfgcl_env.runs.exports import describe_int8
 from lfgcl_env.runs.measured import describe
+from lfgcl_env.runs.recoveries import describe_change, describe_training
 
 
 def latency(run: RunFacts) -> Html:
@@ -63,6 +67,64 @@ def accuracy(run: RunFacts) -> Html:
         element("p", text),
         table(["network", "top-1", "change"], rows, (1, 2)),
     )
+
+
+def recovery(run: RunFacts) -> Html:
+    """Show what training brought afterwards, or how to train."""
+    if not run.networks:
+        return Html("")
+    if not run.recoveries:
+        if run.options is None:
+            return Html("")
+        target = run.networks[-1] if run.sweep else run.folder
+        command = recover_command(target, run.asked, run.options)
+        return section("Recovery", _command("Not recovered yet:", command)) if command else Html("")
+    rows = [
+        [
+            one.of,
+            one.file if one.used else f"{one.file} (not written: not better)",
+            describe_change(one.score, one.before, one.after),
+            describe_training(one),
+        ]
+        for one in run.recoveries
+    ]
+    last = run.recoveries[-1]
+    scores: list[tuple[float, float]] = [(0, last.before)]
+    scores += [(n, e.score) for n, e in enumerate(last.epochs, start=1)]
+    lines = [Line("after every epoch", scores, "line", "strong")]
+    return section(
+        "Recovery",
+        table(["network", "recovered", "score", "training"], rows),
+        element("p", f"The score of {last.file} after every epoch:"),
+        chart(lines, "epoch", last.score),
+    )
+
+
+def exported(run: RunFacts) -> Html:
+    """Show the files that were exported, and what int8 changes."""
+    if not run.exports:
+        return Html("")
+    rows = [
+        [
+            one.file,
+            one.of,
+            f"{one.format}{f', opset {one.opset}' if one.opset else ''}",
+            f"{one.bytes / 1e6:.2f}",
+            one.takes,
+        ]
+        for one in run.exports
+    ]
+    heads = ["file", "network", "format", "size [MB]", "takes"]
+    parts = [table(heads, rows, (3,))]
+    for one in run.exports:
+        if one.int8:
+            text = (
+                f"{one.file} beside its float model: calibrated on {one.int8.calibrated:,} images, "
+                f"compared on {one.int8.images:,} others."
+            )
+            changes = table(["", "float", "int8"], describe_int8(one.int8, one.bytes), (1, 2))
+            parts += [element("p", text), changes]
+    return section("Exported files", *parts)
 
 
 def use(run: RunFacts) -> Html:

@@ -8,6 +8,7 @@ from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.runs.commands import resume_command
 from lfgcl_env.runs.measured import BASELINE, StoredMeasurement
+from lfgcl_env.runs.recoveries import describe_change
 
 METRIC_TITLES = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 
@@ -56,6 +57,10 @@ def result(run: RunFacts) -> Html:
         before, after = run.best.predicted_ms
         text = f"{before:.3g} ms → {after:.3g} ms, predicted"
         tiles.append(("time", f"{after / before:.1%}", text))
+    if run.best and run.best.measured_ms:
+        whole_time, own_time = (one.median for one in run.best.measured_ms)
+        text = f"{whole_time:.3g} ms → {own_time:.3g} ms, measured whole"
+        tiles.append(("time", f"{own_time / whole_time:.1%}", text))
     if run.best:
         tiles.append(("reward", f"{run.best.reward:.4f}", "of what is kept, in the search"))
         if run.best.shortlist and run.best.shortlist[0].score is not None:
@@ -63,6 +68,10 @@ def result(run: RunFacts) -> Html:
             tiles.append(("as delivered", f"{score:.4f}", judged_by(run)))
     elif leader:
         tiles.append(("best reward", f"{leader.reward:.4f}", f"at evaluation {leader.index}"))
+    used = [one for one in run.recoveries if one.used]
+    if run.best and used:
+        change = describe_change(used[-1].score, used[-1].before, used[-1].after)
+        tiles.append(("recovered", f"{used[-1].after:.4g}", change))
     if run.best and run.accuracy:
         whole, pruned = (one.top1 for one in run.accuracy.networks[:2])
         tiles.append(("top-1", f"{pruned:.2f} %", f"baseline {whole:.2f} %"))

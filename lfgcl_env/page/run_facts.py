@@ -1,7 +1,7 @@
 """All that a run folder knows of its run, finished or not; nothing of it is run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from lfgcl_env.pruning import read_structure
 from lfgcl_env.runs.accuracy_file import Accuracy, read_accuracy
 from lfgcl_env.runs.best import BEST, Best, read_best
 from lfgcl_env.runs.commands import network_options
-from lfgcl_env.runs.measured import Measured, read_measured
+from lfgcl_env.runs.exports import StoredExport
+from lfgcl_env.runs.findings import Findings, read_findings
+from lfgcl_env.runs.measured import Measured
 from lfgcl_env.runs.problem_file import PROBLEM, StoredProblem, read_problem
 from lfgcl_env.runs.record import Record
+from lfgcl_env.runs.recoveries import StoredRecovery
 from lfgcl_env.runs.run_folder import PRUNED, RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.strategy_reward import best_first
@@ -35,6 +38,8 @@ class RunFacts:
         header: of the first of these files.
         data: the labelled data set that fits them, if one does.
         measured: what ``lfgcl measure`` found of them.
+        recoveries: what ``lfgcl recover`` made of them.
+        exports: what ``lfgcl export`` made of all these.
         accuracy: what ``lfgcl evaluate`` found of them.
     """
 
@@ -48,6 +53,8 @@ class RunFacts:
     header: Mapping[str, Any] | None
     data: str | None
     measured: Measured | None
+    recoveries: Sequence[StoredRecovery]
+    exports: Sequence[StoredExport]
     accuracy: Accuracy | None
 
     @property
@@ -113,6 +120,7 @@ def read_run(path: str | os.PathLike[str]) -> RunFacts:
     headers = [read_structure(file) for file in networks]
     tensors = [header["tensors"] for header in headers]
     problem = read_problem(folder)
+    found = read_findings(folder, tensors) if networks else Findings(None, (), ())
     kept = [*(r.evaluation.keep for r in records), *(p["searched"]["keep"] for p in points)]
     kept += [best.keep] if best else []
     if problem and any(len(keep) != len(problem.groups) for keep in kept):
@@ -127,7 +135,9 @@ def read_run(path: str | os.PathLike[str]) -> RunFacts:
         networks=networks,
         header=headers[0] if headers else None,
         data=_fitting_data(headers[0]) if headers else None,
-        measured=read_measured(folder, tensors) if networks else None,
+        measured=found.measured,
+        recoveries=found.recoveries,
+        exports=found.exports,
         accuracy=read_accuracy(folder, tensors) if networks else None,
     )
 

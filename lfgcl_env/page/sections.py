@@ -6,7 +6,7 @@ from typing import Any
 
 from lfgcl_env.page.charts import Line, bar, chart
 from lfgcl_env.page.markup import Html, element, section, table
-from lfgcl_env.page.networks_found import accuracy, latency, use
+from lfgcl_env.page.networks_found import accuracy, exported, latency, recovery, use
 from lfgcl_env.page.overview import METRIC_TITLES, headline, judged_by, result
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
@@ -161,20 +161,25 @@ def sensitivity(run: RunFacts) -> Html:
 def shortlist(run: RunFacts) -> Html:
     """Show what was repaired and compared at the end, or the networks of a sweep."""
     if run.sweep:
+        timed = any(p["predicted_ms"] for p in run.sweep["points"])
         rows = [
             [
                 label(p["budget"]),
                 f"{p['searched']['macs']:,}",
                 f"{p['searched']['macs_ratio']:.1%}",
                 f"{p['searched']['params_ratio']:.1%}",
+                *([_share(p["predicted_ms"]), _measured_share(p)] if timed else []),
                 f"{p['reward']:.4f}",
                 _score(p["shortlist"][0]["score"] if p["shortlist"] else None),
                 p["origin"],
             ]
             for p in run.sweep["points"]
         ]
-        heads = ["budget", "MACs", "MACs left", "params left", "reward", "delivered", "origin"]
-        return section("Networks of the sweep", table(heads, rows, range(1, 6)))
+        times = ["time left, predicted", "measured"] if timed else []
+        heads = ["budget", "MACs", "MACs left", "params left", *times, "reward", "delivered"]
+        return section(
+            "Networks of the sweep", table([*heads, "origin"], rows, range(1, len(heads)))
+        )
     if not (run.best and run.best.shortlist):
         return Html("")
     rows = [
@@ -194,6 +199,14 @@ def shortlist(run: RunFacts) -> Html:
     )
     heads = ["", "origin", "MACs left", "params left", "reward in the search", "as repaired"]
     return section("Shortlist", element("p", text), table(heads, rows, (2, 3, 4, 5)))
+
+
+def _measured_share(point: Mapping[str, Any]) -> str:
+    return _share([one["median"] for one in point["measured_ms"] or []])
+
+
+def _share(times: Sequence[float] | None) -> str:
+    return f"{times[1] / times[0]:.1%}" if times else "-"
 
 
 def _score(score: float | None) -> str:
@@ -223,6 +236,6 @@ def _plain(value: Any) -> str:
 
 SECTIONS: Sequence[Callable[[RunFacts], Html]] = (
     *(headline, result, search, sensitivity, channels, shortlist),
-    *(latency, accuracy, use, circumstances),
+    *(recovery, latency, accuracy, exported, use, circumstances),
 )
 """In the order of the page."""

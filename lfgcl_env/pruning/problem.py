@@ -19,6 +19,7 @@ from lfgcl_env.pruning.inputs import fitting
 from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
 from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
 from lfgcl_env.pruning.score.judge import Judge
+from lfgcl_env.pruning.score.own_score import OwnScore, Score, name_of
 from lfgcl_env.pruning.scored_problem import ScoredProblem
 from lfgcl_env.pruning.structure.saved_form import save_pruned
 from lfgcl_env.recovery import Recovered, RecoveryOptions, recover
@@ -193,6 +194,7 @@ class PruningProblem(ScoredProblem):
         options: RecoveryOptions | None = None,
         *,
         watched: Tensor | Several | None = None,
+        score: Score | None = None,
         **more: Any,
     ) -> Recovered:
         """Train a pruned network on the baseline's outputs, without labels.
@@ -204,27 +206,36 @@ class PruningProblem(ScoredProblem):
             options: of the training, see there.
             watched: other images, on which the better one of before and after is found, best
                 unknown to the repair; None takes an eighth of ``images`` out.
+            score: your own, as a ``reward`` of environments: a function of a network and the
+                watched images, the higher the better. None compares outputs with the baseline's.
             **more: see :func:`~lfgcl_env.recovery.recover`; ``labels`` need ``watched``.
 
         Raises:
-            ValueError: if the images do not fit or are too few.
+            ValueError: if the images do not fit or are too few, or the score fails.
         """
         images = fitting(self.baseline, images, "training")
         if watched is None:
             if more.get("labels") is not None:
                 raise ValueError("labels need watched=, images that have none")
             images, watched = watch_some(images, seed=0)
-        judge = self.judge(watched)
-
-        def score(one: nn.Module) -> float:
-            return judge(one if self.device.type == "cpu" else copy_network(one).to(self.device))
-
+        judge: Callable[[nn.Module], float]
         packing = self.baseline.packing
+        if score is None:
+            judge = self.judge(watched)
+        else:
+            watched = fitting(self.baseline, watched, "judge")
+            judge = OwnScore(name_of(score), score, watched, self.device, packing)
+
+        def judged(one: nn.Module) -> float:
+            if self.device.type != "cpu" or packing is not None:
+                one = copy_network(one).to(self.device)
+            return judge(one if score is None else feed_plainly(one))
+
         if packing is not None:  # among several inputs may be numbers that cannot be mixed
             options = replace(options or RecoveryOptions(), mixup=0.0)
         with fed_packed(self.baseline.network, packing), fed_packed(network, packing):
             done = recover(
-                self.baseline.network, network, images, score, options,
+                self.baseline.network, network, images, judged, options,
                 **{"device": self.device, **more},
             )  # fmt: skip
         feed_plainly(done.network)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Text
+from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, TensorsChecksum, Text
 from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import Schema
 from lfgcl_env.edge.sealed import Sealed, sealed
@@ -36,7 +36,7 @@ class Accuracy(Sealed):
 
     data: Text
     images: Count
-    tensors: Annotated[list[Annotated[str, MinLen(64), MaxLen(64)]], MaxLen(LONGEST_LIST)]
+    tensors: Annotated[list[TensorsChecksum], MaxLen(LONGEST_LIST)]
     networks: Annotated[list[StoredAccuracy], MinLen(2), MaxLen(LONGEST_LIST + 1)]
 
 

@@ -14,17 +14,19 @@ from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Kept, Name, Ratio
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.pruning import Evaluation, PruningProblem, read_structure
+from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.structure.header import StoredEvaluation
 from lfgcl_env.runs import report
-from lfgcl_env.runs.measured import Measured, read_measured, with_section, write_measured
+from lfgcl_env.runs.delivered_times import DeliveredTimes, StoredTimes
+from lfgcl_env.runs.exports import StoredExport
+from lfgcl_env.runs.recoveries import StoredRecovery
 from lfgcl_env.runs.run_folder import PRUNED
 
 BEST = "best.json"
 
 _log = logging.getLogger(__name__)
 _OPEN = ConfigDict(**{**STRICT, "extra": "allow"})
-_Times = Annotated[list[Annotated[float, Gt(0), Le(1e9)]], MinLen(2), MaxLen(2)]
+PredictedTimes = Annotated[list[Annotated[float, Gt(0), Le(1e9)]], MinLen(2), MaxLen(2)]
 _Pair = Annotated[list[Cost], MinLen(2), MaxLen(2)]
 
 
@@ -75,8 +77,12 @@ class Best(StoredEvaluation, Sealed):
         layers: before and after, see :func:`~lfgcl_env.runs.report.compare_layers`.
         predicted_ms: times of the baseline and of what is kept [ms], see
             :func:`~lfgcl_env.runs.report.predict_latency`; None without a budget of latency.
+        measured_ms: likewise, of both networks measured whole, see
+            :class:`~lfgcl_env.runs.delivered_times.DeliveredTimes`.
         measured: what ``lfgcl measure`` found of the network, see
             :class:`~lfgcl_env.runs.measured.Measured`; None before.
+        recoveries: what ``lfgcl recover`` made of it, and of what came out.
+        exports: what ``lfgcl export`` made of all these.
     """
 
     model_config = _OPEN
@@ -90,8 +96,11 @@ class Best(StoredEvaluation, Sealed):
     shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
     groups: Annotated[list[StoredGroup], MinLen(1), MaxLen(LONGEST_LIST)]
     layers: Annotated[list[StoredLayer], MaxLen(LONGEST_LIST)]
-    predicted_ms: _Times | None = None
+    predicted_ms: PredictedTimes | None = None
+    measured_ms: StoredTimes | None = None
     measured: dict[Name, JsonValue] | None = None
+    recoveries: Annotated[list[StoredRecovery], MaxLen(LONGEST_LIST)] = Field(default_factory=list)
+    exports: Annotated[list[StoredExport], MaxLen(LONGEST_LIST)] = Field(default_factory=list)
 
 
 def write_best(
@@ -102,6 +111,7 @@ def write_best(
     network: nn.Module,
     shortlist: Sequence[Any],
     facts: Mapping[str, Any],
+    times: DeliveredTimes | None = None,
 ) -> None:
     """Write the network of a search on one budget, what changed in it, and how it was found.
 
@@ -115,6 +125,7 @@ def write_best(
             :class:`~lfgcl_env.search.shortlist.Shortlisted`; empty without one.
         facts: of the search, for ``best.json``: ``reward`` of what is kept, ``evaluations``,
             ``evaluations_with_shortlist``, and any others that are JSON-able.
+        times: of the baseline and the network, with a budget of latency.
 
     Raises:
         OSError: if a file cannot be written.
@@ -123,7 +134,7 @@ def write_best(
         folder / PRUNED, best.keep, network, repaired=asdict(repaired) if repaired else None
     )
     table = report.compare_layers(problem.network, best.keep, network)
-    title = report.format_headline(problem, best, repaired)
+    title = report.format_headline(problem, best, repaired, times)
     write_text(folder / "report.txt", report.format_page(problem, table, title))
     if report.draw_layers(table, folder / "report.png", title) is None:
         _log.warning("no report.png: run `pip install lfgcl-env[plots]` to get one")
@@ -139,36 +150,11 @@ def write_best(
         ],
         "layers": [asdict(layer) for layer in table],
         "predicted_ms": report.predict_latency(problem, best),
+        "measured_ms": [asdict(times.baseline), asdict(times.delivered)] if times else None,
     }
     text = sealed(described, indent=2)
     parse_sealed(Best, text, "the best strategy cannot be recorded")
     write_text(folder / BEST, f"{text}\n")
-    # A resumed run may end with the same network, of which measurements still hold.
-    measured = read_measured(folder, [read_structure(folder / PRUNED)["tensors"]])
-    if measured is not None:
-        add_measured(folder, measured)
-
-
-def add_measured(folder: Path, measured: Measured) -> None:
-    """Write what was measured of a run's network: ``measured.json``, ``best.json``, the report.
-
-    Args:
-        folder: the run folder. One of a run on a range of budgets gets ``measured.json`` alone.
-        measured: of its networks.
-
-    Raises:
-        ValueError: if ``best.json`` is damaged, or the folder holds a link out of it.
-        OSError: if a file cannot be written.
-    """
-    write_measured(folder, measured)
-    if not (folder / BEST).exists():
-        return
-    facts = read_best(folder).model_dump(exclude={"checksum"}, exclude_unset=True)
-    facts["measured"] = measured.model_dump(exclude={"checksum"})
-    write_text(folder / BEST, f"{sealed(facts, indent=2)}\n")
-    page = folder / "report.txt"
-    if page.exists():
-        write_text(page, with_section(read_text(page), measured))
 
 
 def read_best(folder: Path) -> Best:

@@ -74,6 +74,29 @@ def resume_command(folder: str | os.PathLike[str], asked: Mapping[str, Any]) -> 
     return shlex.join([*parts, *["--trust"] * trust])
 
 
+def recover_command(
+    target: str | os.PathLike[str], asked: Mapping[str, Any], options: str
+) -> str | None:
+    """Return the command that recovers a run's network.
+
+    Args:
+        target: the run folder, or a network's file in it.
+        asked: the run's arguments.
+        options: by which commands get the unpruned network, see :func:`network_options`.
+
+    Returns:
+        None where images or the reward were objects, which the command cannot get.
+
+    >>> recover_command("run", {"reward": "my.scores:f1"}, ""), recover_command("run", {}, "")
+    ('lfgcl recover run --reward my.scores:f1', 'lfgcl recover run')
+    """
+    reward = asked.get("reward", "similarity")
+    if asked.get("images") in IN_MEMORY or not (reward in _REWARDS or _is_importable(reward)):
+        return None
+    own = "" if reward in _REWARDS else f" --reward {shlex.quote(reward)}"
+    return f"lfgcl recover {shlex.quote(str(target))}{options}{own}"
+
+
 def _is_buildable(network: object) -> bool:
     known = network in network_names() or str(network).startswith(TORCHVISION)
     return known or _is_importable(network)

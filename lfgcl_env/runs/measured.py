@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from annotated_types import Gt, Le, MaxLen, MinLen
 from pydantic import JsonValue
 from tabulate import tabulate
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Name, Text, Threads
+from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Name, TensorsChecksum, Text, Threads
 from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import Schema
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
@@ -20,7 +20,7 @@ MEASURED = "measured.json"
 BASELINE = "baseline"
 
 _HEAD = "measured by `lfgcl measure`"
-_Milliseconds = Annotated[float, Ge(0), Le(1e9)]
+_Milliseconds = Annotated[float, Gt(0), Le(1e9)]
 _Positive = Annotated[float, Gt(0), Le(1e12)]
 
 
@@ -67,7 +67,7 @@ class Measured(Sealed):
     """
 
     title: Text
-    tensors: dict[Name, Annotated[str, MinLen(64), MaxLen(64)]]
+    tensors: dict[Name, TensorsChecksum]
     networks: dict[Name, StoredSize]
     measurements: Annotated[list[StoredMeasurement], MinLen(1), MaxLen(LONGEST_LIST)]
     memory: dict[Name, Text]
@@ -126,10 +126,9 @@ def read_measured(folder: Path, tensors: Sequence[str]) -> Measured | None:
     return found if found and list(found.tensors.values()) == list(tensors) else None
 
 
-def with_section(page: str, measured: Measured) -> str:
-    """Return a page of text with what was measured at its end, in place of an earlier section."""
-    above = page.partition(f"\n{_HEAD}")[0]
-    return f"{above}\n{_HEAD}: {describe(measured)}\n\n{format_measured(measured)}"
+def format_section(measured: Measured) -> str:
+    """Write a section of a page of text."""
+    return f"{_HEAD}: {describe(measured)}\n\n{format_measured(measured)}"
 
 
 def describe(measured: Measured) -> str:

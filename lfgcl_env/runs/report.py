@@ -16,6 +16,7 @@ from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
 from lfgcl_env.pruning.structure.layers import layer_sizes, measure_layers
+from lfgcl_env.runs.delivered_times import DeliveredTimes
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,18 @@ def list_bundles(problem: PruningProblem) -> str:
     return f"counted in bundles of channels in best.json and evaluations: {', '.join(bundled)}\n"
 
 
-def format_headline(problem: PruningProblem, kept: Evaluation, repaired: Evaluation | None) -> str:
-    """Write one line: similarity before and after a sequential repair, and costs."""
+def format_headline(
+    problem: PruningProblem,
+    kept: Evaluation,
+    repaired: Evaluation | None,
+    times: DeliveredTimes | None = None,
+) -> str:
+    """Write one line: similarity before and after a sequential repair, costs, measured times."""
     after = f" ({repaired.similarity:.4f} delivered)" if repaired else ""
     time = predict_latency(problem, kept)
     predicted = f", predicted latency {time[1]:.3g} ms ({time[1] / time[0]:.1%})" if time else ""
+    if times:
+        predicted += f", measured {times.delivered.median:.3g} ms ({times.share:.1%})"
     return (
         f"{problem.similarity} similarity {kept.similarity:.4f}{after}, "
         f"MACs {kept.macs_ratio:.1%}, params {kept.params_ratio:.1%} of the baseline's{predicted}"

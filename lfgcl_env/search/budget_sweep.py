@@ -25,6 +25,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation
+from lfgcl_env.runs.delivered_times import DeliveredTimes
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search.protocol import Agent
 from lfgcl_env.search.record_evaluations import problem_of
@@ -48,6 +49,7 @@ class Point:
         evaluations: distinct strategies scored until this point was finished: those of the search,
             all predictions, and the allocation's.
         network: the network, as it is saved.
+        times: of the network in a run folder, measured whole, with a budget of latency; else None.
     """
 
     budget: float
@@ -59,6 +61,7 @@ class Point:
     shortlist: tuple[Shortlisted, ...]
     evaluations: int
     network: nn.Module = field(compare=False, repr=False)
+    times: DeliveredTimes | None = field(default=None, compare=False)
 
 
 def spaced(low: float, high: float, count: int) -> tuple[float, ...]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from lfgcl_env.edge.files import write_beside
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.runs.best import write_best
+from lfgcl_env.runs.delivered_times import DeliveredTimes, measure_delivered
+from lfgcl_env.runs.findings import show_findings
 from lfgcl_env.runs.record import Record
 from lfgcl_env.runs.run_folder import AGENT, RunFolder
 from lfgcl_env.search.budget_sweep import Point, ask, sweep
@@ -40,6 +42,8 @@ class SearchResult:
         folder: the run folder, if there is one.
         shortlist: what was repaired sequentially, from the best to the worst.
         network: the winner of the shortlist, repaired; None without a shortlist.
+        times: of the network in the run folder, measured whole; None without one, or without a
+            budget of latency.
         sweep: the points of a search over a range of budgets, from the lowest to the highest; empty
             for one budget. They have networks and shortlists of their own.
     """
@@ -54,6 +58,7 @@ class SearchResult:
     folder: Path | None
     shortlist: tuple[Shortlisted, ...] = ()
     network: nn.Module | None = None
+    times: DeliveredTimes | None = None
     sweep: tuple[Point, ...] = ()
 
 
@@ -98,7 +103,12 @@ def with_shortlist(
         }
         if images is not None:
             facts["repair_images"] = len(images)
-        write_best(result.folder, problem, result.best, repaired, network, result.shortlist, facts)
+        times = measure_delivered(problem, network)
+        write_best(
+            result.folder, problem, result.best, repaired, network, result.shortlist, facts, times
+        )
+        show_findings(result.folder)
+        result = replace(result, times=times)
     return result
 
 
@@ -149,9 +159,10 @@ def with_sweep(
         counted=counted,
         size=size,
     ):
-        points.append(point)
         if files:
+            point = replace(point, times=measure_delivered(problem, point.network))
             files.add(point)
+        points.append(point)
     if files:
         files.draw([record.evaluation for record in result.records])
     points.sort(key=lambda point: point.budget)

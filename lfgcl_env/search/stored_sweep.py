@@ -10,7 +10,8 @@ from lfgcl_env.edge.bounds import Budget, Count, Name
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed
 from lfgcl_env.pruning.structure.header import StoredEvaluation
-from lfgcl_env.runs.best import StoredCandidate
+from lfgcl_env.runs.best import PredictedTimes, StoredCandidate
+from lfgcl_env.runs.delivered_times import StoredTimes
 
 SWEEP = "sweep.json"
 
@@ -27,6 +28,8 @@ class StoredPoint(Schema):
     shortlist: Annotated[list[StoredCandidate], MaxLen(10_000)]
     evaluations: Count
     file: Name
+    predicted_ms: PredictedTimes | None
+    measured_ms: StoredTimes | None
 
 
 class StoredSweep(Sealed):

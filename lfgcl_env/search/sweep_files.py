@@ -16,6 +16,7 @@ from lfgcl_env.pruning import Evaluation, PruningProblem, load_pruned
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
 from lfgcl_env.runs import report
+from lfgcl_env.runs.delivered_times import DeliveredTimes
 from lfgcl_env.search.budget_sweep import Point
 from lfgcl_env.search.shortlist import Shortlisted
 from lfgcl_env.search.stored_sweep import SWEEP, StoredSweep, read_sweep
@@ -79,12 +80,12 @@ class SweepFiles:
         path = self._run / network_file(point.budget)
         problem.save(path, keep, point.network, point.budget, repaired=repaired)
         title = f"budget {label(point.budget)}: "
-        title += report.format_headline(problem, point.searched, point.repaired)
+        title += report.format_headline(problem, point.searched, point.repaired, point.times)
         table = report.compare_layers(problem.network, keep, point.network)
         page = report.format_page(problem, table, title)
         write_text(path.with_name(f"report_{label(point.budget)}.txt"), page)
         self._points = sorted([*self._points, point], key=lambda p: p.budget)
-        described = [_describe(point) for point in self._points]
+        described = [self._describe(point) for point in self._points]
         write_text(self._run / TABLE, _csv(_rows(self._points)))
         sweep = sealed({**self._facts, "points": described}, indent=2)
         parse_sealed(StoredSweep, sweep, "the sweep cannot be recorded")
@@ -110,7 +111,8 @@ class SweepFiles:
     def _restore(self, described: Mapping[str, Any]) -> Point:
         """Make a point from ``sweep.json`` and its network's file."""
         known = dict(described)
-        del known["file"]
+        del known["file"], known["predicted_ms"]
+        times = DeliveredTimes.read(known.pop("measured_ms"))
         path = self._run / network_file(known["budget"])
         listed = [
             Shortlisted(
@@ -128,7 +130,19 @@ class SweepFiles:
         }
         architecture = copy_network(self._problem.baseline.network)
         network = load_pruned(path, architecture)
-        return Point(**known | evaluations, shortlist=tuple(listed), network=network)
+        return Point(**known | evaluations, shortlist=tuple(listed), network=network, times=times)
+
+    def _describe(self, point: Point) -> dict[str, Any]:
+        # Without its network, which has a file of its own and would be copied by asdict.
+        described = asdict(replace(point, network=None))  # type: ignore[arg-type]
+        del described["network"], described["times"]
+        times = point.times
+        return {
+            **described,
+            "file": network_file(point.budget),
+            "predicted_ms": report.predict_latency(self._problem, point.searched),
+            "measured_ms": [asdict(times.baseline), asdict(times.delivered)] if times else None,
+        }
 
     def _holds(self, point: Point) -> bool:
         """Whether a point's network scores what is recorded of it."""
@@ -174,13 +188,6 @@ def write_accuracy(run: Path, rows: Sequence[Mapping[str, Any]], data: str) -> l
     lines = {"pruned": points, "baseline": [baseline]}
     picture = draw(lines, run / "sweep_accuracy.png", f"top-1 [%] on {data}")
     return [table] if picture is None else [table, picture]
-
-
-def _describe(point: Point) -> dict[str, Any]:
-    # Without its network, which has a file of its own and would be copied by asdict.
-    described = asdict(replace(point, network=None))  # type: ignore[arg-type]
-    del described["network"]
-    return described | {"file": network_file(point.budget)}
 
 
 def _evaluation(described: Mapping[str, Any]) -> Evaluation:

@@ -14,7 +14,9 @@ import lfgcl_env
 from lfgcl_env.cli.main import main
 from lfgcl_env.edge.sealed import sealed
 from lfgcl_env.networks import IMAGENET, load_baseline
+from lfgcl_env.page import write_page
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.runs.best import read_best
 
 LACKS_ONNX = any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(LACKS_ONNX, reason="the extra onnx is missing")
@@ -44,7 +46,14 @@ SUFFIXES = [pytest.param("onnx", "onnx", marks=needs_onnx), ("pt2", "pt2"), ("to
 def test_the_pruned_network_of_a_run_is_written_beside_it(own_run, format, suffix, capsys):
     before = files(own_run)
     assert main(["export", str(own_run), "--format", format]) == 0
-    assert files(own_run) - before == {f"pruned.{suffix}"}
+    assert files(own_run) - before == {f"pruned.{suffix}", "exports.json"}
+    (stored,) = read_best(own_run).exports
+    size = (own_run / f"pruned.{suffix}").stat().st_size
+    assert (stored.file, stored.of, stored.bytes, stored.int8) == (
+        f"pruned.{suffix}", "pruned.safetensors", size, None,
+    )  # fmt: skip
+    assert f"-> pruned.{suffix}: {format}" in (own_run / "report.txt").read_text()
+    assert f"<td>pruned.{suffix}</td>" in write_page(own_run).read_text()
     printed = capsys.readouterr()
     assert f"{own_run / f'pruned.{suffix}'}  " in printed.out
     assert "images (batch, 3, 32, 32), float32, RGB pixels from 0 to 1 normalised" in printed.out
@@ -83,7 +92,15 @@ def test_int8_is_reported_beside_float(own_run, test_set, monkeypatch, capsys):
     options = ["--int8", "--data", "CIFAR10", "--fold-normalization"]
     before = files(own_run)
     assert main(["export", str(own_run), *options]) == 0
-    assert files(own_run) - before == {"pruned_int8.onnx"}
+    assert files(own_run) - before == {"pruned_int8.onnx", "exports.json"}
+    int8 = read_best(own_run).exports[0].int8
+    assert (int8.calibrated, int8.images) == (4, 16)
+    assert [one.images for one in int8.times] == [1, 32]
+    assert len(int8.top1) == 2
+    page, size = write_page(own_run).read_text(), (own_run / "pruned_int8.onnx").stat().st_size
+    for text in (f"{int8.float_bytes / 1e6:.2f}", f"{size / 1e6:.2f}", f"{int8.agreement:.2f}"):
+        assert f">{text}</td>" in page
+        assert text in (own_run / "report.txt").read_text()
     printed = capsys.readouterr().out
     # the run's own 4 images of noise, and 4 views of each
     assert "calibrated on 4 images and compared on 16 others" in printed

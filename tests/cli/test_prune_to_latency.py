@@ -9,6 +9,7 @@ from latency_for_tests import measure_exactly
 
 from lfgcl_env.cli.main import main
 from lfgcl_env.latency.table import read_table
+from lfgcl_env.page import write_page
 from lfgcl_env.pruning.budget import latency_metric
 
 
@@ -26,8 +27,12 @@ def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypat
     assert "95.0% of the latency may remain" in printed
     (share,) = re.findall(r"time +[\d.e+]+ ms -> +[\d.e+]+ ms \(([\d.]+)%\), predicted", printed)
     assert float(share) <= 95
+    whole, pruned, left = re.findall(
+        r"time +([\d.e+]+) ms -> +([\d.e+]+) ms \(([\d.]+)%\), measured whole", printed
+    )[0]
     headline = (out / "report.txt").read_text().splitlines()[0]
     assert re.search(rf", predicted latency [\d.e+]+ ms \({share}%\)", headline)
+    assert headline.endswith(f", measured {pruned} ms ({left}%)")
     table = read_table(out / "latency.json")
     asked = json.loads((out / "arguments.json").read_text())["arguments"]
     assert asked["latency_table"] == table.checksum
@@ -35,6 +40,12 @@ def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypat
     assert best["settings"]["latency_table"] == table.checksum
     before, after = best["predicted_ms"]
     assert f"{100 * after / before:.1f}" == share
+    measured = best["measured_ms"]
+    assert [f"{one['median']:.3g}" for one in measured] == [whole, pruned]
+    assert all(0 < one["low"] <= one["median"] <= one["high"] for one in measured)
+    assert float(pruned) / float(whole) == pytest.approx(float(left) / 100, rel=0.02)
+    page = write_page(out).read_text()
+    assert f"{whole} ms → {pruned} ms, measured whole" in page
     assert table.belongs_to["runtime"] == "pytorch"
     assert min(table.networks) > 0
 

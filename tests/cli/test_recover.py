@@ -10,7 +10,10 @@ from command_for_tests import said
 
 from lfgcl_env import load_pruned
 from lfgcl_env.cli.main import main
+from lfgcl_env.page import write_page
 from lfgcl_env.recovery.distilling import Training
+from lfgcl_env.runs.best import read_best
+from lfgcl_env.runs.recoveries import read_recoveries
 
 pytestmark = pytest.mark.usefixtures("short_epochs")
 
@@ -47,15 +50,42 @@ def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
     assert after.pruned_structure["evaluation"] == before.pruned_structure["evaluation"]
     assert not (own_run / "recovered.safetensors.checkpoint").exists()
 
+    (stored,) = read_best(own_run).recoveries
+    assert (stored.of, stored.file) == ("pruned.safetensors", "recovered.safetensors")
+    assert (stored.before, stored.after) == (facts["before"], facts["after"])
+    assert stored.tensors == after.pruned_structure["tensors"]
+    assert (stored.num_images, stored.watched, stored.labels) == (224, 32, False)
+    assert stored.options["learning_rate"] == 0.0005
+    change = f"outputs {stored.before:.5f} -> {stored.after:.5f}"
+    assert f"pruned.safetensors -> recovered.safetensors: {change}\n" in report(own_run)
+    page = write_page(own_run).read_text()
+    assert change.replace(">", "&gt;") in page
+    assert "Not recovered yet" not in page
+
+
+def report(run):
+    return (run / "report.txt").read_text()
+
 
 def test_the_recovered_file_is_a_pruned_network_like_any_other(own_run, test_set, capsys):
     assert main(["recover", str(own_run), *FEW]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(own_run / "recovered.safetensors"), "--data", "CIFAR10"]) == 0
     assert "top-1" in capsys.readouterr().out
-    assert (
-        main(["recover", str(own_run / "recovered.safetensors"), *FEW, "--images", "random"]) == 0
-    )
+    again = ["recover", str(own_run / "recovered.safetensors"), *FEW, "--images", "random"]
+    assert main(again) == 0
+    first, second = read_recoveries(own_run, [first_tensors(own_run)])
+    assert second.of_tensors == first.tensors
+    assert second.file == "recovered_recovered.safetensors"
+    assert read_recoveries(own_run, ["0" * 64]) == []
+
+    assert main(["prune", "--resume", "--out", str(own_run)]) == 0  # ends with the same network
+    assert read_best(own_run).recoveries == [first, second]
+    assert report(own_run).count("pruned.safetensors -> recovered.safetensors: ") == 1
+
+
+def first_tensors(run):
+    return load_pruned(run / "pruned.safetensors").pruned_structure["tensors"]
 
 
 def test_an_interruption_keeps_a_checkpoint_from_which_the_command_goes_on(
@@ -85,7 +115,7 @@ def test_bad_input_is_refused_before_anything_is_trained(own_run, tmp_path, caps
     assert main(["recover", str(tmp_path / "nowhere"), *FEW]) != 0
     assert "no run folder and no pruned network" in said(capsys)
     assert main(["recover", str(own_run), *FEW, "--labels"]) != 0
-    assert "--labels needs a data set that has them" in said(capsys)
+    assert "--labels needs a data set that has labels" in said(capsys)
     assert main(["recover", str(own_run), *FEW, "--output", str(tmp_path / "no" / "file")]) != 0
     assert "there is no folder" in said(capsys)
     (own_run / "recovered.safetensors").write_bytes(b"mine")

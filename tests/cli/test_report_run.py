@@ -59,7 +59,8 @@ def test_a_finished_run_shows_what_was_pruned_and_what_came_out(own_run, capsys)
     text = " ".join(page.words)
     assert page.headings == [
         "resnet20 pruned to 0.50 of its MACs", "Search", "Sensitivity",
-        "Output channels of every layer", "Time", "Accuracy", "Load and export", "How it was made",
+        "Output channels of every layer", "Recovery", "Time", "Accuracy",
+        "Load and export", "How it was made",
     ]  # fmt: skip
     assert f"40,551,040 → {best.macs:,}" in text
     for layer in best.layers:
@@ -69,6 +70,7 @@ def test_a_finished_run_shows_what_was_pruned_and_what_came_out(own_run, capsys)
                 f"{layer.outputs[0]} → {layer.outputs[1]}" in text
             )
     assert f"lfgcl evaluate {own_run} --data CIFAR10" in text
+    assert f"lfgcl recover {own_run}" in text
 
 
 def test_what_was_measured_and_tested_is_shown(own_run, test_set, capsys):

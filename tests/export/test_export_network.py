@@ -257,6 +257,71 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
         export_network(pruned(), PIXELS, tmp_path / "network")
 
 
+def run_alone(code, folder, *arguments):
+    """Run code in a process that sees no installed packages but those it is given.
+
+    Args:
+        code: for Python.
+        folder: that it is run in, and that no package is in.
+        *arguments: of the process.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)],  # -S: none installed
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert find_spec("lfgcl_env") is not None
+
+
+RUN_IN_PYTORCH = """
+import sys
+sys.path[:0] = [sys.argv[2]]
+import torch
+path = sys.argv[1]
+images = torch.load(sys.argv[3])
+run = torch.export.load(path).module() if path.endswith("pt2") else torch.jit.load(path)
+with torch.no_grad():
+    torch.save(run(images), sys.argv[4])
+for name in ("lfgcl_env", "torch_pruning", "torchvision"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    sys.exit(f"{name} can be imported")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["pt2", "torchscript"])
+def test_a_file_for_pytorch_runs_where_this_package_cannot_be_imported(format, tmp_path):
+    problem = PruningProblem(
+        awake_baseline("resnet20"), torch.randn(4, 3, 32, 32), criterion="l1", repair="none",
+        min_channels=0,
+    )  # fmt: skip
+    keep = problem.channels // 2
+    keep[2] = 0  # in whose place this package puts modules of its own
+    network, images = problem.compress(keep), torch.rand(5, 3, 32, 32)
+    path = tmp_path / f"network{FORMATS[format].suffix}"
+    normalization = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    export_network(network, images, path, format, normalization=normalization)
+    library = tmp_path / "library"
+    library.mkdir()
+    for found in Path(torch.__file__).parents[1].iterdir():  # PyTorch and what it needs
+        if not any(name in found.name for name in ("lfgcl", "torch_pruning", "torchvision")):
+            os.symlink(found, library / found.name)
+    torch.save(images, tmp_path / "images.pt")
+    run_alone(
+        RUN_IN_PYTORCH, tmp_path, path, library, tmp_path / "images.pt", tmp_path / "logits.pt"
+    )
+    with torch.no_grad():
+        expected = network(normalization.apply(images))
+    found = torch.load(tmp_path / "logits.pt")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 RUN = """
 import sys
 sys.path[:0] = sys.argv[2].split(":")
@@ -287,16 +352,7 @@ def test_an_onnx_file_runs_where_neither_this_package_nor_pytorch_can_be_importe
                 os.symlink(found, library / name)
                 break
     np.save(tmp_path / "images.npy", PIXELS.numpy())
-    files = [path, library, tmp_path / "images.npy", tmp_path / "logits.npy"]
-    ended = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", RUN, *map(str, files)],  # -S: no installed packages
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert find_spec("lfgcl_env") is not None
+    run_alone(RUN, tmp_path, path, library, tmp_path / "images.npy", tmp_path / "logits.npy")
     with torch.no_grad():
         expected = network(PIXELS).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-4)

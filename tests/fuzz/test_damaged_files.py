@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,8 +24,11 @@ from lfgcl_env.leaderboard import read_entries, read_lines
 from lfgcl_env.leaderboard.from_run import entry_of_run
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.networks.state_dicts import read_state_dict
+from lfgcl_env.page.networks_found import exported, recovery
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.runs.best import read_best, write_best
+from lfgcl_env.runs.exports import add_to_exports, format_exports, read_exports
+from lfgcl_env.runs.recoveries import add_to_recoveries, format_recoveries, read_recoveries
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.stored_sweep import read_sweep
 
@@ -139,6 +143,9 @@ def forgery(draw, fields: dict) -> dict:
     return forged
 
 
+TIMING = {"median": 2.0, "low": 1.0, "high": 3.0, "rounds": 5}
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A folder with one good file of every kind."""
@@ -164,8 +171,25 @@ def good(tmp_path_factory):
     (folder / "evaluations.jsonl").write_text(f"{sealed(line)}\n{sealed(line | {'index': 2})}\n")
     candidate = {"origin": "search", "reward": 1.0, "searched": one, "repaired": one, "score": 1.0}
     point = {"budget": 0.5, "predicted": one, "origin": "search", "reward": 0.5, "searched": one,
-             "repaired": None, "shortlist": [candidate], "evaluations": 3, "file": "x"}  # fmt: skip
+             "repaired": None, "shortlist": [candidate], "evaluations": 3, "file": "x",
+             "predicted_ms": [2.0, 1.0], "measured_ms": [TIMING, TIMING]}  # fmt: skip
     (folder / "sweep.json").write_text(sealed({"budgets": [0.5], "points": [point]}))
+    recovered = {
+        "file": "a", "of": "b", "of_tensors": "a" * 64, "tensors": "b" * 64, "score": "outputs",
+        "before": 0.5, "after": 0.75, "epochs": [{"loss": 1.0, "score": 0.75}], "images": "random",
+        "num_images": 8, "watched": 2, "labels": False, "options": {"epochs": 1}, "device": "cpu",
+        "seconds": 1.5,
+    }  # fmt: skip
+    add_to_recoveries(folder, recovered)
+    int8 = {
+        "calibrated": 8, "images": 4, "float_bytes": 100, "agreement": 99.0, "error": 0.1,
+        "times": [{"images": 1, "float_ms": 2.0, "int8_ms": 1.0}], "top1": [90.0, 89.0],
+    }  # fmt: skip
+    exporting = {
+        "file": "c", "of": "a", "of_tensors": "a" * 64, "format": "onnx", "opset": 18, "bytes": 50,
+        "takes": "pixels", "error": 1e-6, "int8": int8,
+    }  # fmt: skip
+    add_to_exports(folder, exporting)
     lines = SHIPPED.read_text().splitlines(keepends=True)
     (folder / "board.jsonl").write_text("".join(lines[:2]))
     pixels = (images(4, size=8) * 40 + 128).clamp(0, 255).byte()
@@ -173,7 +197,20 @@ def good(tmp_path_factory):
     return folder
 
 
+def described(folder):
+    """What pages say of recoveries and exports."""
+    recoveries = read_recoveries(folder, ["a" * 64])
+    exports = read_exports(folder, ["a" * 64])
+    run = SimpleNamespace(
+        networks=[folder / "pruned.safetensors"], recoveries=recoveries, exports=exports,
+        options=None,
+    )  # fmt: skip
+    return format_recoveries(recoveries), format_exports(exports), recovery(run), exported(run)
+
+
 READERS = {
+    "recoveries.json": lambda path: described(path.parent),
+    "exports.json": lambda path: described(path.parent),
     "arguments.json": lambda path: (RunFolder(path.parent).asked(), RunFolder(path.parent).started),
     "best.json": lambda path: (read_best(path.parent), entry_of_run(path.parent, "me")),
     "evaluations.jsonl": lambda path: RunFolder(path.parent).records(),

@@ -55,7 +55,7 @@ def edit(path, change):
 def test_a_network_that_was_a_module_has_a_snippet_but_no_commands(run):
     text = text_of(run)
     assert "pruned.safetensors&#x27;, YOUR_NETWORK)" in text
-    for command in ("lfgcl measure", "lfgcl evaluate", "lfgcl export"):
+    for command in ("lfgcl measure", "lfgcl evaluate", "lfgcl export", "lfgcl recover"):
         assert command not in text
 
 

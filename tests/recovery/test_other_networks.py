@@ -149,6 +149,21 @@ def test_several_inputs_are_learned_from():
     assert done.network(*given).shape == (256, 3)
 
 
+def test_a_score_of_ones_own_gets_several_inputs_as_they_were_given():
+    given = torch.randn(256, 6), torch.randn(256, 4)
+    problem = simple_problem(Two().eval(), given, scope="all")
+
+    def small(network, inputs):
+        left, right = inputs
+        return -float(network(left, right).detach().abs().mean())
+
+    watched = torch.randn(32, 6), torch.randn(32, 4)
+    network = problem.compress([8])
+    done = problem.recover(network, given, FEW, watched=watched, score=small)
+    assert done.before == pytest.approx(small(network, watched))
+    assert (done.after > done.before) == done.better
+
+
 def test_few_images_make_a_whole_epoch():
     problem = simple_problem(awaken(plain()), images(16, 16))
     network = problem.compress(problem.channels // 2)

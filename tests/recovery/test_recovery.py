@@ -239,3 +239,39 @@ def test_cuda_recovers_too():
     )
     assert done.after > done.before
     assert next(done.network.parameters()).device.type == "cpu"
+
+
+def test_a_score_of_ones_own_that_dislikes_what_training_does_keeps_the_network():
+    problem, network = pruned()
+    before, seen = weights(network).clone(), []
+
+    def stay(one, batch):
+        seen.append(batch.clone())
+        batch.zero_()  # a careless function changes nobody's images but its own
+        return -float((weights(one) - before).square().sum())
+
+    done = recovered(problem, network, score=stay)
+    assert not done.better
+    assert done.before == 0.0
+    assert done.after < 0
+    assert torch.equal(weights(done.network), before)
+    assert torch.equal(seen[0], WATCHED)
+    assert recovered(problem, network).better  # by outputs, the same training helps
+
+
+def test_a_score_of_ones_own_decides_although_outputs_become_worse():
+    problem, network = pruned()
+    before = weights(network).clone()
+    wild = replace(FEW, learning_rate=3.0, epochs=1, ema=0.0)
+
+    def away(one, _):
+        return float((weights(one) - before).square().sum())
+
+    assert recovered(problem, network, options=wild, score=away).better
+    assert not recovered(problem, network, options=wild).better
+
+
+def test_a_score_that_is_no_number_is_named():
+    problem, network = pruned()
+    with pytest.raises(ValueError, match=r"reward '.*<lambda>' must return a finite number"):
+        recovered(problem, network, score=lambda *_: float("nan"))

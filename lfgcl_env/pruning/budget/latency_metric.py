@@ -1,6 +1,5 @@
 """Budgets of latency: the time of a strategy's network on one machine, from a measured table."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,7 +53,6 @@ def latency(measured: Measured) -> LatencyModel:
         def measure() -> Table:
             runtime = usable(asked["latency_runtime"])
             threads = asked["latency_threads"]
-            alone = threads == 1 and runtime.name != "cuda"
             with on_threads(threads):
                 networks = [runtime.prepare(build(keep), example, threads).call for keep in whole]
                 return measure_table(
@@ -64,8 +62,7 @@ def latency(measured: Measured) -> LatencyModel:
                     facts,
                     threads=threads,
                     idle=runtime.idle,
-                    # What one thread computes, without what others take of a busy machine.
-                    clock=time.thread_time if alone else time.perf_counter,
+                    clock=runtime.clock(threads),
                     progress=True,
                 )
 
