@@ -19,11 +19,21 @@ _ADDITIONS = {operator.add, operator.iadd, torch.add}
 _RELUS = {F.relu, torch.relu, F.relu6}
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.relu_: F.relu}
 
-WAY_OUT = (
-    "choose repair='least_squares' (--repair least_squares), and problem.compress or --shortlist 0 "
-    "for what is handed over"
-)
-"""What networks that sequential repair refuses can be repaired with."""
+
+class NoGraph(ValueError):
+    """Says why a network's graph of operations cannot be had, and what works without one.
+
+    Args:
+        reason: one phrase.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Name a repair that needs none."""
+        return f"{self.reason}: choose repair='least_squares' (--repair least_squares)"
 
 
 def trace(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
@@ -34,21 +44,21 @@ def trace(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
         cut: names of modules that may lose heads before the graph is run.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace it, as where its flow depends on values, or a value
+        NoGraph: if ``torch.fx`` cannot trace it, as where its flow depends on values, or a value
             is used after it was changed in place, which the graph does not show.
     """
     try:
         graph = trace_once(network, cut)
     except Exception as error:
-        raise ValueError(
+        raise NoGraph(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "
-            f"({type(error).__name__}): {WAY_OUT}"
+            f"({type(error).__name__})"
         ) from error
     for node in graph.nodes:
         if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
-            raise ValueError(
+            raise NoGraph(
                 "sequential repair needs a network whose tensors come from its input and its "
-                f"parameters, and this one computes others on the way: {WAY_OUT}"
+                "parameters, and this one computes others on the way"
             )
     _check_in_place(network, graph)
     return graph
@@ -61,9 +71,9 @@ def _check_in_place(network: nn.Module, graph: fx.Graph) -> None:
         if _is_in_place(network, node) and node.all_input_nodes:
             changed = node.all_input_nodes[0]
             if any(places[user] > place for user in changed.users):
-                raise ValueError(
+                raise NoGraph(
                     "sequential repair needs a network whose values are not used after they were "
-                    f"changed in place, as by {node.target}: {WAY_OUT}"
+                    f"changed in place, as by {node.target}"
                 )
 
 
