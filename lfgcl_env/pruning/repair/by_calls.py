@@ -170,6 +170,6 @@ def _refit(
     if slices is not None and slices.out is not None:
         kept = torch.from_numpy(slices.out.kept(plan.mask(cut.kept))).to(wanted.device)
         wanted = wanted.index_select(1, kept)
-    fit = Fit(layer, wanted, None, relu=False, ridge=options.ridge)
+    fit = Fit(layer, wanted, None, relu=None, ridge=options.ridge)
     fit.read(inputs, chosen)
     fit.solve(0)

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lfgcl_env.pruning.repair.conv_bn import can_convolve
+from lfgcl_env.pruning.repair.rectifier import Rectifier
 from lfgcl_env.pruning.repair.tracer import trace_once
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, does_more, layer_kind
 
@@ -16,7 +17,7 @@ Value = list[Tensor]
 """A node's value, one tensor per chunk of images."""
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
-_RELUS = {F.relu, torch.relu, F.relu6}
+_RELUS = {F.relu, torch.relu}
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.relu_: F.relu}
 
 
@@ -201,25 +202,35 @@ def addition_after(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     return user, other
 
 
-def relu_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
-    """Find the ReLU that alone uses a node's value."""
+def rectifier_after(network: nn.Module, node: fx.Node) -> tuple[fx.Node, Rectifier] | None:
+    """Find the ReLU, capped or not, that alone uses a node's value."""
     user = _only_user(node)
-    if user is None:
-        return None
-    if user.op == "call_module":
-        module = network.get_submodule(str(user.target))
-        known = isinstance(module, (nn.ReLU, nn.ReLU6)) and not does_more(module)
-        return user if known else None
-    if user.op == "call_method":
-        return user if user.target in ("relu", "relu_") else None
-    return user if user.target in _RELUS else None
+    found = None if user is None else _rectifier(network, user)
+    return None if user is None or found is None else (user, found)
 
 
-def is_capped(network: nn.Module, relu: fx.Node) -> bool:
-    """Whether a ReLU that :func:`relu_after` found is a ReLU6, flat at both ends."""
-    if relu.op == "call_module":
-        return isinstance(network.get_submodule(str(relu.target)), nn.ReLU6)
-    return relu.target is F.relu6
+def _rectifier(network: nn.Module, node: fx.Node) -> Rectifier | None:
+    """Return what a node is if it is a rectifier, capped by a constant or not."""
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        if does_more(module):
+            return None
+        if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+            return _between(module.min_val, module.max_val)
+        return Rectifier() if isinstance(module, nn.ReLU) else None
+    if node.op == "call_method":
+        return Rectifier() if node.target in ("relu", "relu_") else None
+    if node.target is F.hardtanh:
+        limits = dict(zip(("min_val", "max_val"), node.args[1:3], strict=False)) | node.kwargs
+        return _between(limits.get("min_val", -1.0), limits.get("max_val", 1.0))
+    if node.target is F.relu6:
+        return Rectifier(6.0)
+    return Rectifier() if node.target in _RELUS else None
+
+
+def _between(low: object, high: object) -> Rectifier | None:
+    known = low == 0 and isinstance(high, (int, float)) and high > 0
+    return Rectifier(float(high)) if known else None  # type: ignore[arg-type]
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

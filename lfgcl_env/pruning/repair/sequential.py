@@ -6,9 +6,9 @@ the baseline's value at the point where the layer's contribution ends: behind it
 behind the addition to a residual stream if there is one, minus the pruned network's other operand.
 So errors made earlier are corrected later. Where a ReLU follows, every value below zero meets a
 target below zero: such targets are replaced by the negative part of the current output, and the
-layer is solved again. A layer with few rows for its features, such as the gate of a
-squeeze-and-excitation block, which sees one position an image, is fitted with as much of a ridge as
-images that are held out ask for, or left as it is.
+layer is solved again; targets above the cap of a ReLU6 likewise. A layer with few rows for its
+features, such as the gate of a squeeze-and-excitation block, which sees one position an image, is
+fitted with as much of a ridge as images that are held out ask for, or left as it is.
 
 The idea of layer-wise reconstruction on the compressed network's own inputs is that of channel
 pruning (He et al., ICCV 2017) and asymmetric reconstruction (Zhang et al., TPAMI 2016); the target
