@@ -12,6 +12,7 @@ from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import StructureConfig, complete, part
 from lfgcl_env.pruning import METRICS, REPAIRS, SCOPES, Group, PrunableNetwork
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
+from lfgcl_env.pruning.repair.cut_graph import find_obstacle
 from lfgcl_env.pruning.structure.cost import TIMED
 from lfgcl_env.pruning.structure.scope import COUPLED
 
@@ -38,6 +39,9 @@ def show_network(arguments: dict[str, Any]) -> Outcome:
         "repairs before scoring",
         [[name, f"does not work: {why}" if why else "works"] for name, why in repairs.items()],
     )
+    obstacle = find_obstacle(network)
+    if obstacle is not None:
+        _section("repair of what is handed over", [["from module calls", obstacle]])
     large = [[name, f"{n:,}"] for name, n in large_layers(baseline.network, network.plan).items()]
     _section(
         f"repaired by their means alone before scoring: over {LARGEST:,} patch features", large
@@ -67,6 +71,7 @@ def show_network(arguments: dict[str, Any]) -> Outcome:
             for name, found in lowest.items()
         },
         "repairs": repairs,
+        "handed_over": {"repair": "by calls" if obstacle else "sequential", "why": obstacle},
         "not_pruned": [
             {"name": name, "channels": int(channels), "reason": reason}
             for name, channels, reason in left

@@ -16,8 +16,10 @@ from lfgcl_env.networks.several_inputs import Several, fed_packed, feed_plainly
 from lfgcl_env.pruning.checks import check_outputs
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.inputs import fitting
+from lfgcl_env.pruning.repair.cut_graph import warn_of_obstacle
+from lfgcl_env.pruning.repair.interface import Cut
 from lfgcl_env.pruning.repair.profiles import DELIVERING, SequentialOptions
-from lfgcl_env.pruning.repair.sequential import Cut, repair_sequentially
+from lfgcl_env.pruning.repair.sequential import repair_sequentially
 from lfgcl_env.pruning.score.judge import Judge
 from lfgcl_env.pruning.score.own_score import OwnScore, Score, name_of
 from lfgcl_env.pruning.scored_problem import ScoredProblem
@@ -94,9 +96,10 @@ class PruningProblem(ScoredProblem):
     ) -> tuple[nn.Module, Evaluation]:
         """Compress a strategy, repair it sequentially, and score the result.
 
-        Takes seconds to minutes, so it is meant for the best few strategies. The score is not
-        remembered: it belongs to another network than :meth:`evaluate`'s. Where the repair does
-        not help, a better network is returned, see :meth:`keep_better`.
+        Takes seconds to minutes, so it is meant for the best few strategies. A network of which
+        there is no graph of operations is repaired from its module calls; a warning says so. The
+        score is not remembered: it belongs to another network than :meth:`evaluate`'s. Where the
+        repair does not help, a better network is returned, see :meth:`keep_better`.
 
         Args:
             strategy: channels kept in every group.
@@ -109,7 +112,7 @@ class PruningProblem(ScoredProblem):
             The network, on the CPU, and its evaluation.
 
         Raises:
-            ValueError: if the images do not fit, or ``torch.fx`` cannot trace the network.
+            ValueError: if the images do not fit.
         """
         return self.finish_all([strategy], images, options, progress)[0]
 
@@ -125,6 +128,7 @@ class PruningProblem(ScoredProblem):
         The activations of all these networks are held at the same time.
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
+        warn_of_obstacle(self.network)
         networks = self.repair_all(keeps, images, options, progress)
         return [self.keep_better(*one) for one in zip(networks, keeps, strict=True)]
 

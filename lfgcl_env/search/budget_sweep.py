@@ -163,7 +163,7 @@ def sweep(
         The points in the order of ``budgets``, each as soon as it is finished.
 
     Raises:
-        ValueError: if no strategy meets a budget, or ``torch.fx`` cannot trace the network.
+        ValueError: if no strategy meets a budget.
     """
     problem = problem_of(env)
     for budget, own in zip(budgets, predicted, strict=True):

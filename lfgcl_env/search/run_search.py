@@ -19,7 +19,7 @@ from lfgcl_env.edge.schema import short
 from lfgcl_env.latency.table import write_table
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.evaluation import SAME_SIMILARITY
-from lfgcl_env.pruning.repair.cut_graph import check_graph
+from lfgcl_env.pruning.repair.cut_graph import warn_of_obstacle
 from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.logs import Logs, check_wandb, losses_of, open_logs
 from lfgcl_env.runs.problem_file import has_problem, write_problem
@@ -126,7 +126,7 @@ def run_search(
     budgets = spaced(low, high, points) if low < high else (high,)
     images: Tensor | None = None
     if shortlist:
-        check_graph(problem.network)  # refuses what cannot be repaired before it is searched
+        warn_of_obstacle(problem.network)
         images = own.repair_images() if repair_images is None else repair_images
     factory = find_agent(agent) if isinstance(agent, str) else agent
     name = agent if isinstance(agent, str) else _name(agent)

@@ -82,8 +82,7 @@ def choose(
         The winner's network, on the CPU, and the shortlist from the best to the worst.
 
     Raises:
-        ValueError: if ``size`` is below 1, no strategy is left to choose from, or ``torch.fx``
-            cannot trace the network.
+        ValueError: if ``size`` is below 1, or no strategy is left to choose from.
     """
     if size < 1:
         raise ValueError(f"a shortlist holds at least 1 strategy, got {size}")

@@ -70,3 +70,50 @@ def test_sweeps_and_shortlists_of_networks_without_classes_are_evaluated(case, n
 def test_detectors_without_named_features_are_refused(networks, capsys):
     assert prune("run", "--input-shape", "3,8,8", target="any_networks:Detecting") == 2
     assert "give features, the names of modules to compare" in said(capsys)
+
+
+UNTRACEABLE = """
+from torch import nn
+
+
+class Branching(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+def build():
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    return Branching(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+"""
+
+
+@pytest.fixture
+def untraceable(tmp_path, monkeypatch):
+    """The name of a network whose flow depends on values, in an empty current folder."""
+    (tmp_path / "branching.py").write_text(UNTRACEABLE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    yield "branching:build"
+    sys.modules.pop("branching", None)
+
+
+def test_an_untraceable_network_is_delivered_as_said_before_the_search(untraceable, capsys):
+    arguments = ["--input-shape", "12", "--budget", "0.7", "--shortlist", "2"]
+    assert prune("run", *arguments, "-v", target=untraceable) == 0
+    error = capsys.readouterr().err
+    assert "torch.fx can trace" in error
+    assert "refitted from module calls instead" in error
+    assert error.index("module calls") < error.index("shortlist 1/2")
+    best = json.loads(Path("run/best.json").read_text())
+    assert len(best["shortlist"]) == 2
+    assert main(["inspect", untraceable, "--weights", "random", "--input-shape", "12"]) == 0
+    assert "\n  from module calls  sequential repair needs" in capsys.readouterr().out
+
+
+def test_sequential_scores_of_an_untraceable_network_are_refused_before_the_search(
+    untraceable, capsys
+):
+    arguments = ["--input-shape", "12", "--budget", "0.7", "--repair", "sequential"]
+    assert prune("run", *arguments, target=untraceable) == 2
+    assert "choose repair='least_squares' (--repair least_squares)" in said(capsys)
+    assert not Path("run").exists()

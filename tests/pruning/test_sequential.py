@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import FAMILIES, Head, awaken, images, plain, simple_problem
+from networks_for_tests import FAMILIES, awaken, images, plain, simple_problem
 from torch import nn
 from torchvision import models
 
@@ -88,22 +88,6 @@ def test_alternation_improves_on_a_single_pass():
     assert problem.finish(keep, images(32), options)[1].similarity > single
 
 
-@pytest.mark.parametrize(("kind", "alternated"), [(nn.ReLU, True), (nn.ReLU6, False)])
-def test_pairs_are_alternated_through_relus_but_not_through_capped_ones(kind, alternated):
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), kind(), nn.Conv2d(8, 8, 3, padding=1), kind(), Head(8)
-    )
-    problem = PruningProblem(awaken(network), images(16, 12), budget=0.6)
-    keep = uniform(problem)
-    repaired = [
-        problem.repair_all([keep], images(16, 12, seed=1), replace(FEW, gauss_newton=count))[0][
-            0
-        ].weight
-        for count in (0, 2)
-    ]
-    assert torch.equal(*repaired) is not alternated
-
-
 @pytest.mark.parametrize("name", ["mobilenet_v2", "densenet", "shufflenet_v2_x0_5"])
 def test_every_family_can_be_repaired_and_stays_finite(name):
     problem = made(name, budget=0.8)
@@ -139,26 +123,6 @@ def test_dead_channels_and_constant_images_give_finite_weights():
         norm.weight[0] = 0.0
     (network,) = problem.repair_all([uniform(problem)], torch.zeros(4, 3, 32, 32), FEW)
     assert all(torch.isfinite(p).all() for p in network.parameters())
-
-
-class Branching(nn.Module):
-    """A network whose flow depends on values, which torch.fx cannot trace."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
-        self.last = nn.Linear(8, 4)
-
-    def forward(self, x):
-        if x.sum() > 1e9:
-            return x
-        return self.last(torch.relu(self.norm(self.first(x))).mean((2, 3)))
-
-
-def test_untraceable_networks_are_refused_in_one_sentence():
-    problem = PruningProblem(Branching().eval(), images(8), budget=0.7)
-    with pytest.raises(ValueError, match=r"torch\.fx can trace"):
-        problem.finish(uniform(problem), images(8), FEW)
 
 
 class Viewing(nn.Module):
@@ -299,11 +263,6 @@ def test_layers_that_are_called_twice_are_left_alone_and_optional_inputs_have_th
     assert not torch.equal(network.last.weight, before.last.weight)
 
 
-def test_sequential_scores_of_untraceable_networks_are_refused_first():
-    with pytest.raises(ValueError, match="--repair least_squares"):
-        PruningProblem(Branching().eval(), images(8), budget=0.7, repair="sequential")
-
-
 @pytest.mark.gpu
 def test_cuda_scores_after_sequential_repair_as_the_cpu_does():
     if not torch.cuda.is_available():
@@ -397,29 +356,3 @@ def test_layers_behind_a_module_with_cut_layers_inside_are_refitted():
     judge = problem.judge(torch.randn(64, 20, 16))
     assert not torch.equal(repaired.last.weight, closed.last.weight)
     assert judge(repaired) > judge(closed)
-
-
-def test_a_network_that_is_one_operation_is_refused():
-    torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
-    problem = PruningProblem(layer.eval(), torch.randn(16, 20, 16), budget=0.8)
-    with pytest.raises(ValueError, match=r"needs a network that torch\.fx can trace"):
-        problem.finish(uniform(problem), torch.randn(16, 20, 16), FEW)
-
-
-class Reading(nn.Module):
-    """Reads the size of a layer, which tracing takes for a constant."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
-
-    def forward(self, x):
-        x = self.first(x).relu()
-        return self.last(x.reshape(-1, self.last.in_channels, 8, 8)).mean((2, 3))
-
-
-def test_a_graph_that_does_not_hold_once_cut_is_refused_in_one_sentence():
-    problem = PruningProblem(awaken(Reading()), images(16, 8), budget=0.6)
-    with pytest.raises(ValueError, match="reads some that change when it is cut"):
-        problem.finish(uniform(problem), images(16, 8, seed=1), FEW)

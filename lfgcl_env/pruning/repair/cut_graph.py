@@ -1,20 +1,33 @@
 """Whether the graph of operations that a network is traced to holds for networks cut from it."""
 
-from weakref import WeakSet
+import logging
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import fx
 
 from lfgcl_env.networks.outputs import named_outputs
-from lfgcl_env.pruning.repair.graph_runner import WAY_OUT, GraphRunner, trace
+from lfgcl_env.pruning.repair.graph_runner import GraphRunner, NoGraph, trace
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
-_HOLD: WeakSet[PrunableNetwork] = WeakSet()
-"""Networks whose graphs were found to hold: every repair asks, and the answer stays."""
+_logger = logging.getLogger(__name__)
+
+_KNOWN: "WeakKeyDictionary[PrunableNetwork, str | None]" = WeakKeyDictionary()
+"""What was found out: every repair asks, and the answer stays."""
 
 
-@torch.no_grad()
+def find_obstacle(network: PrunableNetwork) -> str | None:
+    """Return why a network cannot be repaired by its graph; None where it can."""
+    if network not in _KNOWN:
+        try:
+            _check(network)
+            _KNOWN[network] = None
+        except NoGraph as error:
+            _KNOWN[network] = error.reason
+    return _KNOWN[network]
+
+
 def check_graph(network: PrunableNetwork) -> None:
     """Refuse a network whose graph gives something else once channels are gone.
 
@@ -22,10 +35,25 @@ def check_graph(network: PrunableNetwork) -> None:
     layer's ``out_features``, or a number of heads on which its flow depends.
 
     Raises:
-        ValueError: if it does, or there is no graph; the message names a repair that needs none.
+        NoGraph: if it does, or there is no graph; the message names a repair that needs none.
     """
-    if network in _HOLD:
-        return
+    reason = find_obstacle(network)
+    if reason is not None:
+        raise NoGraph(reason)
+
+
+def warn_of_obstacle(network: PrunableNetwork) -> None:
+    """Say so, and why, where finished networks are refitted from module calls."""
+    reason = find_obstacle(network)
+    if reason is not None:
+        _logger.warning(
+            "%s: finished networks are refitted from module calls instead, which do not show the "
+            "ReLUs and additions behind a layer", reason,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _check(network: PrunableNetwork) -> None:
     candidate = network.candidate()
     graph = trace(candidate.network, network.plan.layers)
     candidate.install([np.arange((group.channels + 1) // 2) for group in network.groups])
@@ -49,8 +77,7 @@ def check_graph(network: PrunableNetwork) -> None:
         for name, one in wanted.items()
     )
     if not same:
-        raise ValueError(
+        raise NoGraph(
             "sequential repair needs a network whose operations do not depend on its own sizes, "
-            f"and this one reads some that change when it is cut: {WAY_OUT}"
+            "and this one reads some that change when it is cut"
         )
-    _HOLD.add(network)

@@ -10,8 +10,7 @@ from lfgcl_env.pruning.repair.conv_bn import convolve, fold
 from lfgcl_env.pruning.repair.graph_runner import (
     GraphRunner,
     addition_after,
-    is_capped,
-    relu_after,
+    rectifier_after,
     trace,
 )
 from lfgcl_env.pruning.repair.schedule import Fused, fuse
@@ -40,8 +39,8 @@ class FusedForward:
         self._steps = [step for step in steps if isinstance(step, fx.Node | Fused)]
         self._called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
         self._sums = self._find_sums()
-        after = (relu_after(network, node) for node in self._sums)
-        self._relus = {relu for relu in after if relu and not is_capped(network, relu)}
+        after = [found for node in self._sums if (found := rectifier_after(network, node))]
+        self._relus = {node for node, rectifier in after if rectifier.cap is None}
         self._unused = self._last_uses()
         self._folded: dict[Fused, tuple[Tensor, Tensor]] = {}
 

@@ -1,10 +1,10 @@
 """Closed-form Gauss-Newton steps that refit a producer and its consumer together.
 
-The producer's channels pass a ReLU and feed the consumer alone. The error behind the consumer,
-propagated back through its weights and divided by their Gram matrix, is the wanted change of every
-active inner value. The producer is fitted to that change by least squares on its own input patches,
-moved by the exact step length of the linearised pair, and the consumer is solved anew: after the
-last step by the caller, on all images.
+The producer's channels pass a ReLU, capped or not, and feed the consumer alone. The error behind
+the consumer, propagated back through its weights and divided by their Gram matrix, is the wanted
+change of every active inner value. The producer is fitted to that change by least squares on its
+own input patches, moved by the exact step length of the linearised pair, and the consumer is solved
+anew: after the last step by the caller, on all images.
 Steps after the first are made conjugate to the one before (Polak-Ribiere).
 """
 
@@ -18,10 +18,12 @@ from lfgcl_env.pruning.moments.patches import gram_with_one
 from lfgcl_env.pruning.moments.second_moments import ridge_of, ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN, convolve
 from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.repair.rectifier import Rectifier
 from lfgcl_env.pruning.repair.ridge_fit import factorise
 
 _RIDGE = 0.1
 _DAMPING = 0.3
+_PLAIN = Rectifier()
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Pair:
     Attributes:
         producer: its own fit, whose patches are the producer's inputs at ``positions``.
         consumer: its fit, solved already.
+        between: the rectifier that the producer's channels pass.
         inputs: of the producer in the pruned network, in chunks.
         target: the baseline's values at the consumer's point, in the same chunks.
         other: the other operand at that point in the pruned network, or None.
@@ -40,6 +43,7 @@ class Pair:
 
     producer: Fit
     consumer: Fit
+    between: Rectifier
     inputs: list[Tensor]
     target: list[Tensor]
     other: list[Tensor] | None
@@ -83,7 +87,7 @@ def alternate(pair: Pair, steps: int) -> None:
         for z, move in zip(inner, moves, strict=True):
             z.add_(move, alpha=length)
         if number < steps:
-            pair.consumer.read([z.relu() for z in inner], pair.places)
+            pair.consumer.read([pair.between(z) for z in inner], pair.places)
             pair.consumer.solve(1)
     first.set(matrix)
 
@@ -94,7 +98,7 @@ class _State:
 
     Attributes:
         pull: propagated back to the producer's sampled positions; (rows, channels).
-        live: positive where a ReLU lets the error through, or None without one, in chunks.
+        live: positive where a rectifier lets the error through, or None without one, in chunks.
         errors: in chunks.
     """
 
@@ -109,22 +113,24 @@ def _pull_back(pair: Pair, inner: list[Tensor]) -> _State:
     weight, bias = second.folded(second.matrix())
     conv = second.module
     assert isinstance(conv, nn.Conv2d)
+    behind = pair.consumer.relu
     pulls, lives, errors = [], list[Tensor | None](), []
     for index, z in enumerate(inner):
-        output = convolve(conv, z.relu(), weight, bias)
+        output = convolve(conv, pair.between(z), weight, bias)
         if pair.other is not None:
             output += pair.other[index]
         target = pair.target[index]
         live = None
-        if pair.consumer.relu:
-            live = torch.maximum(target, output)
-            error = target.relu().sub_(output.relu_())
+        if behind is not None:
+            live = behind.gate(target, output)
+            error = behind(target).sub_(behind.replace(output))
         else:
             error = target - output
         pull = conv2d_input(  # type: ignore[no-untyped-call]
             z.shape, weight, error, conv.stride, conv.padding, conv.dilation
         )
-        pulls.append(first.rows_of_output(_where_positive(pull, z), pair.positions[index]))
+        pull = pair.between.pull_back(pull, z)
+        pulls.append(first.rows_of_output(pull, pair.positions[index]))
         lives.append(live)
         errors.append(error)
     return _State(torch.cat(pulls), lives, errors)
@@ -141,19 +147,13 @@ def _line_search(
     moves = []
     for v, z, live, error in zip(pair.inputs, inner, state.live, state.errors, strict=True):
         move = convolve(first.module, v, delta, bias)
-        reaction = convolve(second.module, _where_positive(move, z), weight, None)
+        reaction = convolve(second.module, pair.between.pull_back(move, z), weight, None)
         if live is not None:
-            reaction = _where_positive(reaction, live)
+            reaction = _PLAIN.pull_back(reaction, live)
         along += float((reaction * error).sum())
         squared += float(reaction.square().sum())
         moves.append(move)
     return moves, along / squared if squared > 0 else 0.0
-
-
-def _where_positive(values: Tensor, gate: Tensor) -> Tensor:
-    """Return values where the gate is positive, and zero elsewhere."""
-    masked: Tensor = torch.ops.aten.threshold_backward(values, gate, 0)
-    return masked
 
 
 def _inner_gram(layer: ConvBN) -> Tensor:

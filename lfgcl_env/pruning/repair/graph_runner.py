@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lfgcl_env.pruning.repair.conv_bn import can_convolve
+from lfgcl_env.pruning.repair.rectifier import Rectifier
 from lfgcl_env.pruning.repair.tracer import trace_once
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, does_more, layer_kind
 
@@ -16,14 +17,24 @@ Value = list[Tensor]
 """A node's value, one tensor per chunk of images."""
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
-_RELUS = {F.relu, torch.relu, F.relu6}
+_RELUS = {F.relu, torch.relu}
 _OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul, F.relu_: F.relu}
 
-WAY_OUT = (
-    "choose repair='least_squares' (--repair least_squares), and problem.compress or --shortlist 0 "
-    "for what is handed over"
-)
-"""What networks that sequential repair refuses can be repaired with."""
+
+class NoGraph(ValueError):
+    """Says why a network's graph of operations cannot be had, and what works without one.
+
+    Args:
+        reason: one phrase.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Name a repair that needs none."""
+        return f"{self.reason}: choose repair='least_squares' (--repair least_squares)"
 
 
 def trace(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
@@ -34,21 +45,21 @@ def trace(network: nn.Module, cut: Container[str] = ()) -> fx.Graph:
         cut: names of modules that may lose heads before the graph is run.
 
     Raises:
-        ValueError: if ``torch.fx`` cannot trace it, as where its flow depends on values, or a value
+        NoGraph: if ``torch.fx`` cannot trace it, as where its flow depends on values, or a value
             is used after it was changed in place, which the graph does not show.
     """
     try:
         graph = trace_once(network, cut)
     except Exception as error:
-        raise ValueError(
+        raise NoGraph(
             "sequential repair needs a network that torch.fx can trace, and this one cannot be "
-            f"({type(error).__name__}): {WAY_OUT}"
+            f"({type(error).__name__})"
         ) from error
     for node in graph.nodes:
         if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
-            raise ValueError(
+            raise NoGraph(
                 "sequential repair needs a network whose tensors come from its input and its "
-                f"parameters, and this one computes others on the way: {WAY_OUT}"
+                "parameters, and this one computes others on the way"
             )
     _check_in_place(network, graph)
     return graph
@@ -61,9 +72,9 @@ def _check_in_place(network: nn.Module, graph: fx.Graph) -> None:
         if _is_in_place(network, node) and node.all_input_nodes:
             changed = node.all_input_nodes[0]
             if any(places[user] > place for user in changed.users):
-                raise ValueError(
+                raise NoGraph(
                     "sequential repair needs a network whose values are not used after they were "
-                    f"changed in place, as by {node.target}: {WAY_OUT}"
+                    f"changed in place, as by {node.target}"
                 )
 
 
@@ -191,25 +202,35 @@ def addition_after(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     return user, other
 
 
-def relu_after(network: nn.Module, node: fx.Node) -> fx.Node | None:
-    """Find the ReLU that alone uses a node's value."""
+def rectifier_after(network: nn.Module, node: fx.Node) -> tuple[fx.Node, Rectifier] | None:
+    """Find the ReLU, capped or not, that alone uses a node's value."""
     user = _only_user(node)
-    if user is None:
-        return None
-    if user.op == "call_module":
-        module = network.get_submodule(str(user.target))
-        known = isinstance(module, (nn.ReLU, nn.ReLU6)) and not does_more(module)
-        return user if known else None
-    if user.op == "call_method":
-        return user if user.target in ("relu", "relu_") else None
-    return user if user.target in _RELUS else None
+    found = None if user is None else _rectifier(network, user)
+    return None if user is None or found is None else (user, found)
 
 
-def is_capped(network: nn.Module, relu: fx.Node) -> bool:
-    """Whether a ReLU that :func:`relu_after` found is a ReLU6, flat at both ends."""
-    if relu.op == "call_module":
-        return isinstance(network.get_submodule(str(relu.target)), nn.ReLU6)
-    return relu.target is F.relu6
+def _rectifier(network: nn.Module, node: fx.Node) -> Rectifier | None:
+    """Return what a node is if it is a rectifier, capped by a constant or not."""
+    if node.op == "call_module":
+        module = network.get_submodule(str(node.target))
+        if does_more(module):
+            return None
+        if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+            return _between(module.min_val, module.max_val)
+        return Rectifier() if isinstance(module, nn.ReLU) else None
+    if node.op == "call_method":
+        return Rectifier() if node.target in ("relu", "relu_") else None
+    if node.target is F.hardtanh:
+        limits = dict(zip(("min_val", "max_val"), node.args[1:3], strict=False)) | node.kwargs
+        return _between(limits.get("min_val", -1.0), limits.get("max_val", 1.0))
+    if node.target is F.relu6:
+        return Rectifier(6.0)
+    return Rectifier() if node.target in _RELUS else None
+
+
+def _between(low: object, high: object) -> Rectifier | None:
+    known = low == 0 and isinstance(high, (int, float)) and high > 0
+    return Rectifier(float(high)) if known else None  # type: ignore[arg-type]
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,19 @@ from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
 Features = list[list[Tensor]]
 """Features per place and batch, see :class:`~lfgcl_env.pruning.score.features.FeatureReader`."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A pruned network and what it was cut to.
+
+    Attributes:
+        network: in evaluation mode, on the device of the images; its tensors are replaced.
+        kept: for each group, the indices of the channels that stay.
+    """
+
+    network: nn.Module
+    kept: Sequence[NDArray[np.int64]]
 
 
 class Reader(Protocol):

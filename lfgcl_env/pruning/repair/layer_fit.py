@@ -8,6 +8,7 @@ from torch import Tensor
 from lfgcl_env.pruning.moments.patches import gram_with_one
 from lfgcl_env.pruning.moments.second_moments import ridge_strength
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
+from lfgcl_env.pruning.repair.rectifier import Goals, Rectifier
 from lfgcl_env.pruning.repair.ridge_fit import ByMoments, ByRows, Rows
 
 _SURE = 8
@@ -36,7 +37,8 @@ class Fit:
             (rows, channels).
         there: values of the other operand of the addition at that point in the pruned network, or
             None; (rows, channels).
-        relu: whether a ReLU follows the point, so that all targets below zero mean the same.
+        relu: the rectifier that follows the point, if one does, in whose flat parts all targets
+            mean the same.
         ridge: see :class:`~lfgcl_env.pruning.repair.sequential.SequentialOptions`.
         last: whether the layer gives an output of the network.
 
@@ -50,7 +52,7 @@ class Fit:
         wanted: Tensor,
         there: Tensor | None,
         *,
-        relu: bool,
+        relu: Rectifier | None,
         ridge: float,
         last: bool = False,
     ) -> None:
@@ -91,11 +93,11 @@ class Fit:
         error asks for; where no fit lowers it, the layer is left as it is.
 
         Args:
-            relu_aware: how often targets below zero are replaced by the current output's negative
-                part, where a ReLU follows.
+            relu_aware: how often targets in flat parts of a rectifier are replaced by those that
+                are nearest to the current output.
         """
         count, features = self.patches.shape
-        times = relu_aware if self.relu else 0
+        times = relu_aware if self.relu is not None else 0
         strength = ridge_strength(self._ridge, features + 1, count)
         if not self.is_sure:
             better = self._strength_by_others(strength, times)
@@ -137,10 +139,10 @@ class Fit:
         return number % every == every - 1
 
     def _error(self, rows: Rows, matrix: Tensor) -> float:
-        """Return the squared error of a map, behind the ReLU where one follows."""
+        """Return the squared error of a map, behind the rectifier where one follows."""
         output, wanted = rows.output(matrix), rows.wanted
-        if self.relu:
-            output, wanted = output.relu(), wanted.relu()
+        if self.relu is not None:
+            output, wanted = self.relu(output), self.relu(wanted)
         return float((output - wanted).square().sum())
 
     def _solution(self, rows: Rows, strength: float, times: int) -> Tensor | None:
@@ -154,14 +156,11 @@ class Fit:
             moments = self.moments if whole else gram_with_one(rows.patches) / count
             solve = ByMoments(rows.patches, moments, strength, layer.intercept)
         matrix = prior = layer.matrix()
-        wanted = rows.wanted
-        if times:
-            below, above = wanted.le(0).to(wanted.dtype), wanted.relu()
+        goals = Goals(self.relu, rows.wanted) if times and self.relu is not None else None
         for attempt in range(1 + times):
-            goal = wanted
-            if attempt:
-                # Where the target is positive, it stays; a where() takes three times as long.
-                goal = rows.output(matrix).clamp_(max=0).mul_(below).add_(above)
+            goal = rows.wanted
+            if attempt and goals is not None:
+                goal = goals.near(rows.output(matrix))
             if rows.there is not None:
                 goal = goal - rows.there
             matrix = solve(goal, prior)

@@ -21,7 +21,7 @@ class SequentialOptions:
     Attributes:
         rows: patches that a layer is fitted to, sampled evenly over the images.
         ridge: pull towards the current weights, relative to the mean second moment of a feature.
-        relu_aware: how often targets below zero are replaced where a ReLU follows.
+        relu_aware: how often targets are replaced that lie in a flat part of the ReLU that follows.
         gauss_newton: Gauss-Newton steps between a producer and its consumer; see
             :mod:`lfgcl_env.pruning.repair.gauss_newton`; 0 for none.
         positions: output positions that such a step sees: the first images that have so many; None

@@ -16,12 +16,12 @@ from lfgcl_env.pruning.repair.graph_runner import (
     addition_after,
     batchnorm_after,
     dense_module,
-    is_capped,
     is_plain_convolution,
-    relu_after,
+    rectifier_after,
     shapes_of,
     trace,
 )
+from lfgcl_env.pruning.repair.rectifier import Rectifier
 from lfgcl_env.pruning.structure.fixed_layers import find_refittable
 
 
@@ -37,9 +37,10 @@ class Refit:
         point: where its contribution ends: behind the BatchNorm, and behind the addition that alone
             uses it.
         other: the other operand of that addition, or None.
-        relu: whether a ReLU alone uses the value at the point.
+        relu: the rectifier that alone uses the value at the point, or None.
         path: the calls of the layer that alone makes this one's input, of its BatchNorm and of the
-            ReLU between; empty where the input is made otherwise.
+            rectifier between; empty where the input is made otherwise.
+        between: that rectifier; None where there is no path.
     """
 
     layer: str
@@ -48,8 +49,9 @@ class Refit:
     norm: fx.Node | None
     point: fx.Node
     other: fx.Node | None
-    relu: bool
+    relu: Rectifier | None
     path: tuple[fx.Node, ...]
+    between: Rectifier | None
 
     @property
     def input(self) -> fx.Node:
@@ -104,9 +106,8 @@ def fuse(network: nn.Module, graph: fx.Graph, steps: Iterable[Step]) -> list[Ste
         norm = batchnorm_after(network, node)
         if norm is None or not is_plain_convolution(network, node):
             continue
-        relu = relu_after(network, norm)
-        if relu is not None and is_capped(network, relu):
-            relu = None
+        after = rectifier_after(network, norm)
+        relu = after[0] if after is not None and after[1].cap is None else None
         fused = Fused(node, norm, relu)
         last[fused.node] = fused
         inside |= {node, norm}
@@ -183,9 +184,11 @@ class Schedule:
                 for before in sorted(pending, key=self._order.__getitem__):
                     self._visit(before)
                 point, other = addition
-        relu = relu_after(self._network, point) is not None
-        path = self._path(node)
-        return Refit(str(node.target), self._order[node], node, norm, point, other, relu, path)
+        after = rectifier_after(self._network, point)
+        relu = None if after is None else after[1]
+        path, between = self._path(node)
+        name, number = str(node.target), self._order[node]
+        return Refit(name, number, node, norm, point, other, relu, path, between)
 
     def _is_plain(self, addition: fx.Node, other: fx.Node) -> bool:
         """Return whether an addition's operands are computed, and have its shape: no broadcast."""
@@ -203,28 +206,31 @@ class Schedule:
                 left += one.all_input_nodes
         return found
 
-    def _path(self, consumer: fx.Node) -> tuple[fx.Node, ...]:
-        """Return the calls of producer, BatchNorm and ReLU that feed a consumer alone."""
+    def _path(self, consumer: fx.Node) -> tuple[tuple[fx.Node, ...], Rectifier | None]:
+        """Return the calls of what feeds a consumer alone, and the rectifier among them."""
+        nothing = (), None
         relu = consumer.all_input_nodes[0]
         if len(relu.users) != 1 or not relu.all_input_nodes:
-            return ()
+            return nothing
         before = relu.all_input_nodes[0]
-        if relu_after(self._network, before) is not relu or is_capped(self._network, relu):
-            return ()
+        after = rectifier_after(self._network, before)
+        if after is None or after[0] is not relu:
+            return nothing
         producer = before if dense_module(self._network, before) is not None else None
         if producer is None and before.all_input_nodes:
             producer = before.all_input_nodes[0]
             if batchnorm_after(self._network, producer) is not before:
-                return ()
+                return nothing
         if producer is None:
-            return ()
+            return nothing
         first = dense_module(self._network, producer)
         second = dense_module(self._network, consumer)
         if first is None or second is None or not (can_convolve(first) and can_convolve(second)):
-            return ()
+            return nothing
         if not self._may_refit(producer):
-            return ()
-        return (producer, relu) if before is producer else (producer, before, relu)
+            return nothing
+        path = (producer, relu) if before is producer else (producer, before, relu)
+        return path, after[1]
 
     def _end_at_the_last_refit(self) -> None:
         while self.steps and not isinstance(self.steps[-1], Refit):

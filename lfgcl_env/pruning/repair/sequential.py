@@ -6,9 +6,9 @@ the baseline's value at the point where the layer's contribution ends: behind it
 behind the addition to a residual stream if there is one, minus the pruned network's other operand.
 So errors made earlier are corrected later. Where a ReLU follows, every value below zero meets a
 target below zero: such targets are replaced by the negative part of the current output, and the
-layer is solved again. A layer with few rows for its features, such as the gate of a
-squeeze-and-excitation block, which sees one position an image, is fitted with as much of a ridge as
-images that are held out ask for, or left as it is.
+layer is solved again; targets above the cap of a ReLU6 likewise. A layer with few rows for its
+features, such as the gate of a squeeze-and-excitation block, which sees one position an image, is
+fitted with as much of a ridge as images that are held out ask for, or left as it is.
 
 The idea of layer-wise reconstruction on the compressed network's own inputs is that of channel
 pruning (He et al., ICCV 2017) and asymmetric reconstruction (Zhang et al., TPAMI 2016); the target
@@ -17,7 +17,6 @@ consumers go beyond them. Labels and backpropagation through the network are not
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,29 +26,17 @@ from torch import Tensor, nn
 from lfgcl_env.images.chunks import chunks_of
 from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.repair.baseline_values import KeptTargets, LiveTargets
-from lfgcl_env.pruning.repair.cut_graph import check_graph
+from lfgcl_env.pruning.repair.by_calls import refit_by_calls
+from lfgcl_env.pruning.repair.cut_graph import check_graph, find_obstacle
 from lfgcl_env.pruning.repair.fused_forward import FusedForward
 from lfgcl_env.pruning.repair.graph_runner import trace
-from lfgcl_env.pruning.repair.interface import Features, Reader, repair, run_plain
+from lfgcl_env.pruning.repair.interface import Cut, Features, Reader, repair, run_plain
 from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
 from lfgcl_env.pruning.repair.profiles import CHUNK, SCORING, Samples, SequentialOptions
 from lfgcl_env.pruning.repair.schedule import Schedule
 from lfgcl_env.pruning.repair.walk import Walk
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A pruned network and what it was cut to.
-
-    Attributes:
-        network: in evaluation mode, on the device of the images; its tensors are replaced.
-        kept: for each group, the indices of the channels that stay.
-    """
-
-    network: nn.Module
-    kept: Sequence[NDArray[np.int64]]
 
 
 @torch.no_grad()
@@ -62,7 +49,8 @@ def repair_sequentially(
 ) -> None:
     """Refit all layers of pruned networks whose inputs have changed, in place; all in step.
 
-    The baseline's values are computed once for all of them.
+    The baseline's values are computed once for all of them. Where there is no graph, layers are
+    refitted from module calls, see :mod:`lfgcl_env.pruning.repair.by_calls`.
 
     Args:
         network: what they were cut from.
@@ -72,13 +60,13 @@ def repair_sequentially(
             every pruned network: 2 GB each for ResNet-56 and 4,096 images.
         options: see there.
         progress: called with the steps done and their number.
-
-    Raises:
-        ValueError: if ``torch.fx`` cannot trace the network, or its graph changes with its sizes.
     """
-    check_graph(network)
     whole = network.candidate(images.device).network
     chunks = split(images, network.layout)
+    if find_obstacle(network) is not None:
+        plan, norms = network.plan, network.followed_by
+        refit_by_calls(whole, plan, norms, cuts, chunks, options, progress)
+        return
     schedule = Schedule(whole, chunks[0][:1], network.plan.layers)
     samples = Samples([len(chunk) for chunk in chunks], options)
     walks = [

@@ -152,10 +152,15 @@ class Walk:
         count = self._samples.whole_chunks(available)
         target = self._cut_outputs(refit, targets.whole(refit, count))
         other = None if refit.other is None else self._values[refit.other][:count]
-        pair = Pair(first, fit, sources[:count], target, other, positions[:count], chosen[:count])
+        assert refit.between is not None
+        pair = Pair(
+            *(first, fit, refit.between, sources[:count], target, other),
+            *(positions[:count], chosen[:count]),
+        )
         alternate(pair, self._options.gauss_newton)
         weight, bias = first.layer.folded(first.layer.matrix())
-        inner = [convolve(first.layer.module, v, weight, bias).relu_() for v in sources]
+        made = (convolve(first.layer.module, v, weight, bias) for v in sources)
+        inner = [refit.between.replace(value) for value in made]
         self._values[refit.input] = inner
         fit.read(inner, chosen)
         fit.solve(self._options.relu_aware)
