@@ -7,8 +7,6 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch_pruning.dependency.index_mapping import update_concat_index_mapping
-from torch_pruning.dependency.shape_infer import infer_out_channels_recursively
 
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
@@ -85,14 +83,13 @@ def _follow_shuffles(graph: tp.DependencyGraph) -> None:
     shuffles = [node for node in operations if _factor(node) != 1]
     graph.CUSTOMIZED_PRUNERS = graph.CUSTOMIZED_PRUNERS | {_Shuffle: _KnownSizes()}
     for node in reversed(shuffles):  # the graph was traced from its outputs
-        before = infer_out_channels_recursively(graph, node.inputs[0], [0])
+        before = _channels(graph, node.inputs[0])
         if before is not None:
             node.module.__class__ = _Shuffle
             node.module.sizes = (before, round(before / _factor(node)))
     for node in graph.module2node.values() if shuffles else ():
-        if node.type == tp.ops.OPTYPE.CONCAT:  # its parts were measured without knowing of them
-            node.module.concat_sizes = None
-            update_concat_index_mapping(graph, node)
+        if node.type == tp.ops.OPTYPE.CONCAT:
+            node.module.concat_sizes = None  # were measured without knowing of them
     for node in shuffles:
         factor = _factor(node)
         several = round(max(factor, 1 / factor))
@@ -107,7 +104,18 @@ def _follow_shuffles(graph: tp.DependencyGraph) -> None:
                     dependency.index_mapping[0] = backward
 
 
-def _factor(node: tp.dependency.Node) -> float:
+def _channels(graph: tp.DependencyGraph, node: Any) -> int | None:
+    """Return the channels of a node's output; None where they cannot be told."""
+    known: int | None = graph.get_out_channels(node)
+    if known is not None or node.type == tp.ops.OPTYPE.SPLIT:
+        return known
+    found = [_channels(graph, before) for before in node.inputs]
+    if node.type == tp.ops.OPTYPE.CONCAT:
+        return None if None in found else sum(filter(None, found))
+    return next((channels for channels in found if channels is not None), None)
+
+
+def _factor(node: Any) -> float:
     """Return how many channels in front of a pixel shuffle make one behind it; 1 for others."""
     up = getattr(node.grad_fn, "_saved_upscale_factor", 1)
     return float((up / getattr(node.grad_fn, "_saved_downscale_factor", 1)) ** 2)
