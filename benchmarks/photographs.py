@@ -53,13 +53,24 @@ def crops(names: tuple[str, ...], count: int, side: int = 224, seed: int = 0) ->
     return (torch.cat(found) - mean) / std
 
 
-def _picture(name: str) -> Tensor:
-    import skimage
-    import sklearn
+def folders() -> tuple[Path, Path]:
+    """Return the folders of the photographs that scikit-image and scikit-learn ship.
 
-    path = _folder(skimage) / "data" / name
-    if not path.exists():
-        path = _folder(sklearn) / "datasets" / "images" / name
+    Raises:
+        ImportError: if one of them is missing; names the extra to install.
+    """
+    try:
+        import skimage
+        import sklearn
+    except ImportError as error:
+        raise ImportError(
+            f"the photographs need {error.name}: run `pip install lfgcl-env[photographs]`"
+        ) from error
+    return _folder(skimage) / "data", _folder(sklearn) / "datasets" / "images"
+
+
+def _picture(name: str) -> Tensor:
+    (path,) = (folder / name for folder in folders() if (folder / name).exists())
     pixels = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255
     return torch.from_numpy(pixels).movedim(-1, 0)
 

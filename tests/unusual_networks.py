@@ -1,4 +1,4 @@
-"""Small networks with other inputs than images, or other outputs than the logits of classes."""
+"""Small networks with unusual inputs, outputs, or ways between them."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -142,6 +142,34 @@ class Regressing(nn.Module):
         return found[:, 0] if self.flat else found
 
 
+class Splitting(nn.Module):
+    """Halves that go separate ways and are gathered in a list, as the stages of YOLOv8."""
+
+    def __init__(self, channels: int, out: int, blocks: int = 2) -> None:
+        super().__init__()
+        half = out // 2
+        self.split = nn.Conv2d(channels, 2 * half, 1)
+        self.join = nn.Conv2d((2 + blocks) * half, out, 1)
+        convs = [[nn.Conv2d(half, half, 3, padding=1) for _ in range(2)] for _ in range(blocks)]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(one, nn.SiLU(), other, nn.SiLU()) for one, other in convs
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(F.silu(self.split(x)).chunk(2, 1))
+        parts.extend(parts[-1] + block(parts[-1]) for block in self.blocks)
+        return self.join(torch.cat(parts, 1))
+
+
+def splitting() -> nn.Module:
+    """Two stages of halves that go separate ways."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.SiLU(), Splitting(8, 12), nn.SiLU()),
+        *(nn.Conv2d(12, 12, 3, padding=1), nn.SiLU(), Splitting(12, 16, blocks=1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
+    )
+
+
 class Detecting(nn.Module):
     """A list with a dictionary for every image, whose sizes depend on the image."""
 
@@ -165,6 +193,7 @@ UNUSUAL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "depth map": (lambda: segmenting(1), (3, 12, 10)),
     "number": (lambda: Regressing(flat=False), (3, 12, 10)),
     "flat number": (lambda: Regressing(flat=True), (3, 12, 10)),
+    "halves in lists": (splitting, (3, 12, 10)),
     "two heads": (lambda: Forked(joined), (3, 12, 10)),
     **{
         f"two heads, {kind}": (lambda give=give: Forked(give), (3, 12, 10))
@@ -172,6 +201,9 @@ UNUSUAL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     },
 }
 """Networks, and the shapes of their inputs."""
+
+UNTRACEABLE = {"halves in lists"}
+"""Those that torch.fx cannot trace."""
 
 
 def made(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:

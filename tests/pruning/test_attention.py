@@ -59,6 +59,26 @@ class Fused(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(count, tokens, -1))
 
 
+class Causal(Fused):
+    """Takes a flag for its products, as many a transformer does."""
+
+    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        count, tokens, _ = x.shape
+        parts = self.qkv(x).reshape(count, tokens, 3, self.num_heads, self.head_dim)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+        return self.proj(mixed.transpose(1, 2).reshape(count, tokens, -1))
+
+
+class Flagged(Classifier):
+    """A network that hands such a flag on; its own is never given."""
+
+    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.attention(self.norms[0](x), is_causal)
+        return self.fc((x + self.mlp(self.norms[1](x))).mean(1))
+
+
 class Separate(nn.Module):
     """A layer each for queries, keys and values, norms inside heads, scales of heads, a gate."""
 
@@ -274,6 +294,7 @@ def of_timm(name: str, **arguments: object) -> nn.Module:
 BUILDERS = {
     "fused": lambda: Classifier(Fused()),
     "fused, heads first": lambda: Classifier(Fused("heads first")),
+    "flag handed on": lambda: Flagged(Causal()),
     "separate": lambda: Classifier(Separate()),
     "nested": lambda: Classifier(Nested()),
     "stock": lambda: Classifier(Stock(batch_first=True)),

@@ -147,7 +147,6 @@ def reasons(problem: PruningProblem) -> dict[str, str]:
         ),
         (lambda: Chain(Scale(trained=True)), ["b", "c"], "a", "a free parameter"),
         (lambda: Chain(Scale(trained=False)), ["b", "c"], "a", "fails without its channels"),
-        (lambda: Chain(nn.PixelShuffle(2), 2), ["b", "c"], "a", "rearranged on the way to b"),
         (
             lambda: Chain(nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))),
             ["b", "c"],

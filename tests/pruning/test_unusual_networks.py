@@ -8,7 +8,8 @@ import torch
 from networks_for_tests import awaken, images, random_strategy, simple_problem
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from unusual_networks import UNUSUAL, made, noise
+from torchvision import models
+from unusual_networks import UNTRACEABLE, UNUSUAL, made, noise
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.networks.outputs import named_outputs
@@ -71,6 +72,10 @@ def test_every_repair_leaves_the_whole_network_alone_and_is_that_of_the_network_
     network, inputs = made(name)
     if repair == "batchnorm" and not any(hasattr(m, "running_mean") for m in network.modules()):
         return
+    if repair == "sequential" and name in UNTRACEABLE:
+        with pytest.raises(ValueError, match=r"torch\.fx can trace"):
+            PruningProblem(network, inputs, budget=0.9, repair=repair)
+        return
     problem = PruningProblem(network, inputs, budget=0.9, repair=repair, round_to=1)
     whole = problem.evaluate(problem.channels).similarity
     assert whole == pytest.approx(1.0, abs=1e-6 if repair != "batchnorm" else 0.2)
@@ -83,7 +88,7 @@ def test_every_repair_leaves_the_whole_network_alone_and_is_that_of_the_network_
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_sequential_repair_brings_outputs_nearer(name):
+def test_a_repair_of_the_finished_network_brings_outputs_nearer(name):
     network, inputs = made(name)
     problem = simple_problem(network, inputs, similarity="kl")
     keep = np.maximum(1, problem.channels // 2)
@@ -149,6 +154,15 @@ def test_inputs_of_another_shape_are_refused():
     baseline = load_baseline(made("table")[0], input_shape=(20,))
     with pytest.raises(ValueError, match=r"shape \(21,\), and the network takes \(20,\)"):
         PruningProblem(baseline, noise(8, 21))
+
+
+@pytest.mark.slow
+def test_a_detector_of_torchvision_is_refused_with_the_way_out():
+    detector = models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None
+    )
+    with pytest.raises(ValueError, match="give features, the names of modules to compare"):
+        PruningProblem(detector.eval(), images(2, 64))
 
 
 class Squeezed(nn.Module):

@@ -1,6 +1,7 @@
 """Torch-Pruning's dependency graph, with the layers that it does not know."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,114 @@ from torch import Tensor, nn
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
 from lfgcl_env.pruning.structure.training_mode import set_training
+
+
+class _Gather:
+    """Maps the channels in front of a pixel shuffle to those behind it, several to one.
+
+    Torch-Pruning keeps one owner of every position: those whose channels meet are noted.
+
+    Args:
+        factor: channels in front for one behind.
+        met: where the sets of owners are added.
+    """
+
+    def __init__(self, factor: int, met: list[set[int]]) -> None:
+        self._factor, self._met = factor, met
+
+    def __call__(self, indices: Sequence[Any]) -> list[Any]:
+        owners: dict[int, list[Any]] = {}
+        for index in indices:
+            owners.setdefault(index.idx // self._factor, []).append(index)
+        self._met += [{index.root_idx for index in found} for found in owners.values()]
+        return [found[0]._replace(idx=position) for position, found in owners.items()]
+
+
+class _Spread:
+    """Maps the channels behind a pixel shuffle to those in front of it, one to several."""
+
+    def __init__(self, factor: int) -> None:
+        self._factor = factor
+
+    def __call__(self, indices: Sequence[Any]) -> list[Any]:
+        return [
+            index._replace(idx=self._factor * index.idx + place)
+            for index in indices
+            for place in range(self._factor)
+        ]
+
+
+class _Shuffle(tp.ops._ElementWiseOp):  # type: ignore[misc]
+    """A pixel shuffle or its opposite.
+
+    Attributes:
+        sizes: its input and output channels.
+    """
+
+    sizes: tuple[int, int]
+
+
+class _KnownSizes(tp.BasePruningFunc):  # type: ignore[misc]
+    """Tells Torch-Pruning how many channels a :class:`_Shuffle` has on either side."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: _Shuffle) -> int:
+        return layer.sizes[1]
+
+    def get_in_channels(self, layer: _Shuffle) -> int:
+        return layer.sizes[0]
+
+
+def _follow_shuffles(graph: tp.DependencyGraph) -> None:
+    """Let the graph follow channels through pixel shuffles, and back through their opposite.
+
+    Torch-Pruning takes both for operations that leave channels where they are.
+    """
+    graph.met = []
+    operations = [n for n in graph.module2node.values() if type(n.module) is tp.ops._ElementWiseOp]
+    shuffles = [node for node in operations if _factor(node) != 1]
+    graph.CUSTOMIZED_PRUNERS = graph.CUSTOMIZED_PRUNERS | {_Shuffle: _KnownSizes()}
+    for node in reversed(shuffles):  # the graph was traced from its outputs
+        before = _channels(graph, node.inputs[0])
+        if before is not None:
+            node.module.__class__ = _Shuffle
+            node.module.sizes = (before, round(before / _factor(node)))
+    for node in graph.module2node.values() if shuffles else ():
+        if node.type == tp.ops.OPTYPE.CONCAT:
+            node.module.concat_sizes = None  # were measured without knowing of them
+    for node in shuffles:
+        factor = _factor(node)
+        several = round(max(factor, 1 / factor))
+        gather, spread = _Gather(several, graph.met), _Spread(several)
+        forward, backward = (gather, spread) if factor > 1 else (spread, gather)
+        for before in node.inputs:
+            for dependency in before.dependencies:
+                if dependency.target is node:
+                    dependency.index_mapping[0] = forward
+            for dependency in node.dependencies:
+                if dependency.target is before:
+                    dependency.index_mapping[0] = backward
+
+
+def _channels(graph: tp.DependencyGraph, node: Any) -> int | None:
+    """Return the channels of a node's output; None where they cannot be told."""
+    known: int | None = graph.get_out_channels(node)
+    if known is not None or node.type == tp.ops.OPTYPE.SPLIT:
+        return known
+    found = [_channels(graph, before) for before in node.inputs]
+    if node.type == tp.ops.OPTYPE.CONCAT:
+        return None if None in found else sum(filter(None, found))
+    return next((channels for channels in found if channels is not None), None)
+
+
+def _factor(node: Any) -> float:
+    """Return how many channels in front of a pixel shuffle make one behind it; 1 for others."""
+    up = getattr(node.grad_fn, "_saved_upscale_factor", 1)
+    return float((up / getattr(node.grad_fn, "_saved_downscale_factor", 1)) ** 2)
 
 
 class _FrozenNorm(tp.BasePruningFunc):  # type: ignore[misc]
@@ -69,11 +178,17 @@ def dependency_graph(
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
+    _follow_shuffles(graph)
     return graph
 
 
 def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int]) -> tp.Group:
-    """Return Torch-Pruning's group for removing ``channels`` of the output of ``root``."""
-    return graph.get_pruning_group(
-        root, graph.get_pruner_of_module(root).prune_out_channels, channels
-    )
+    """Return Torch-Pruning's group for removing ``channels`` of the output of ``root``.
+
+    Its attribute ``met`` has the sets of these that go together, as a pixel shuffle makes them.
+    """
+    graph.met.clear()
+    pruner = graph.get_pruner_of_module(root)
+    group = graph.get_pruning_group(root, pruner.prune_out_channels, channels)
+    group.met = list(graph.met)
+    return group

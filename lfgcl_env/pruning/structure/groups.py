@@ -34,8 +34,9 @@ class Group:
 
     Attributes:
         name: the layer that first produces the channels.
-        channels: how many there are; where a grouped layer allows whole bundles of them alone,
-            as many as bundles, see :mod:`lfgcl_env.pruning.structure.bundles`.
+        channels: how many there are; where a grouped layer, or a pixel shuffle, allows whole
+            bundles of them alone, as many as bundles, see
+            :mod:`lfgcl_env.pruning.structure.bundles`.
         members: every layer's part in the group.
         coupled: whether an addition (a residual connection) ties several producers together.
         part: the module that was traced to find the group; ``""`` for the whole network.
@@ -49,7 +50,7 @@ class Group:
 
     @property
     def bundle(self) -> int:
-        """How many channels of its first layer go together; 1 where no grouped layer ties any."""
+        """How many channels of its first layer go together; 1 where no layer ties any."""
         return self.bundle_of(self._first)
 
     def bundle_of(self, member: Member) -> int:

@@ -1,7 +1,10 @@
 """One group as the dependency graph has it: the positions in layers that follow its channels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch_pruning as tp
+from numpy.typing import NDArray
 from torch import nn
 
 from lfgcl_env.pruning.structure.groups import Group, Member, Unprunable
@@ -42,6 +45,7 @@ def read_group(
     Raises:
         Unprunable: if something that follows the channels cannot lose any.
     """
+    bundles = _bundles(channels, traced.met)
     members = []
     coupled = False
     for item in traced.items:
@@ -59,7 +63,7 @@ def read_group(
             ):
                 raise Unprunable(f"{layer} gives one channel for several, which is not followed")
             size = layer_sizes(node.module)[1 if side == "in" else 0]
-            members.append(_member(layer, side, item, channels, size))
+            members.append(_member(layer, side, item, bundles, size))
         elif node.type == tp.ops.OPTYPE.PARAMETER:
             raise Unprunable(_whose(node.module, names))
         elif isinstance(node.module, tp.ops._OutputOp):
@@ -70,7 +74,19 @@ def read_group(
             coupled = True
     if not any(member.side == "in" for member in members):
         raise Unprunable(OUTPUT)
-    return Group(name, channels, tuple(_merge(members)), coupled, part)
+    count = int(bundles.max()) + 1
+    if count == 1 < channels:
+        raise Unprunable("all of its channels become one")
+    return Group(name, count, tuple(_merge(members)), coupled, part)
+
+
+def _bundles(channels: int, met: Sequence[set[int]]) -> NDArray[np.int64]:
+    """Number what goes together: every channel, or bundles of those that meet; (channels,)."""
+    labels = np.arange(channels)
+    for together in met:
+        meeting = np.unique(labels[list(together)])
+        labels[np.isin(labels, meeting)] = meeting[0]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def _whose(parameter: object, names: dict[nn.Module, str]) -> str:
@@ -93,14 +109,17 @@ def _why_not(module: nn.Module, name: str) -> str:
     return f"{kind} {name} is of a kind that is not cut"
 
 
-def _member(layer: str, side: str, item: tp.Group, channels: int, size: int) -> Member:
+def _member(layer: str, side: str, item: tp.Group, bundles: NDArray[np.int64], size: int) -> Member:
     positions = np.asarray(item.idxs, dtype=np.int64)
     if len(positions) and not 0 <= positions.min() <= positions.max() < size:
         raise Unprunable(f"its channels are rearranged on the way to {layer}")
     owners = np.asarray(item.root_idxs, dtype=np.int64)
     order = np.argsort(positions, kind="stable")
-    counts = np.bincount(owners, minlength=channels)
-    if len(counts) != channels or not (counts == counts[0]).all():
+    if len(owners) and not 0 <= owners.min() <= owners.max() < len(bundles):
+        raise Unprunable(f"its channels take unequal shares of {layer}")
+    owners = bundles[owners]
+    counts = np.bincount(owners, minlength=int(bundles.max()) + 1)
+    if not (counts == counts[0]).all():
         raise Unprunable(f"its channels take unequal shares of {layer}")
     return Member(layer, side, positions[order], owners[order])
 

@@ -86,7 +86,8 @@ def _read_heads(
     fixed: dict[str, str],
 ) -> list[Member]:
     """Return the parts of a group in layers that run in training only."""
-    traced = pruning_group(graph, copied.get_submodule(group.name), list(range(group.channels)))
-    whole = read_group(group.name, group.channels, traced, names, group.part, fixed)
+    channels = group.channels * group.bundle
+    traced = pruning_group(graph, copied.get_submodule(group.name), list(range(channels)))
+    whole = read_group(group.name, channels, traced, names, group.part, fixed)
     before = {(member.layer, member.side) for member in group.members}
     return [member for member in whole.members if (member.layer, member.side) not in before]
