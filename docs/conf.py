@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+from sphinx.util.typing import stringify_annotation
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
@@ -31,6 +34,9 @@ autodoc_typehints_description_target = "documented"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+highlight_language = "text"
+smartquotes_action = "De"  # dashes and ellipses; quotes are often code
+
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = f"LFGCL-Env {version}"
@@ -44,6 +50,15 @@ def setup(app: Any) -> None:
     """Write the pages that are made from the package before they are read."""
     app.connect("builder-inited", lambda _: make_pages.write_all())
     app.connect("autodoc-process-docstring", link_page)
+    app.connect("object-description-transform", name_array_like, priority=400)
+
+
+def name_array_like(app: Any, *_: Any) -> None:
+    """Write ``ArrayLike`` for the union that it is, before autodoc (at 500) shows types."""
+    union = stringify_annotation(ArrayLike, "smart")
+    for types in app.env.temp_data.get("annotations", {}).values():
+        for name, text in types.items():
+            types[name] = text.replace(union, "~numpy.typing.ArrayLike")
 
 
 def link_page(_app: Any, _kind: str, name: str, *others: Any) -> None:

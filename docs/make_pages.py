@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 
 import gymnasium as gym
 import numpy as np
+from notebooks import code_cell, text_cell, write_notebook
 from PIL import Image
 from run_examples import cells, missing, outputs
 
@@ -249,28 +250,38 @@ def api(title: str, modules: list[str]) -> str:
 
 
 def examples() -> dict[str, str]:
-    """Return a page for every example: its cells of text, its code, and what that gives."""
-    pages = {}
-    for path in sorted((HERE.parent / "examples").glob("*.py")):
-        folder = MADE / "outputs" / path.stem
-        lacking = missing(path)
-        found = iter(() if lacking else outputs(path, folder))
-        parts = []
-        for is_code, body in cells(path.read_text(encoding="utf-8")):
-            if not is_code:
-                parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
-                continue
-            parts.append(f"```python\n{body}\n```")
-            printed, pictures = next(found, ("", []))
-            if printed:
-                parts.append(f"```text\n{printed.rstrip()}\n```")
-            parts += [f"![{path.stem}](../outputs/{path.stem}/{name})" for name in pictures]
-        about = f"[{path.name}](../../../examples/{path.name}) is a notebook and a script."
-        if lacking:
-            about += f" What it prints is not shown, for want of `{'`, `'.join(lacking)}`."
-        parts.insert(1, about)
-        pages[f"examples/{path.stem}.md"] = "\n\n".join(parts) + "\n"
+    """Return a page for every example."""
+    files = sorted((HERE.parent / "examples").glob("*.py"))
+    pages = {f"examples/{path.stem}.md": example(path) for path in files}
     return pages | {"examples/index.md": _index("Examples", [Path(name).name for name in pages])}
+
+
+def example(path: Path) -> str:
+    """Return its page: cells of text, its code, and what that gives; write it as a notebook too."""
+    folder = MADE / "outputs" / path.stem
+    lacking = missing(path)
+    found = iter(() if lacking else outputs(path, folder))
+    parts, notebook = [], []
+    for is_code, body in cells(path.read_text(encoding="utf-8")):
+        if not is_code:
+            parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
+            notebook.append(text_cell(parts[-1]))
+            continue
+        parts.append(f"```python\n{body}\n```")
+        printed, pictures = next(found, ("", []))
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+        parts += [f"![{path.stem}](../outputs/{path.stem}/{name})" for name in pictures]
+        notebook.append(code_cell(body, printed, [folder / name for name in pictures]))
+    write_notebook(MADE / "notebooks" / f"{path.stem}.ipynb", notebook)
+    about = (
+        f"[{path.name}](../../../examples/{path.name}) is a script that Jupytext opens as a "
+        f"notebook; here is the {{download}}`notebook <../notebooks/{path.stem}.ipynb>`."
+    )
+    if lacking:
+        about += f" What it prints is not shown, for want of `{'`, `'.join(lacking)}`."
+    parts.insert(1, about)
+    return "\n\n".join(parts) + "\n"
 
 
 def included(name: str) -> str:

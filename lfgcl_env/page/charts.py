@@ -10,7 +10,10 @@ from lfgcl_env.page.markup import Html, element, join
 
 _WIDTH, _HEIGHT = 520, 290
 _LARGEST = 1e100
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 14, 44
+_RIGHT, _TOP, _BOTTOM = 12, 14, 44
+
+TITLE, DIGIT, GAP = 20, 10.5, 6
+"""Widths of the vertical axis's title, a digit at it, and their distance, on a phone."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,15 @@ def chart(lines: Sequence[Line], x: str, y: str, *, logarithmic: bool = False) -
     ys = [p[1] for _, points in shown for p in points]
     if not xs:
         return Html("")
-    across, x_ticks = _axis(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT)
-    if all(isinstance(value, int) for value in xs):
-        x_ticks = [value for value in x_ticks if value == round(value)]
     if logarithmic:
         up, y_ticks = _log_axis(min(ys), max(ys), _HEIGHT - _BOTTOM, _TOP)
     else:
         up, y_ticks = _axis(min(ys), max(ys), _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(across, x_ticks, up, y_ticks), _labels(x, y)]
+    left = TITLE + DIGIT * max(len(f"{value:g}") for value in [0.5, *y_ticks]) + GAP
+    across, x_ticks = _axis(min(xs), max(xs), left, _WIDTH - _RIGHT)
+    if all(isinstance(value, int) for value in xs):
+        x_ticks = [value for value in x_ticks if value == round(value)]
+    parts = [_grid(left, across, x_ticks, up, y_ticks), _labels(left, x, y)]
     for line, points in shown:
         places = [(across(px), up(py)) for px, py in points]
         parts.append(_dots(line, places) if line.style == "dots" else _path(line, places))
@@ -113,6 +117,7 @@ def _log_axis(
 
 
 def _grid(
+    left: float,
     across: Callable[[float], float],
     x_ticks: Sequence[float],
     up: Callable[[float], float],
@@ -124,16 +129,16 @@ def _grid(
         parts.append(_text(f"{value:g}", across(value), bottom + 18, "middle"))
     for value in y_ticks:
         height = f"{up(value):.1f}"
-        parts.append(element("line", x1=_LEFT, x2=right, y1=height, y2=height, class_="grid"))
-        parts.append(_text(f"{value:g}", _LEFT - 6, up(value) + 4, "end"))
-    return join([*parts, element("line", x1=_LEFT, x2=right, y1=bottom, y2=bottom, class_="axis")])
+        parts.append(element("line", x1=left, x2=right, y1=height, y2=height, class_="grid"))
+        parts.append(_text(f"{value:g}", left - GAP, up(value) + 4, "end"))
+    return join([*parts, element("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis")])
 
 
-def _labels(x: str, y: str) -> Html:
+def _labels(left: float, x: str, y: str) -> Html:
     middle = (_HEIGHT - _BOTTOM + _TOP) / 2
     return join(
         [
-            _text(x, (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "middle"),
+            _text(x, (left + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "middle"),
             element(
                 "text", y, x=12, y=middle, text_anchor="middle",
                 transform=f"rotate(-90 12 {middle})",

@@ -6,7 +6,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from lfgcl_env.page.charts import Line, chart, ticks
+from lfgcl_env.page.charts import DIGIT, TITLE, Line, chart, ticks
 
 NUMBERS = some.floats(-1e6, 1e6)
 
@@ -19,6 +19,15 @@ def test_every_point_lies_inside_the_frame(points, logarithmic):
     for x, y in re.findall(r'cx="([^"]+)" cy="([^"]+)"', drawn):
         assert 0 <= float(x) <= 520
         assert 0 <= float(y) <= 290
+
+
+@given(some.lists(some.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30), some.booleans())
+@example([(1, 0.0001), (2, 1.0)], True)
+def test_labels_of_the_vertical_axis_do_not_reach_into_its_title(points, logarithmic):
+    drawn = chart([Line("a", points)], "x", "y", logarithmic=logarithmic)
+    labels = re.findall(r'<text x="([^"]+)" y="[^"]+" text-anchor="end">([^<]+)<', drawn)
+    assert labels or drawn.count('class="grid"') == 0
+    assert all(float(x) - DIGIT * len(label) >= TITLE - 0.1 for x, label in labels)
 
 
 @given(NUMBERS, NUMBERS)
