@@ -1,8 +1,10 @@
 """The global environment with flat observations, for scripts whose networks take vectors."""
 
+from math import prod
 from typing import Unpack
 
-from gymnasium.spaces.utils import flatten_space
+import gymnasium as gym
+import numpy as np
 
 from lfgcl_env.config import GlobalConfig, documented
 from lfgcl_env.envs.global_env import LFGCLEnv
@@ -27,7 +29,8 @@ class FlatLFGCLEnv(LFGCLEnv):
 
     def __init__(self, **config: Unpack[GlobalConfig]) -> None:
         super().__init__(**config)
-        self.observation_space = flatten_space(self.observation_space)
+        entries = prod(self._embedding.shape)
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (entries,), np.float32)
 
     def _observation(self) -> Observation:
         return super()._observation().reshape(-1)
