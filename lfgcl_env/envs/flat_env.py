@@ -1,6 +1,6 @@
 """The global environment with flat observations, for scripts whose networks take vectors."""
 
-import math
+from math import prod
 from typing import Unpack
 
 import gymnasium as gym
@@ -29,8 +29,8 @@ class FlatLFGCLEnv(LFGCLEnv):
 
     def __init__(self, **config: Unpack[GlobalConfig]) -> None:
         super().__init__(**config)
-        shape = (math.prod(self._embedding.shape),)
-        self.observation_space = gym.spaces.Box(-1.0, 1.0, shape, np.float32)
+        entries = prod(self._embedding.shape)
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (entries,), np.float32)
 
     def _observation(self) -> Observation:
         return super()._observation().reshape(-1)
