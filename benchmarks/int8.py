@@ -106,7 +106,7 @@ def measured(run: Fields) -> Fields:
         whole_path, small_path = (Path(folder) / f"{name}.onnx" for name in ("float", "int8"))
         export_network(network, case.others[:8], whole_path)
         started = time.process_time()
-        quantize(whole_path, case.images, small_path)
+        done = quantize(whole_path, case.images, small_path)
         seconds = time.process_time() - started
         found = compare(whole_path, small_path, case.others, time.process_time)
         tested = [case.test(OnnxNetwork(path)) for path in (whole_path, small_path)]
@@ -126,6 +126,8 @@ def measured(run: Fields) -> Fields:
         "macs_ratio": round(count_macs(network, example) / count_macs(whole, example), 4),
         "same_largest": found.agreement,
         "error": round(found.error, 5),
+        "calibration": done.calibration,
+        "calibration_errors": {name: round(e, 5) for name, e in done.errors.items()},
         "quantised_seconds": round(seconds, 1),
     }
 

@@ -18,7 +18,7 @@ from lfgcl_env.cli.report_run import report_run
 from lfgcl_env.cli.synthesize import synthesize
 from lfgcl_env.cli.validate import validate
 from lfgcl_env.config import EnvConfig, GlobalConfig, LayerwiseConfig, StructureConfig, options
-from lfgcl_env.export import FORMATS
+from lfgcl_env.export import CALIBRATIONS, FORMATS
 from lfgcl_env.export.export_network import INPUT
 from lfgcl_env.export.onnx_model import OPSET
 from lfgcl_env.images.calibration import DEFAULT_COUNT
@@ -229,6 +229,13 @@ def _add_export(verbs: Any) -> argparse.ArgumentParser:
     )
     int8 = command.add_argument_group("with --int8")
     add_options(int8, EnvConfig, only=("images", "num_images"), given_only=True)
+    int8.add_argument(
+        "--calibration",
+        choices=("auto", *CALIBRATIONS),
+        default="auto",
+        help="of activations: by their extremes, by 99.99 %% of their values, or what of both is "
+        "nearer to float (%(default)s)",
+    )
     int8.add_argument("--data", help=f"labelled test set to report top-1: {' or '.join(DATASETS)}")
     add_options(int8, EnvConfig, only=("data_root", "download"))
     network = command.add_argument_group("with a network's name")

@@ -123,7 +123,7 @@ def export(arguments: dict[str, Any]) -> Outcome:
             calibration, others = _images(source, arguments)
             if folded:
                 calibration, others = folded.undo(calibration), folded.undo(others)
-            quantize(whole, calibration, small)
+            quantized = quantize(whole, calibration, small, arguments["calibration"])
             found = compare(whole, small, others)
             top1s = (
                 [top1(OnnxNetwork(one), test_set) for one in (whole, small)] if test_set else None
@@ -151,8 +151,14 @@ def export(arguments: dict[str, Any]) -> Outcome:
         "batches": list(done.batches),
     }
     if int8:
-        print_int8(found, len(calibration), top1s)
-        outcome["int8"] = {**asdict(found), "calibrated": len(calibration), "top1": top1s}
+        print_int8(found, len(calibration), quantized.calibration, top1s)
+        outcome["int8"] = {
+            **asdict(found),
+            "calibrated": len(calibration),
+            "calibration": quantized.calibration,
+            "calibration_errors": dict(quantized.errors),
+            "top1": top1s,
+        }
     if source.folder and source.file:
         fields = {
             **{name: outcome[name] for name in ("format", "opset", "bytes", "error")},
@@ -160,7 +166,11 @@ def export(arguments: dict[str, Any]) -> Outcome:
             "of": name_in_run(source.folder, source.file),
             "of_tensors": source.tensors,
             "takes": takes,
-            "int8": _stored(found, len(calibration), top1s) if int8 else None,
+            "int8": (
+                _stored(found, len(calibration), top1s) | {"calibration": quantized.calibration}
+                if int8
+                else None
+            ),
         }
         keep_in_run(source.folder, partial(add_export, fields=fields))
     return outcome
@@ -188,8 +198,8 @@ def _check_options(arguments: Mapping[str, Any]) -> None:
             f"--int8 is quantised by ONNX Runtime: give --format onnx, not {arguments['format']}"
         )
     if not arguments["int8"]:
-        for name in ("images", "num_images", "data"):
-            if arguments.get(name) is not None:
+        for name in ("images", "num_images", "data", "calibration"):
+            if arguments.get(name) not in (None, "auto"):
                 raise ValueError(f"--{name.replace('_', '-')} is for --int8: add it, or leave both")
 
 

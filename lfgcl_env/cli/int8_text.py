@@ -12,12 +12,15 @@ GOOD = 90.0
 _log = logging.getLogger(__name__)
 
 
-def print_int8(found: Comparison, calibrated: int, top1s: Sequence[float] | None) -> None:
+def print_int8(
+    found: Comparison, calibrated: int, calibration: str, top1s: Sequence[float] | None
+) -> None:
     """Print a table of float and int8, and warn where they agree rarely.
 
     Args:
         found: how they compare.
         calibrated: images that int8 was calibrated on.
+        calibration: how.
         top1s: of float and of int8 [%]; None where they were not tested.
     """
     whole, small = found.bytes
@@ -34,7 +37,10 @@ def print_int8(found: Comparison, calibrated: int, top1s: Sequence[float] | None
     if found.agreement is not None:
         rows.append(["same largest output", "", f"{found.agreement:.2f} %", ""])
     rows.append(["error of outputs", "", f"{found.error:.1%}", ""])
-    print(f"calibrated on {calibrated:,} images and compared on {found.images:,} others:")
+    print(
+        f"calibrated on {calibrated:,} images ({calibration}) and compared on {found.images:,} "
+        "others:"
+    )
     for line in columns(rows, ["left", "right", "right", "right"]):
         print(line)
     if found.agreement is not None and found.agreement < GOOD:

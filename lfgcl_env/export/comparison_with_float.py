@@ -71,7 +71,7 @@ def compare(
     check_installed()
     contents = [Path(path).read_bytes() for path in (source, other)]
     sessions = [open_session(content) for content in contents]
-    expected, found = (_outputs(session, images) for session in sessions)
+    expected, found = (outputs_of(session, images) for session in sessions)
     agreements = [
         float((one.argmax(1) == found[name].argmax(1)).mean())
         for name, one in expected.items()
@@ -80,7 +80,7 @@ def compare(
     return Comparison(
         images=len(images),
         agreement=100 * float(np.mean(agreements)) if agreements else None,
-        error=float(np.mean([_error(one, found[name]) for name, one in expected.items()])),
+        error=output_error(expected, found),
         bytes=(len(contents[0]), len(contents[1])),
         milliseconds={size: _times(sessions, repeated(images, size), clock) for size in TIMED},
     )
@@ -104,9 +104,17 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(values)
 
 
-def _outputs(session: Any, images: Tensor) -> dict[str, NDArray[np.float32]]:
+def outputs_of(session: Any, images: Tensor) -> dict[str, NDArray[np.float32]]:
+    """Return all outputs of a session on images, by name."""
     parts = [run_session(session, batch) for batch in chunks_of(images, _BATCH)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def output_error(
+    expected: dict[str, NDArray[np.float32]], found: dict[str, NDArray[np.float32]]
+) -> float:
+    """Return the relative error of outputs, see :class:`Comparison`."""
+    return float(np.mean([_error(one, found[name]) for name, one in expected.items()]))
 
 
 def _error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:

@@ -119,8 +119,8 @@ def exported(run: RunFacts) -> Html:
     for one in run.exports:
         if one.int8:
             text = (
-                f"{one.file} beside its float model: calibrated on {one.int8.calibrated:,} images, "
-                f"compared on {one.int8.images:,} others."
+                f"{one.file} beside its float model: calibrated on {one.int8.calibrated:,} images "
+                f"({one.int8.calibration}), compared on {one.int8.images:,} others."
             )
             changes = table(["", "float", "int8"], describe_int8(one.int8, one.bytes), (1, 2))
             parts += [element("p", text), changes]

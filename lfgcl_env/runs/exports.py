@@ -33,6 +33,7 @@ class StoredInt8(Schema):
 
     Attributes:
         calibrated: images that scales come from.
+        calibration: how, see :func:`~lfgcl_env.export.quantize`.
         images: others, that outputs were compared on.
         float_bytes: size of the float model.
         agreement: how often the largest output is the same [%]; None for outputs without classes.
@@ -42,6 +43,7 @@ class StoredInt8(Schema):
     """
 
     calibrated: Count
+    calibration: Name
     images: Count
     float_bytes: Cost
     agreement: _Percent | None

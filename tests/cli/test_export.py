@@ -103,7 +103,7 @@ def test_int8_is_reported_beside_float(own_run, test_set, monkeypatch, capsys):
         assert text in (own_run / "report.txt").read_text()
     printed = capsys.readouterr().out
     # the run's own 4 images of noise, and 4 views of each
-    assert "calibrated on 4 images and compared on 16 others" in printed
+    assert f"calibrated on 4 images ({int8.calibration}) and compared on 16 others" in printed
     for row in ("bytes", "1 image [ms]", "32 images [ms]", "top-1", "same largest output", "error"):
         assert f"\n{row}" in printed
     assert outputs(own_run / "pruned_int8.onnx", torch.rand(5, 3, 32, 32)).shape == (5, 10)

@@ -18,7 +18,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
     network = awake_baseline("resnet20").network
     whole = export_network(network, images(8), folder / "float.onnx", facts={"network": "r20"}).path
-    return whole, quantize(whole, images(40), folder / "int8.onnx")
+    return whole, quantize(whole, images(40), folder / "int8.onnx").path
 
 
 def test_int8_is_a_third_of_float_and_near_it(exported):
@@ -66,7 +66,7 @@ def test_an_onnx_file_is_tested_as_a_network(exported):
 def test_networks_without_classes_have_an_error_and_no_agreement(tmp_path):
     network = torch.nn.Sequential(plain(), torch.nn.Linear(5, 1)).eval()
     whole = export_network(network, images(4), tmp_path / "float").path
-    found = compare(whole, quantize(whole, images(8), tmp_path / "int8"), images(8, seed=1))
+    found = compare(whole, quantize(whole, images(8), tmp_path / "int8").path, images(8, seed=1))
     assert found.agreement is None
     assert np.isfinite(found.error)
 
@@ -80,4 +80,22 @@ def test_what_cannot_be_quantised_says_why_and_leaves_no_file(exported, tmp_path
         quantize(damaged, images(4), tmp_path / "int8")
     with pytest.raises(ValueError, match="cannot quantise"):
         quantize(exported[0], images(4, size=16)[:, :1], tmp_path / "int8")
+    with pytest.raises(ValueError, match="Did you mean 'minmax'"):
+        quantize(exported[0], images(4), tmp_path / "int8", "minmaxx")
     assert list(tmp_path.iterdir()) == [damaged]
+
+
+def test_the_calibration_that_is_nearer_to_float_is_taken(tmp_path):
+    network = plain()
+    whole = export_network(network.eval(), images(4), tmp_path / "float").path
+    rare = images(64)
+    rare[0, :, 0, 0] = 300.0  # a few values for which all others would have few steps
+    errors = {
+        one: quantize(whole, rare, tmp_path / one, one).errors[one]
+        for one in ("minmax", "percentile")
+    }
+    done = quantize(whole, rare, tmp_path / "auto")
+    assert done.errors == errors
+    assert done.calibration == min(errors, key=errors.get)
+    assert done.path.read_bytes() == (tmp_path / done.calibration).read_bytes()
+    assert errors["minmax"] != errors["percentile"]

@@ -182,7 +182,8 @@ def good(tmp_path_factory):
     }  # fmt: skip
     add_to_recoveries(folder, recovered)
     int8 = {
-        "calibrated": 8, "images": 4, "float_bytes": 100, "agreement": 99.0, "error": 0.1,
+        "calibrated": 8, "calibration": "minmax", "images": 4, "float_bytes": 100,
+        "agreement": 99.0, "error": 0.1,
         "times": [{"images": 1, "float_ms": 2.0, "int8_ms": 1.0}], "top1": [90.0, 89.0],
     }  # fmt: skip
     exporting = {
