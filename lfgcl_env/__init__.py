@@ -16,8 +16,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["PruningProblem", "__version__", "load_pruned"]
 
+_PACKAGES = (
+    "agents", "baselines", "engine", "export", "images", "latency", "leaderboard", "networks",
+    "pruning", "recovery", "search", "zoo",
+)  # fmt: skip
+
 __getattr__ = imported_later(
-    __name__, dict.fromkeys(("PruningProblem", "load_pruned"), "lfgcl_env.pruning")
+    __name__,
+    {
+        **dict.fromkeys(("PruningProblem", "load_pruned"), "lfgcl_env.pruning"),
+        **{name: f"{__name__}.{name}" for name in _PACKAGES},
+    },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})
+
 
 register_all()

@@ -89,6 +89,12 @@ def test_no_module_needs_itself_to_be_imported():
         visit(name)
 
 
+def test_packages_are_attributes_without_a_further_import():
+    code = "import lfgcl_env; lfgcl_env.pruning.allocate; lfgcl_env.agents; print(dir(lfgcl_env))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"PruningProblem", "recovery"} <= set(ast.literal_eval(ended.stdout))
+
+
 def test_importing_the_package_and_its_engine_leaves_pytorch_alone():
     code = (
         "import sys, lfgcl_env.engine, lfgcl_env.envs; print('torch' in sys.modules); "

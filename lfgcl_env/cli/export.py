@@ -156,7 +156,10 @@ def export(arguments: dict[str, Any]) -> Outcome:
             **asdict(found),
             "calibrated": len(calibration),
             "calibration": quantized.calibration,
-            "calibration_errors": dict(quantized.errors),
+            "calibration_errors": {
+                name: error if math.isfinite(error) else None
+                for name, error in quantized.errors.items()
+            },
             "top1": top1s,
         }
     if source.folder and source.file:
@@ -199,7 +202,8 @@ def _check_options(arguments: Mapping[str, Any]) -> None:
         )
     if not arguments["int8"]:
         for name in ("images", "num_images", "data", "calibration"):
-            if arguments.get(name) not in (None, "auto"):
+            given = arguments.get(name)
+            if given is not None and (name, given) != ("calibration", "auto"):
                 raise ValueError(f"--{name.replace('_', '-')} is for --int8: add it, or leave both")
 
 

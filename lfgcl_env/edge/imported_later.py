@@ -13,12 +13,13 @@ def imported_later(package: str, modules: Mapping[str, str]) -> Callable[[str], 
 
     Args:
         package: its name, for the message about a name that it has not.
-        modules: where each of its names is.
+        modules: where each of its names is; its own name for a module itself.
     """
 
     def find(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(modules[name]), name)
+        module = import_module(modules[name])
+        return module if modules[name] == f"{package}.{name}" else getattr(module, name)
 
     return find

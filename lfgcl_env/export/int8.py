@@ -54,7 +54,7 @@ class Quantized:
     Attributes:
         path: of its file.
         calibration: where its activations' ranges end.
-        errors: of the outputs on calibration images, of every calibration that was tried, see
+        errors: of the outputs on calibration images, of every calibration that could be done, see
             :class:`~lfgcl_env.export.Comparison`.
     """
 
@@ -97,15 +97,20 @@ def quantize(
         raise FileNotFoundError(f"no ONNX model at {model}")
     (name,) = [one.name for one in open_session(model.read_bytes()).get_inputs()]
     tried = CALIBRATIONS if calibration == "auto" else (calibration,)
-    contents = {}
-    try:
-        for one in tried:
-            few = images[:_COUNTED] if one == "percentile" else images
+    contents: dict[str, bytes] = {}
+    failure: Exception | None = None
+    for one in tried:
+        few = images[:_COUNTED] if one == "percentile" else images
+        try:
             contents[one] = _quantized(model, {name: few}, one)
-    except Exception as error:  # ONNX Runtime has no common one
-        raise ValueError(f"ONNX Runtime cannot quantise {model} ({with_kind(error)})") from error
+        except Exception as error:  # ONNX Runtime has no common one
+            failure = failure or error
+    if not contents:
+        assert failure is not None
+        why = with_kind(failure)
+        raise ValueError(f"ONNX Runtime cannot quantise {model} ({why})") from failure
     errors = _errors(model, contents, images[:_CHOSEN_ON])
-    best = min(tried, key=lambda one: (not np.isfinite(errors[one]), errors[one]))
+    best = min(contents, key=lambda one: (not np.isfinite(errors[one]), errors[one]))
     content = contents[best]
     session = open_session(content)
     for size in BATCHES:

@@ -10,7 +10,7 @@ from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Name, TensorsChecks
 from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import Schema
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.runs.stored_result import read_stored
+from lfgcl_env.runs.stored_result import read_stored, set_aside_damaged
 
 EXPORTS = "exports.json"
 
@@ -97,6 +97,7 @@ def add_to_exports(folder: Path, fields: Mapping[str, Any]) -> None:
         OSError: if the file cannot be written.
     """
     check_links(folder)
+    set_aside_damaged(Exports, folder / EXPORTS)
     others = [one for one in _read(folder) if one.file != fields["file"]]
     entries = [*(one.model_dump() for one in others), dict(fields)]
     text = sealed({"exports": entries}, indent=2)

@@ -10,7 +10,7 @@ from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Seconds, TensorsChe
 from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import Schema
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.runs.stored_result import read_stored
+from lfgcl_env.runs.stored_result import read_stored, set_aside_damaged
 
 RECOVERIES = "recoveries.json"
 OUTPUTS, TOP1 = "outputs", "top-1"
@@ -87,6 +87,7 @@ def add_to_recoveries(folder: Path, fields: Mapping[str, Any]) -> None:
         OSError: if the file cannot be written.
     """
     check_links(folder)
+    set_aside_damaged(Recoveries, folder / RECOVERIES)
     others = [one for one in _read(folder) if one.file != fields["file"]]
     entries = [*(one.model_dump() for one in others), dict(fields)]
     text = sealed({"recoveries": entries}, indent=2)
@@ -100,12 +101,11 @@ def read_recoveries(folder: Path, tensors: Sequence[str]) -> list[StoredRecovery
     Returns:
         None of other networks, and none if the file is damaged, with a warning.
     """
-    found, known = [], set(tensors)
-    for one in _read(folder):
-        if one.of_tensors in known:
-            found.append(one)
-            known |= {one.tensors} - {None}  # type: ignore[arg-type]
-    return found
+    every, known = _read(folder), set(tensors)
+    # A network that was recovered again stands behind what had been made of it.
+    while more := {one.tensors for one in every if one.tensors and one.of_tensors in known} - known:
+        known |= more
+    return [one for one in every if one.of_tensors in known]
 
 
 def describe_change(score: str, before: float, after: float) -> str:

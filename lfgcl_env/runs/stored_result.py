@@ -1,6 +1,7 @@
 """Results of a run that can be found again: a damaged file costs no more than that."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,3 +31,19 @@ def read_stored(schema: type[_Stored], path: Path, how: str) -> _Stored | None:
     except ValueError as error:
         _log.warning("%s: %s", error, how)
         return None
+
+
+def set_aside_damaged(schema: type[Sealed], path: Path) -> None:
+    """Rename a damaged file to ``NAME.damaged``, before a new one is written in its place.
+
+    Raises:
+        OSError: if it cannot be renamed.
+    """
+    if not path.exists():
+        return
+    try:
+        parse_sealed(schema, read_text(path), f"{path} is damaged")
+    except ValueError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        os.replace(path, aside)
+        _log.warning("%s: it is kept as %s", error, aside.name)

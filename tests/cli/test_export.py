@@ -191,6 +191,7 @@ def test_nothing_is_overwritten(own_run, capsys):
     [
         (["--int8", "--format", "pt2"], "--int8 is quantised by ONNX Runtime"),
         (["--images", "CIFAR10"], "--images is for --int8"),
+        (["--images", "auto"], "--images is for --int8"),
         (["--data", "CIFAR10"], "--data is for --int8"),
         (["--weights", "random"], "--weights is for a network's name"),
         (["--opset", "7"], "opset must be a whole number from 18"),

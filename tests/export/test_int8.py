@@ -5,7 +5,7 @@ import pytest
 import torch
 from networks_for_tests import awake_baseline, images, plain
 
-from lfgcl_env.export import OnnxNetwork, compare, export_network, quantize
+from lfgcl_env.export import OnnxNetwork, compare, export_network, int8, quantize
 from lfgcl_env.images import LabelledImages, top1
 
 onnx = pytest.importorskip("onnx")
@@ -83,6 +83,22 @@ def test_what_cannot_be_quantised_says_why_and_leaves_no_file(exported, tmp_path
     with pytest.raises(ValueError, match="Did you mean 'minmax'"):
         quantize(exported[0], images(4), tmp_path / "int8", "minmaxx")
     assert list(tmp_path.iterdir()) == [damaged]
+
+
+def test_where_one_calibration_fails_the_other_is_taken(exported, tmp_path, monkeypatch):
+    usual = int8._quantized
+
+    def fails(model, inputs, calibration):
+        if calibration == "percentile":
+            raise MemoryError("too many bins")
+        return usual(model, inputs, calibration)
+
+    monkeypatch.setattr(int8, "_quantized", fails)
+    done = quantize(exported[0], images(8), tmp_path / "int8")
+    assert (done.calibration, list(done.errors)) == ("minmax", ["minmax"])
+    with pytest.raises(ValueError, match="too many bins"):
+        quantize(exported[0], images(8), tmp_path / "none", "percentile")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_calibration_that_is_nearer_to_float_is_taken(tmp_path):
