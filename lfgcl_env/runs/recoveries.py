@@ -40,7 +40,7 @@ class StoredRecovery(Schema):
         epochs: what each ended with.
         images: where they came from.
         num_images: that were trained on.
-        watched: others, that networks were compared on.
+        watched: others, or views of others, that networks were compared on.
         labels: whether labels were learned instead of the baseline's outputs.
         options: see :class:`~lfgcl_env.recovery.RecoveryOptions`.
         device: where it was trained.

@@ -70,7 +70,10 @@ def test_of_an_int8_export(own_run, test_set, capsys):
     target = own_run / "pruned_int8.onnx"
     text, _, found = both(capsys, ["export", str(own_run), "--int8", "--data", "CIFAR10"], target)
     small = found["int8"]
-    first = f"calibrated on {small['calibrated']} images and compared on {small['images']} others:"
+    first = (
+        f"calibrated on {small['calibrated']} images ({small['calibration']}) and compared on "
+        f"{small['images']} others:"
+    )
     assert first in text.splitlines()
     rows = {row[0]: row[1:] for row in table_after(first, text)}
     assert set(rows) == {
@@ -106,7 +109,7 @@ def test_of_a_recovery(own_run, short_epochs, capsys):
         found["file"],
     ]
     assert found["file"] == str(target)
-    assert (found["num_images"], found["watched"]) == (224, 32)
+    assert (found["num_images"], found["watched"]) == (224, 512)  # views of 32 others
     assert (found["images"], found["labels"]) == ("random", False)
     assert len(found["epochs"]) == 4
     wanted = RecoveryOptions(batch_size=32, epochs=4, learning_rate=0.0005)

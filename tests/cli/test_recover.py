@@ -54,7 +54,7 @@ def test_a_run_gets_a_recovered_network_of_the_same_sizes(own_run, capsys):
     assert (stored.of, stored.file) == ("pruned.safetensors", "recovered.safetensors")
     assert (stored.before, stored.after) == (facts["before"], facts["after"])
     assert stored.tensors == after.pruned_structure["tensors"]
-    assert (stored.num_images, stored.watched, stored.labels) == (224, 32, False)
+    assert (stored.num_images, stored.watched, stored.labels) == (224, 512, False)
     assert stored.options["learning_rate"] == 0.0005
     change = f"outputs {stored.before:.5f} -> {stored.after:.5f}"
     assert f"pruned.safetensors -> recovered.safetensors: {change}\n" in report(own_run)

@@ -55,17 +55,17 @@ def test_training_that_the_runs_reward_dislikes_is_not_used(here, capsys):
     assert main(["recover", "run", *SHORT, "--trust", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["score"] == "own_rewards:stay"
-    assert found["before"] == -8  # images that were watched
+    assert found["before"] == -128  # 16 views of each of the 8 images that were watched
     assert found["after"] < found["before"]
     assert not found["used"]
     assert not file.exists()
     (stored,) = read_best(Path("run")).recoveries
-    assert (stored.used, stored.before, stored.after) == (False, -8, found["after"])
+    assert (stored.used, stored.before, stored.after) == (False, -128, found["after"])
     assert ", so it was not used" in Path("run/report.txt").read_text()
     assert "not written: not better" in write_page("run").read_text()
     forget()
     assert main(["recover", "run", *SHORT, "--reward", "own_rewards:go"]) == 0
-    assert "no labels: own_rewards:go 8 -> " in capsys.readouterr().out
+    assert "no labels: own_rewards:go 128 -> " in capsys.readouterr().out
     assert load_pruned(file).pruned_structure["recovered"]["used"]
     (stored,) = read_best(Path("run")).recoveries  # in place of the one into the same file
     assert (stored.used, stored.score) == (True, "own_rewards:go")
