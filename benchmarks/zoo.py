@@ -259,7 +259,7 @@ def report(study: Study) -> None:
                 _yes(record["hidden"] <= CLOSE, f"{record['hidden']:.0e}"),
                 _yes(record["counted"]),
                 f"{scores['none']:.3f}",
-                *(f"{one:.3f}" if isinstance(one, float) else "fails" for one in repaired),
+                *map(_score, repaired),
                 _yes(isinstance(record["saved"], float) and record["saved"] <= CLOSE),
                 _yes(record["trains"] is True and record["exports"] is True),
             ]
@@ -274,6 +274,7 @@ def report(study: Study) -> None:
             "built": len(built),
             "exact": sum(r["hidden"] <= CLOSE and r["counted"] for r in built),
             "half": sum(r["lowest"] <= BUDGET for r in built),
+            "handed_over": sum("finish" in r["attempts"] for r in built),
             "worse": sorted(r["network"] for r in built if worse(r["attempts"])),
         }
         print(summary)
@@ -281,9 +282,16 @@ def report(study: Study) -> None:
 
 
 def worse(scores: Fields) -> bool:
-    """Return whether what is handed over is worse than the network merely cut, or unknown."""
-    found = scores.get("finish")
-    return not isinstance(found, float) or found < scores["none"]
+    """Return whether what is handed over is worse than the network merely cut."""
+    if "finish" not in scores:  # of a record before it was measured
+        return False
+    return not isinstance(scores["finish"], float) or scores["finish"] < scores["none"]
+
+
+def _score(found: float | str | None) -> str:
+    if found is None:
+        return ""
+    return f"{found:.3f}" if isinstance(found, float) else "fails"
 
 
 def _yes(good: bool, otherwise: str = "no") -> str:
