@@ -5,8 +5,8 @@ signal 9, at a moment that is drawn from the seconds that the undisturbed one to
 driver that was killed is followed by `--resume`. Just before every kill the strategies that are
 finished in `evaluations.jsonl` or `scored.jsonl` are read: after it, and ever after, all of them
 must still be there. At the end the records and the pruned network must be those of the undisturbed
-run. A run that ends before its kills are
-spent is compared likewise, and followed by a new one. Linux only.
+run. A run that ends before its kills are spent is compared likewise, and followed by a new one.
+Linux only.
 
 Results are written to results/kills.jsonl.
 
