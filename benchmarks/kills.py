@@ -161,7 +161,8 @@ def workers_of(driver: int) -> list[int]:
 
 def result_of(run: RunFolder) -> Any:
     records = [(one.reward, one.evaluation) for one in run.records()]
-    return records, (run.path / PRUNED).read_bytes()
+    network = run.path / PRUNED
+    return records, network.read_bytes() if network.exists() else None
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def _load_images(
         baseline, source, count, seed=seed, device=arguments["device"], **where
     )
     train, watched = watch_some(every, seed)
-    if source not in DATASETS:
+    if source not in DATASETS and len(watched) < WATCHED:
         watched = views_of(watched, options, seed)
     return _Images(train, watched, source)
 

@@ -47,7 +47,7 @@ class Workers:
 
     @property
     def busy_seconds(self) -> float | None:
-        """Seconds that they spent on tasks, summed; None for this process and a user's executor."""
+        """Seconds that they spent on tasks, summed; None without this package's workers."""
         own = isinstance(self.executor, WorkerExecutor)
         return self.executor.occupation.seconds if own else None  # type: ignore[union-attr]
 

@@ -13,7 +13,7 @@ WATCHED = 2048
 """Images that networks are compared on, where there are so many: at most an eighth of all."""
 
 _VIEWS, _ENOUGH = 16, 512
-"""Views of an image at most, and of all together where that allows."""
+"""Views of an image at most, and how many of all together suffice."""
 
 
 def watch_some(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def views_of(images: Tensor, options: RecoveryOptions, seed: int) -> Tensor:
         seed: of the views.
 
     Returns:
-        At least as many views, and up to 512.
+        16 views of each image, or fewer where there are 512 of all together, but at least one.
     """
     rounds = max(1, min(_VIEWS, math.ceil(_ENOUGH / len(images))))
     batches = Batches(images, replace(options, batch_size=len(images), epoch_images=1, seed=seed))
