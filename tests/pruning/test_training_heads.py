@@ -164,3 +164,11 @@ def test_googlenet_with_auxiliary_heads_trains_after_the_cut():
     smaller = problem.compress(problem.project(np.full(len(problem.groups), 0.5)))
     outputs = named_outputs(smaller.train()(images(4, 64))).values()
     assert [tuple(output.shape) for output in outputs] == [(4, 1000)] * 3
+
+
+def test_channels_that_a_head_reads_in_bundles_stay_whole_and_the_reason_is_said():
+    shuffled = nn.Sequential(nn.PixelShuffle(2), nn.Conv2d(2, 4, 1), Head(4))
+    problem = simple_problem(awaken(Auxiliary(shuffled)), images(8, 16), budget=1.0)
+    reasons = {item.name: item.reason for item in problem.excluded}
+    assert "its channels are tied otherwise on the way to aux.1" in reasons["a"]
+    assert [group.name for group in problem.groups] == ["b"]

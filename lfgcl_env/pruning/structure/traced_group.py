@@ -84,6 +84,8 @@ def _bundles(channels: int, met: Sequence[set[int]]) -> NDArray[np.int64]:
     """Number what goes together: every channel, or bundles of those that meet; (channels,)."""
     labels = np.arange(channels)
     for together in met:
+        if not 0 <= min(together) <= max(together) < channels:
+            raise Unprunable("its channels are rearranged on the way to a pixel shuffle")
         meeting = np.unique(labels[list(together)])
         labels[np.isin(labels, meeting)] = meeting[0]
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)

@@ -90,4 +90,7 @@ def _read_heads(
     traced = pruning_group(graph, copied.get_submodule(group.name), list(range(channels)))
     whole = read_group(group.name, channels, traced, names, group.part, fixed)
     before = {(member.layer, member.side) for member in group.members}
-    return [member for member in whole.members if (member.layer, member.side) not in before]
+    added = [member for member in whole.members if (member.layer, member.side) not in before]
+    if added and whole.channels != group.channels:
+        raise Unprunable(f"its channels are tied otherwise on the way to {added[0].layer}")
+    return added
