@@ -170,19 +170,20 @@ def export(arguments: dict[str, Any]) -> Outcome:
             "of_tensors": source.tensors,
             "takes": takes,
             "int8": (
-                _stored(found, len(calibration), top1s) | {"calibration": quantized.calibration}
-                if int8
-                else None
+                _stored(found, len(calibration), quantized.calibration, top1s) if int8 else None
             ),
         }
         keep_in_run(source.folder, partial(add_export, fields=fields))
     return outcome
 
 
-def _stored(found: Comparison, calibrated: int, top1s: list[float] | None) -> dict[str, Any]:
+def _stored(
+    found: Comparison, calibrated: int, calibration: str, top1s: list[float] | None
+) -> dict[str, Any]:
     """Return what int8 changes as a run's record has it."""
     return {
         "calibrated": calibrated,
+        "calibration": calibration,
         "images": found.images,
         "float_bytes": found.bytes[0],
         "agreement": found.agreement,

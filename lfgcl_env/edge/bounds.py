@@ -41,6 +41,8 @@ Similarity = Annotated[float, Le(1 + 1e-6)]
 
 Seconds = Annotated[float, Ge(0), Le(1e9)]
 
+Milliseconds = Annotated[float, Gt(0), Le(1e9)]
+
 Evaluations = Annotated[int, Ge(1), Le(LARGEST_COUNT)]
 
 ShortlistSize = Annotated[int, Ge(0), Le(10_000)]

@@ -54,13 +54,9 @@ def result(run: RunFacts) -> Html:
             ("parameters", f"{kept.params_ratio:.1%}", f"{params}{kept.params:,}"),
         ]
     if run.best and run.best.predicted_ms:
-        before, after = run.best.predicted_ms
-        text = f"{before:.3g} ms → {after:.3g} ms, predicted"
-        tiles.append(("time", f"{after / before:.1%}", text))
+        tiles.append(_time(run.best.predicted_ms, "predicted"))
     if run.best and run.best.measured_ms:
-        whole_time, own_time = (one.median for one in run.best.measured_ms)
-        text = f"{whole_time:.3g} ms → {own_time:.3g} ms, measured whole"
-        tiles.append(("time", f"{own_time / whole_time:.1%}", text))
+        tiles.append(_time([one.median for one in run.best.measured_ms], "measured whole"))
     if run.best:
         tiles.append(("reward", f"{run.best.reward:.4f}", "of what is kept, in the search"))
         if run.best.shortlist and run.best.shortlist[0].score is not None:
@@ -91,6 +87,12 @@ def result(run: RunFacts) -> Html:
         for name, number, text in tiles
     ]
     return element("div", *made, class_="tiles")
+
+
+def _time(times: Sequence[float], how: str) -> tuple[str, str, str]:
+    """Return a tile on the times of baseline and pruned network [ms]."""
+    before, after = times
+    return "time", f"{after / before:.1%}", f"{before:.3g} ms → {after:.3g} ms, {how}"
 
 
 def _whole(run: RunFacts) -> tuple[str, str]:

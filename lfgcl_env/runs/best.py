@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Gt, Le, MaxLen, MinLen
+from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, Field, JsonValue
 from torch import nn
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Kept, Name, Ratio
+from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Kept, Milliseconds, Name, Ratio
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
@@ -26,7 +26,7 @@ BEST = "best.json"
 
 _log = logging.getLogger(__name__)
 _OPEN = ConfigDict(**{**STRICT, "extra": "allow"})
-PredictedTimes = Annotated[list[Annotated[float, Gt(0), Le(1e9)]], MinLen(2), MaxLen(2)]
+PredictedTimes = Annotated[list[Milliseconds], MinLen(2), MaxLen(2)]
 _Pair = Annotated[list[Cost], MinLen(2), MaxLen(2)]
 
 
@@ -150,7 +150,7 @@ def write_best(
         ],
         "layers": [asdict(layer) for layer in table],
         "predicted_ms": report.predict_latency(problem, best),
-        "measured_ms": [asdict(times.baseline), asdict(times.delivered)] if times else None,
+        "measured_ms": times and times.stored(),
     }
     text = sealed(described, indent=2)
     parse_sealed(Best, text, "the best strategy cannot be recorded")

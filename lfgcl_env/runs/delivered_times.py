@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from annotated_types import MaxLen, MinLen
@@ -42,6 +42,10 @@ class DeliveredTimes:
     def share(self) -> float:
         """The delivered network's median as a fraction of the baseline's."""
         return self.delivered.median / self.baseline.median
+
+    def stored(self) -> list[dict[str, Any]]:
+        """Return what a file holds, which :meth:`read` reads."""
+        return [asdict(self.baseline), asdict(self.delivered)]
 
     @classmethod
     def read(cls, stored: list[Mapping[str, Any]] | None) -> "DeliveredTimes | None":

@@ -4,18 +4,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Name, TensorsChecksum, Text
-from lfgcl_env.edge.files import check_links, write_text
+from lfgcl_env.edge.bounds import (
+    LONGEST_LIST,
+    Cost,
+    Count,
+    Milliseconds,
+    Name,
+    TensorsChecksum,
+    Text,
+)
 from lfgcl_env.edge.schema import Schema
-from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.runs.stored_result import read_stored, set_aside_damaged
+from lfgcl_env.edge.sealed import Sealed
+from lfgcl_env.runs.stored_result import add_to_stored, read_stored
 
 EXPORTS = "exports.json"
 
 _HEAD = "exported by `lfgcl export`"
-_Milliseconds = Annotated[float, Gt(0), Le(1e9)]
 _Percent = Annotated[float, Ge(0), Le(100)]
 _Error = Annotated[float, Ge(0), Le(1e9)]
 
@@ -24,8 +30,8 @@ class StoredBatch(Schema):
     """Median times of a batch [ms], of the float and of the int8 model."""
 
     images: Count
-    float_ms: _Milliseconds
-    int8_ms: _Milliseconds
+    float_ms: Milliseconds
+    int8_ms: Milliseconds
 
 
 class StoredInt8(Schema):
@@ -96,13 +102,7 @@ def add_to_exports(folder: Path, fields: Mapping[str, Any]) -> None:
         ValueError: if they cannot be recorded, or the folder holds a link out of it.
         OSError: if the file cannot be written.
     """
-    check_links(folder)
-    set_aside_damaged(Exports, folder / EXPORTS)
-    others = [one for one in _read(folder) if one.file != fields["file"]]
-    entries = [*(one.model_dump() for one in others), dict(fields)]
-    text = sealed({"exports": entries}, indent=2)
-    parse_sealed(Exports, text, "the export cannot be recorded")
-    write_text(folder / EXPORTS, f"{text}\n")
+    add_to_stored(Exports, folder / EXPORTS, "exports", fields, "the export")
 
 
 def read_exports(folder: Path, tensors: Iterable[str | None]) -> list[StoredExport]:

@@ -9,7 +9,16 @@ from annotated_types import Gt, Le, MaxLen, MinLen
 from pydantic import JsonValue
 from tabulate import tabulate
 
-from lfgcl_env.edge.bounds import LONGEST_LIST, Cost, Count, Name, TensorsChecksum, Text, Threads
+from lfgcl_env.edge.bounds import (
+    LONGEST_LIST,
+    Cost,
+    Count,
+    Milliseconds,
+    Name,
+    TensorsChecksum,
+    Text,
+    Threads,
+)
 from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import Schema
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
@@ -20,16 +29,15 @@ MEASURED = "measured.json"
 BASELINE = "baseline"
 
 _HEAD = "measured by `lfgcl measure`"
-_Milliseconds = Annotated[float, Gt(0), Le(1e9)]
 _Positive = Annotated[float, Gt(0), Le(1e12)]
 
 
 class StoredTiming(Schema):
     """A :class:`~lfgcl_env.latency.timing.Timing` in a file."""
 
-    median: _Milliseconds
-    low: _Milliseconds
-    high: _Milliseconds
+    median: Milliseconds
+    low: Milliseconds
+    high: Milliseconds
     rounds: Count
 
 

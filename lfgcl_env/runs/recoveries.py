@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from annotated_types import MaxLen
 
 from lfgcl_env.edge.bounds import LONGEST_LIST, Count, Name, Seconds, TensorsChecksum, Text
-from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import Schema
-from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
-from lfgcl_env.runs.stored_result import read_stored, set_aside_damaged
+from lfgcl_env.edge.sealed import Sealed
+from lfgcl_env.runs.stored_result import add_to_stored, read_stored
 
 RECOVERIES = "recoveries.json"
 OUTPUTS, TOP1 = "outputs", "top-1"
@@ -86,13 +85,7 @@ def add_to_recoveries(folder: Path, fields: Mapping[str, Any]) -> None:
         ValueError: if they cannot be recorded, or the folder holds a link out of it.
         OSError: if the file cannot be written.
     """
-    check_links(folder)
-    set_aside_damaged(Recoveries, folder / RECOVERIES)
-    others = [one for one in _read(folder) if one.file != fields["file"]]
-    entries = [*(one.model_dump() for one in others), dict(fields)]
-    text = sealed({"recoveries": entries}, indent=2)
-    parse_sealed(Recoveries, text, "the recovery cannot be recorded")
-    write_text(folder / RECOVERIES, f"{text}\n")
+    add_to_stored(Recoveries, folder / RECOVERIES, "recoveries", fields, "the recovery")
 
 
 def read_recoveries(folder: Path, tensors: Sequence[str]) -> list[StoredRecovery]:

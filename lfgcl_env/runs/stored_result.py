@@ -2,11 +2,13 @@
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from lfgcl_env.edge.files import check_links, write_text
 from lfgcl_env.edge.schema import read_text
-from lfgcl_env.edge.sealed import Sealed, parse_sealed
+from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
 
 _log = logging.getLogger(__name__)
 
@@ -24,26 +26,50 @@ def read_stored(schema: type[_Stored], path: Path, how: str) -> _Stored | None:
     Returns:
         None if there is no such file, or if it is damaged, with a warning.
     """
-    if not path.exists():
-        return None
     try:
-        return parse_sealed(schema, read_text(path), f"{path} is damaged")
+        return _parsed(schema, path)
     except ValueError as error:
         _log.warning("%s: %s", error, how)
         return None
 
 
-def set_aside_damaged(schema: type[Sealed], path: Path) -> None:
-    """Rename a damaged file to ``NAME.damaged``, before a new one is written in its place.
+def add_to_stored(
+    schema: type[Sealed], path: Path, name: str, fields: Mapping[str, Any], what: str
+) -> None:
+    """Add an entry to a sealed file's list, in place of an earlier one of the same ``file``.
+
+    A damaged file is renamed to ``NAME.damaged``, with a warning.
+
+    Args:
+        schema: of the file.
+        path: of it, in a run folder.
+        name: of the list.
+        fields: of the entry.
+        what: it is, for the message.
 
     Raises:
-        OSError: if it cannot be renamed.
+        ValueError: if the entry cannot be recorded, or the folder holds a link out of it.
+        OSError: if a file cannot be written.
     """
-    if not path.exists():
-        return
+    check_links(path.parent)
+    known: Sequence[Any] = ()
     try:
-        parse_sealed(schema, read_text(path), f"{path} is damaged")
+        found = _parsed(schema, path)
+        known = getattr(found, name) if found else ()
     except ValueError as error:
         aside = path.with_name(f"{path.name}.damaged")
         os.replace(path, aside)
         _log.warning("%s: it is kept as %s", error, aside.name)
+    others = [one.model_dump() for one in known if one.file != fields["file"]]
+    text = sealed({name: [*others, dict(fields)]}, indent=2)
+    parse_sealed(schema, text, f"{what} cannot be recorded")
+    write_text(path, f"{text}\n")
+
+
+def _parsed(schema: type[_Stored], path: Path) -> _Stored | None:
+    """Parse a file, if there is one.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    return parse_sealed(schema, read_text(path), f"{path} is damaged") if path.exists() else None

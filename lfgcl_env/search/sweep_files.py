@@ -136,12 +136,11 @@ class SweepFiles:
         # Without its network, which has a file of its own and would be copied by asdict.
         described = asdict(replace(point, network=None))  # type: ignore[arg-type]
         del described["network"], described["times"]
-        times = point.times
         return {
             **described,
             "file": network_file(point.budget),
             "predicted_ms": report.predict_latency(self._problem, point.searched),
-            "measured_ms": [asdict(times.baseline), asdict(times.delivered)] if times else None,
+            "measured_ms": point.times and point.times.stored(),
         }
 
     def _holds(self, point: Point) -> bool:

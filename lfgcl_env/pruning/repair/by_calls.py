@@ -166,10 +166,7 @@ def _refit(
     layer = ConvBN(module, norm)
     if [(len(x), layer.reader.positions(x[:1])) for x in inputs] != list(shapes):
         return  # the network does something else with fewer channels
-    slices = plan.layers.get(call.layer)
-    if slices is not None and slices.out is not None:
-        kept = torch.from_numpy(slices.out.kept(plan.mask(cut.kept))).to(wanted.device)
-        wanted = wanted.index_select(1, kept)
+    (wanted,) = plan.cut_outputs(call.layer, plan.mask(cut.kept), [wanted])
     fit = Fit(layer, wanted, None, relu=None, ridge=options.ridge)
     fit.read(inputs, chosen)
     fit.solve(0)

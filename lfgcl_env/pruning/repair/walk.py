@@ -125,7 +125,7 @@ class Walk:
         """Return a layer's problem on its inputs, and where it was sampled."""
         layer = self._layer(refit)
         chosen = self._chosen(refit, layer, inputs)
-        (wanted,) = self._cut_outputs(refit, [targets.rows(refit, chosen)])
+        (wanted,) = self._plan.cut_outputs(refit.layer, self._mask, [targets.rows(refit, chosen)])
         there = None
         if refit.other is not None:
             pairs = zip(self._values[refit.other], chosen, strict=True)
@@ -150,7 +150,7 @@ class Walk:
         if not (fit.is_sure and first.is_sure):
             return
         count = self._samples.whole_chunks(available)
-        target = self._cut_outputs(refit, targets.whole(refit, count))
+        target = self._plan.cut_outputs(refit.layer, self._mask, targets.whole(refit, count))
         other = None if refit.other is None else self._values[refit.other][:count]
         assert refit.between is not None
         pair = Pair(
@@ -175,11 +175,3 @@ class Walk:
     def _chosen(self, refit: Refit, layer: ConvBN, inputs: list[Tensor]) -> list[Tensor]:
         shapes = [(len(x), layer.reader.positions(x[:1])) for x in inputs]
         return self._samples(refit.number, shapes, inputs[0].device)
-
-    def _cut_outputs(self, refit: Refit, values: list[Tensor]) -> list[Tensor]:
-        """Return the baseline's values, (..., channels, ...), at the output channels that stay."""
-        slices = self._plan.layers.get(refit.layer)
-        if slices is None or slices.out is None:
-            return values
-        kept = torch.from_numpy(slices.out.kept(self._mask)).to(values[0].device)
-        return [value.index_select(1, kept) for value in values]

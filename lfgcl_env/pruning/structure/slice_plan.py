@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.groups import Group, Member
 from lfgcl_env.pruning.structure.layers import layer_sizes
@@ -106,3 +107,13 @@ class SlicePlan:
         for offset, channels in zip(self._offsets, kept, strict=False):
             mask[offset + channels] = True
         return mask
+
+    def cut_outputs(
+        self, layer: str, mask: NDArray[np.bool_], values: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return a layer's values, (..., channels, ...), at the output channels that stay."""
+        slices = self.layers.get(layer)
+        if slices is None or slices.out is None:
+            return list(values)
+        kept = torch.from_numpy(slices.out.kept(mask))
+        return [value.index_select(1, kept.to(value.device)) for value in values]
