@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.images import LabelledImages, load_held_out, load_test_set, top1
 from lfgcl_env.images.calibration import load_calibration
-from lfgcl_env.networks import Baseline, load_baseline
+from lfgcl_env.networks import Baseline, Normalization, load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.recovery import RecoveryOptions, recover, with_labels
@@ -183,7 +183,8 @@ def rewarding(network: str, budget: float) -> dict[str, PruningProblem]:
 def measured(run: Fields, checkpoints: Path) -> Fields:
     """Deliver a strategy and recover it; return top-1 [%] and seconds before and after."""
     here = setting(run["network"], run["images"], run["budget"], run["seed"])
-    test = test_of(run["network"])
+    whole = here.problem.baseline
+    test = test_images(whole.normalization)
     repair = SequentialOptions(
         rows=DELIVERED["rows"],
         gauss_newton=DELIVERED["gauss_newton"],
@@ -191,12 +192,12 @@ def measured(run: Fields, checkpoints: Path) -> Fields:
     )
     with torch.no_grad():
         network, evaluation = here.problem.finish(run["keep"], here.images, repair)
-    delivered = network
+    delivered = top1(network, test)
     if run["kind"] == "from scratch":
         network = anew(network, run["seed"])
     train, labels, score = here.train, None, here.judge
     if run["kind"] != "no labels":
-        train, labels, score = labelled(here.problem.baseline)
+        train, labels, score = labelled(whole)
     options = options_of(run)
     key = "_".join(str(run[field]) for field in run if field != "keep")
     key += "_" + "-".join(map(str, run["keep"]))
@@ -210,14 +211,14 @@ def measured(run: Fields, checkpoints: Path) -> Fields:
         return float(score(candidate))
 
     done = recover(
-        here.problem.baseline.network, network, train, judged, options,
+        whole.network, network, train, judged, options,
         labels=labels, checkpoint=checkpoint,
     )  # fmt: skip
     result = {
         "macs": evaluation.macs,
         "params": evaluation.params,
-        "baseline": round(top1(here.problem.baseline.network, test), 3),
-        "delivered": round(top1(delivered, test), 3),
+        "baseline": round(top1(whole.network, test), 3),
+        "delivered": round(delivered, 3),
         "top1": round(top1(done.network, test), 3),
         "top1_trained": round(top1(last, test), 3),  # also where the delivered one was kept
         "scores": [round(epoch["score"], 5) for epoch in done.epochs],
@@ -238,9 +239,9 @@ def measured(run: Fields, checkpoints: Path) -> Fields:
 
 
 @lru_cache(maxsize=1)
-def test_of(network: str) -> LabelledImages:
+def test_images(normalization: Normalization | None) -> LabelledImages:
     """Return the test images, as a network takes them."""
-    return load_test_set("CIFAR10", normalization=load_baseline(network, "random").normalization)
+    return load_test_set("CIFAR10", normalization=normalization)
 
 
 def options_of(run: Fields) -> RecoveryOptions:
