@@ -173,4 +173,31 @@ def test_layers_called_once_are_refitted_in_their_order():
     baseline = load_baseline(network, input_shape=(3, 8, 8))
     norms = {"first": "norm", "third": "apart"}
     found = find_calls(baseline.network, norms, [images(4, 8)] * 2)
-    assert found == [Call("first", "norm"), Call("third", None), Call("last", None)]
+    assert found == [
+        Call("first", "norm", last=False),
+        Call("third", None, last=False),
+        Call("last", None, last=True),
+    ]
+
+
+class Heads(nn.Module):
+    """Gives what a norm makes of one layer, and the values of another one rectified."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.one, self.norm = nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)
+        self.other = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return {"maps": (self.norm(self.one(x)), x.mean((2, 3))), "positive": self.other(x).relu()}
+
+
+def test_layers_that_give_an_output_are_known_behind_their_norms():
+    found = find_calls(awaken(Heads()), {"one": "norm"}, [images(4, 8)] * 2)
+    assert {call.layer: call.last for call in found} == {
+        "first": False,
+        "one": True,
+        "other": False,
+    }

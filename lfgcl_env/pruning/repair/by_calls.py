@@ -15,10 +15,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.conv_bn import ConvBN
 from lfgcl_env.pruning.repair.interface import Cut
 from lfgcl_env.pruning.repair.layer_fit import Fit
@@ -36,10 +38,12 @@ class Call:
     Attributes:
         layer: its name.
         norm: the BatchNorm that alone uses its output, or None.
+        last: whether what it gives, behind its norm, is an output of the network.
     """
 
     layer: str
     norm: str | None
+    last: bool
 
 
 @torch.no_grad()
@@ -93,10 +97,14 @@ def find_calls(
     counts: Counter[str] = Counter()
     fed: Counter[str] = Counter()  # how often a norm got what its layer had given
     made: dict[str, Tensor] = {}
+    newest: dict[str, ReferenceType[Tensor]] = {}  # what every module has given last
+    last: set[str] = set()
 
     def count(name: str, _: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         plain = len(arguments) == 1 and isinstance(arguments[0], Tensor)
         counts[name] += 1 if plain and isinstance(output, Tensor) else len(chunks) + 1
+        if isinstance(output, Tensor):
+            newest[name] = ref(output)
         if name in owners:
             fed[name] += plain and arguments[0] is made.pop(owners[name], None)
         elif norms[name]:
@@ -107,13 +115,16 @@ def find_calls(
             module = network.get_submodule(name)
             stack.callback(module.register_forward_hook(partial(count, name)).remove)
         for chunk in chunks:
-            network(chunk)
+            outputs = list(named_outputs(network(chunk)).values())
+            given = {name: tensor() for name, tensor in newest.items()}
+            last = {name for name, one in given.items() if any(one is o for o in outputs)}
     found = []
     for name in [name for name, number in counts.items() if number == len(chunks)]:
         norm = norms.get(name)
         if layer_kind(network.get_submodule(name)) in ("conv", "linear"):
             joined = norm and counts[norm] == fed[norm] == len(chunks)
-            found.append(Call(name, norm if joined else None))
+            norm = norm if joined else None
+            found.append(Call(name, norm, (norm or name) in last))
     return found
 
 
@@ -167,6 +178,6 @@ def _refit(
     if [(len(x), layer.reader.positions(x[:1])) for x in inputs] != list(shapes):
         return  # the network does something else with fewer channels
     (wanted,) = plan.cut_outputs(call.layer, plan.mask(cut.kept), [wanted])
-    fit = Fit(layer, wanted, None, relu=None, ridge=options.ridge)
+    fit = Fit(layer, wanted, None, relu=None, ridge=options.ridge, last=call.last)
     fit.read(inputs, chosen)
     fit.solve(0)
