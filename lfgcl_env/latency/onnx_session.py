@@ -90,6 +90,8 @@ def start(model: bytes, examples: Sequence[Tensor], threads: int) -> Call:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Threads of a session go on spinning after a run, at the cost of whichever session is next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     inputs = [one.name for one in session.get_inputs()]
     arrays = [example.detach().cpu().numpy() for example in examples]

@@ -1,5 +1,6 @@
 """Networks are measured beside each other: times, sizes and memory."""
 
+import time
 from itertools import count
 
 import pytest
@@ -110,6 +111,18 @@ def test_what_only_the_newer_exporter_knows_is_measured_in_silence(capfd):
     (found,) = onnx_session.start(model, [example], 1)()
     torch.testing.assert_close(torch.from_numpy(found), network(example), rtol=1e-4, atol=1e-5)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_session_leaves_the_processor_to_the_next_one():
+    pytest.importorskip("onnxruntime")
+    network = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3)).eval()
+    images = torch.randn(8, 3, 32, 32)
+    run = onnx_session.start(onnx_session.export(network, images), [images], 2)
+    for _ in range(3):
+        run()
+        before = time.process_time()
+        time.sleep(0.1)
+        assert time.process_time() - before < 0.01, "its threads go on spinning"
 
 
 def test_a_full_disk_is_told_as_it_is(monkeypatch):
