@@ -80,7 +80,8 @@ def _open(ray: Any, address: str, needed: Mapping[str, float]) -> None:
         reason = " ".join(str(error).split())
         raise ConnectionError(
             f"cannot connect to Ray at {address!r} ({type(error).__name__}: {reason[:300]}): "
-            "`ray start --head` starts a cluster, and without an address this machine is one"
+            "`ray start --head` starts a cluster, one with a token needs RAY_AUTH_MODE=token, and "
+            "without an address this machine is one"
         ) from error
     if here:  # Ray's own handler would wait for all tasks
         signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,7 @@
 """A search on a Ray cluster ends as on one machine, whatever happens to nodes."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -130,19 +131,15 @@ def test_a_run_of_ray_ends_like_one_of_processes_and_goes_on_with_them(tmp_path,
     assert networks[0] == networks[1] == networks[2]
 
 
-OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-"""Of a cluster that asks for no token, as on a machine that has none."""
-
-
 @contextmanager
-def ray_start(*options: str) -> Iterator[None]:
+def ray_start(variables: dict[str, str], *options: str) -> Iterator[None]:
     """Run ``ray start`` in a session of its own, which ends with the block.
 
     ``ray stop`` would end every Ray of this machine.
     """
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
     node = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env=os.environ | OPEN, start_new_session=True
+        command, stdout=subprocess.DEVNULL, env=variables, start_new_session=True
     )
     try:
         yield
@@ -169,21 +166,29 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def test_a_cluster_of_ray_start_scores_as_processes_do(tmp_path):
+def test_a_cluster_of_ray_start_with_a_token_scores_as_processes_do(tmp_path):
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    variables = os.environ | token | {"RAY_USAGE_STATS_ENABLED": "0"}
     port = free_port()
     address = f"127.0.0.1:{port}"
     quick = ("--num-cpus=1", "--node-ip-address=127.0.0.1")
     with ExitStack() as machines:
         machines.enter_context(
-            ray_start("--head", f"--port={port}", "--include-dashboard=false", *quick)
+            ray_start(variables, "--head", f"--port={port}", "--include-dashboard=false", *quick)
         )
         end = time.monotonic() + 200
         while not reachable(port) and time.monotonic() < end:
             time.sleep(0.2)
-        machines.enter_context(ray_start(f"--address={address}", *quick))
+        machines.enter_context(ray_start(variables, f"--address={address}", *quick))
         command = arguments(tmp_path / "cluster", 4, "--engine", "ray", "--ray-address", address)
         run = [sys.executable, "-m", "lfgcl_env.cli.main", *command]
-        subprocess.run(run, check=True, env=os.environ | OPEN, timeout=400)
+        subprocess.run(run, check=True, env=variables, timeout=400)
+        run[-len(command) :] = arguments(tmp_path / "without", 4, *command[-4:])
+        without = variables | {"RAY_AUTH_MODE": "disabled"}
+        done = subprocess.run(run, env=without, timeout=400, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "one with a token needs RAY_AUTH_MODE=token" in done.stderr
     assert not reachable(port)
     assert prune(tmp_path / "processes", 4) == 0
     runs = [RunFolder(tmp_path / name) for name in ("cluster", "processes")]
