@@ -16,7 +16,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runtimes", nargs="+", default=["pytorch", "onnxruntime"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--round-to", type=int, default=1, help="multiples that counts are")
     parser.add_argument("--seconds", type=float, default=40.0, help="for whole networks [s]")
     parser.add_argument("--seed", type=int, default=0, help="of the strategies")
     options = parser.parse_args(arguments)
@@ -77,12 +77,16 @@ def grid(options: argparse.Namespace) -> Iterator[Fields]:
                         "strategies": STRATEGIES,
                         "seconds": options.seconds,
                         "seed": options.seed,
+                        **({"round_to": options.round_to} if options.round_to > 1 else {}),
                     }
 
 
 def name(run: Fields) -> str:
     """Name a run in messages."""
-    return f"{run['title']} in {run['runtime']}, batch {run['batch']}, {run['threads']} threads"
+    return (
+        f"{run['title']} in {run['runtime']}, batch {run['batch']}, {run['threads']} threads, "
+        f"multiples of {run.get('round_to', 1)}"
+    )
 
 
 def summary(record: Fields) -> str:
@@ -92,7 +96,8 @@ def summary(record: Fields) -> str:
 
 def measured(run: Fields) -> Fields:
     """Predict and measure the strategies of a run."""
-    network = prunable(run["title"], run["runtime"], run["batch"], run["threads"])
+    latency = {f"latency_{name}": run[name] for name in ("runtime", "batch", "threads")}
+    network = prunable(run["title"], latency, round_to=run.get("round_to", 1))
     begun = time.perf_counter()
     model = network.latency
     seconds_of_table = time.perf_counter() - begun
@@ -129,9 +134,8 @@ def measured(run: Fields) -> Fields:
     }
 
 
-@lru_cache(maxsize=1)
-def prunable(title: str, runtime: str, batch: int, threads: int) -> PrunableNetwork:
-    """Return a network whose latency is that in a runtime."""
+def prunable(title: str, latency: Fields, **limits: Any) -> PrunableNetwork:
+    """Return a network whose latency is that asked for."""
     built = NETWORKS[title]
     baseline = load_baseline(
         built["network"],
@@ -139,10 +143,7 @@ def prunable(title: str, runtime: str, batch: int, threads: int) -> PrunableNetw
         input_shape=built.get("input_shape"),
         **built.get("arguments", {}),
     )
-    return PrunableNetwork(
-        baseline,
-        {"latency_runtime": runtime, "latency_batch": batch, "latency_threads": threads},
-    )
+    return PrunableNetwork(baseline, latency, **limits)
 
 
 def random_strategies(network: PrunableNetwork, count: int, seed: int) -> list[NDArray[np.int64]]:
@@ -189,17 +190,14 @@ def report(study: Study) -> None:
     records = study.records()
     errors = [
         [
-            record["title"],
-            record["runtime"],
-            str(record["batch"]),
-            str(record["threads"]),
+            *_setting(record),
             f"{record['median_error']:.1%}",
             f"{record['largest_error']:.1%}",
             f"{record['median_error_of_macs']:.1%}",
         ]
         for record in records
     ]
-    heads = ["network", "runtime", "batch", "threads"]
+    heads = ["network", "runtime", "batch", "threads", "multiples of"]
     print(markdown_table([*heads, "median error", "largest", "if MACs predicted"], errors))
     gains = [_gains(record) for record in records]
     print()
@@ -208,15 +206,17 @@ def report(study: Study) -> None:
     study.write_report({"errors": errors, "gains": gains})
 
 
+def _setting(record: Fields) -> list[str]:
+    names = ("title", "runtime", "batch", "threads")
+    return [*(str(record[name]) for name in names), str(record.get("round_to", 1))]
+
+
 def _gains(record: dict[str, Any]) -> list[str]:
     half = f"{1 / record['measured'][2]:.2f}x"
     if record["latency_budget"] > HALF:
         half += f" (at {record['latency_budget']:.0%})"
     return [
-        record["title"],
-        record["runtime"],
-        str(record["batch"]),
-        str(record["threads"]),
+        *_setting(record),
         f"{record['lowest_budget']:.0%}",
         f"{1 / record['measured'][1]:.2f}x",
         half,
