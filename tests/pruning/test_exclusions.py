@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
 
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.structure import dependencies
 from lfgcl_env.pruning.structure.groups import Exclusion, Member
 from lfgcl_env.pruning.structure.layers import count_macs
 from lfgcl_env.pruning.structure.tracing import find_groups
@@ -266,3 +267,22 @@ def test_a_network_in_which_additions_couple_everything_says_which_scope_prunes_
     with pytest.raises(ValueError, match=r"additions couple all that can: choose scope='all'"):
         simple_problem(network, images())
     assert len(simple_problem(network, images(), scope="all").groups) == 2
+
+
+def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(monkeypatch):
+    """In attention Torch-Pruning multiplies them, until the memory is full."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 1024, 4),
+    )
+    problem = PruningProblem(awaken(network), images(4))
+    assert [group.name for group in problem.groups] == ["0", "2"]
+    monkeypatch.setattr(dependencies, "MOST_POSITIONS", 5000)
+    problem = PruningProblem(awaken(network), images(4))
+    assert [group.name for group in problem.groups] == ["0"]
+    (reason,) = [left.reason for left in problem.excluded if left.name == "2"]
+    assert "reshapes spread them over more than 5,000 positions" in reason

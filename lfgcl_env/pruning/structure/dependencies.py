@@ -1,12 +1,14 @@
 """Torch-Pruning's dependency graph, with the layers that it does not know."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch_pruning.dependency import index_mapping
 
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
@@ -182,13 +184,45 @@ def dependency_graph(
     return graph
 
 
+MOST_POSITIONS = 2**20
+"""Positions of a layer that a group may be spread over, some hundred megabytes in Torch-Pruning."""
+
+
+class _Flatten(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
+    """Maps channels to what a reshape makes of them, within limits.
+
+    In attention Torch-Pruning takes reshape after reshape for flattening, and every one multiplies
+    the positions.
+    """
+
+    def __call__(self, indices: Sequence[Any]) -> Any:
+        if not self.reverse and len(indices) * self._stride > MOST_POSITIONS:
+            raise ValueError(f"reshapes spread them over more than {MOST_POSITIONS:,} positions")
+        return super().__call__(indices)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Let Torch-Pruning map channels through reshapes within limits."""
+    usual = index_mapping._FlattenIndexMapping
+    index_mapping._FlattenIndexMapping = _Flatten
+    try:
+        yield
+    finally:
+        index_mapping._FlattenIndexMapping = usual
+
+
 def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int]) -> tp.Group:
     """Return Torch-Pruning's group for removing ``channels`` of the output of ``root``.
 
     Its attribute ``met`` has the sets of these that go together, as a pixel shuffle makes them.
+
+    Raises:
+        ValueError: if they are spread over more than :data:`MOST_POSITIONS`.
     """
     graph.met.clear()
     pruner = graph.get_pruner_of_module(root)
-    group = graph.get_pruning_group(root, pruner.prune_out_channels, channels)
+    with _limited():
+        group = graph.get_pruning_group(root, pruner.prune_out_channels, channels)
     group.met = list(graph.met)
     return group
