@@ -11,7 +11,6 @@ results/zoo.jsonl.
     python benchmarks/zoo.py --only resnet18 timm:ghostnet_100
 """
 
-import copy
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from zoo_networks import NETWORKS, build
 
 from lfgcl_env import PruningProblem, load_pruned
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs, layer_kind
@@ -185,7 +185,7 @@ def stir(network: nn.Module, images: Tensor) -> None:
 
 def hidden(problem: PruningProblem, keep: NDArray[np.int64]) -> nn.Module:
     """Return the whole network with the removed channels set to zero wherever they are read."""
-    network = copy.deepcopy(problem.baseline.network)
+    network = copy_network(problem.baseline.network)
     mask = problem.network.plan.mask(problem.kept_channels(keep))
     for name, slices in problem.network.plan.layers.items():
         if slices.into is not None:
@@ -223,12 +223,12 @@ def reloaded(
     """Save and load a network, and return how far outputs are then."""
     with tempfile.TemporaryDirectory() as folder:
         path = problem.save(Path(folder) / "pruned.safetensors", keep, cut)
-        return far(load_pruned(path, copy.deepcopy(network)), cut, images)
+        return far(load_pruned(path, copy_network(network)), cut, images)
 
 
 def trained(cut: nn.Module, images: Tensor) -> bool:
     """Take one step of training; return whether outputs changed and are finite."""
-    network = copy.deepcopy(cut).train().requires_grad_(True)
+    network = copy_network(cut).train().requires_grad_(True)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-4)
     outputs = named_outputs(network(images)).values()
     torch.stack([output.square().mean() for output in outputs]).sum().backward()
