@@ -23,7 +23,7 @@ from lfgcl_env.edge.value_checks import first_line
 from lfgcl_env.latency.measuring import Measurement, measure_beside
 from lfgcl_env.latency.runtimes import RUNTIMES, Runtime, available
 from lfgcl_env.pruning.budget.tolerance import label
-from lfgcl_env.pruning.structure.layers import count_macs
+from lfgcl_env.pruning.structure.layers import count_macs, layer_kind, layer_sizes
 from lfgcl_env.runs.findings import add_measured
 from lfgcl_env.runs.measured import (
     BASELINE,
@@ -35,6 +35,9 @@ from lfgcl_env.runs.provenance import provenance
 from lfgcl_env.runs.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
+
+LANES = 8
+"""Numbers that processors compute at once, at least: counts are best multiples of it."""
 
 
 def measure(arguments: dict[str, Any]) -> Outcome:
@@ -85,8 +88,29 @@ def measure(arguments: dict[str, Any]) -> Outcome:
         provenance(),
     )
     keep_in_run(run, partial(add_measured, measured=measured))
+    uneven = sorted({name for one in pruned for name in _uneven(one, baseline.network)})
+    if uneven:
+        _log.warning(
+            "%d layers have counts of channels that are no multiples of %d any more, such as %s: "
+            "kernels may take as long for the next multiple, and ONNX Runtime longer; "
+            "`lfgcl prune ... --round-to %d` keeps multiples",
+            len(uneven),
+            LANES,
+            uneven[0],
+            LANES,
+        )
     print(f"{describe(measured)}\n\n{format_measured(measured)}", end="")
     return measured.model_dump(mode="json", exclude={"checksum"})
+
+
+def _uneven(network: nn.Module, baseline: nn.Module) -> list[str]:
+    """Return the layers that have an even number of lanes in the baseline alone."""
+    kept = {name: layer_sizes(m)[0] for name, m in network.named_modules() if layer_kind(m)}
+    return [
+        name
+        for name, count in kept.items()
+        if count % LANES and not layer_sizes(baseline.get_submodule(name))[0] % LANES
+    ]
 
 
 def _measurements(

@@ -41,6 +41,16 @@ def test_a_run_keeps_what_was_measured(own_run, capsys):
     assert printed in report.replace("measured by `lfgcl measure`: ", "")
 
 
+def test_counts_that_kernels_do_not_like_are_told_with_the_way_out(own_run, tmp_path, capsys):
+    assert main(["measure", str(own_run), *FEW]) == 0
+    assert "no multiples of 8 any more, such as" in (told := capsys.readouterr().err)
+    assert "--round-to 8" in told
+    assert prune(tmp_path / "even", "--round-to", "8") == 0
+    capsys.readouterr()
+    assert main(["measure", str(tmp_path / "even"), *FEW]) == 0
+    assert "multiples" not in capsys.readouterr().err
+
+
 def test_a_second_measurement_takes_the_place_of_the_first(own_run, capsys):
     for threads in ("1", "2"):
         assert main(["measure", str(own_run), *FEW, "--threads", threads]) == 0
