@@ -5,7 +5,7 @@ that all layers matter, and pruned to half of their MACs, or as far as they go. 
 the cut network gives what the whole one gives with these channels hidden, whether its MACs and
 parameters are those that PyTorch counts, whether repairs make its score better, what ``finish``
 hands over, and whether it can be saved and loaded, trained and exported. Runs are kept in
-results/zoo.jsonl.
+results/zoo.jsonl, the table in results/zoo.md.
 
     python benchmarks/zoo.py
     python benchmarks/zoo.py --only resnet18 timm:ghostnet_100
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from zoo_networks import NETWORKS, build
 
 from lfgcl_env import PruningProblem, load_pruned
+from lfgcl_env.edge.files import write_text
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
@@ -46,6 +47,12 @@ CLOSE = 1e-3
 
 DELIVERY = SequentialOptions(rows=8192, gauss_newton=1, positions=32768)
 """Of the sequential repair."""
+
+COLUMNS = (
+    "network", "groups", "excluded", "lowest", "cut = hidden", "counted",
+    "none", "closed form", "sequential", "handed over", "saved", "trains, exports",
+)  # fmt: skip
+"""Of the table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,46 +246,43 @@ def trained(cut: nn.Module, images: Tensor) -> bool:
 
 
 def report(study: Study) -> None:
-    """Print one line per network, and what they come to."""
+    """Print and write a table of a line per network, and what they come to."""
     order = list(NETWORKS)
     records = sorted(study.records(), key=lambda record: order.index(record["network"]))
-    rows, built = [], []
-    for record in records:
-        if "refused" in record:
-            rows.append([record["network"], f"refused: {record['refused']}", *[""] * 10])
-            continue
-        built.append(record)
-        scores = record["attempts"]
-        repaired = [scores.get(name) for name in ("least_squares", "sequential", "finish")]
-        rows.append(
-            [
-                record["network"],
-                str(record["groups"]),
-                str(len(record["excluded"])),
-                f"{record['lowest']:.1%}",
-                _yes(record["hidden"] <= CLOSE, f"{record['hidden']:.0e}"),
-                _yes(record["counted"]),
-                f"{scores['none']:.3f}",
-                *map(_score, repaired),
-                _yes(isinstance(record["saved"], float) and record["saved"] <= CLOSE),
-                _yes(record["trains"] is True and record["exports"] is True),
-            ]
-        )
-    columns = ["network", "groups", "excluded", "lowest", "cut = hidden", "counted"]
-    columns += ["none", "closed form", "sequential", "handed over"]
-    columns += ["saved", "trains, exports"]
-    if rows:
-        print(markdown_table(columns, rows))
-        summary = {
-            "networks": len(records),
-            "built": len(built),
-            "exact": sum(r["hidden"] <= CLOSE and r["counted"] for r in built),
-            "half": sum(r["lowest"] <= BUDGET for r in built),
-            "handed_over": sum("finish" in r["attempts"] for r in built),
-            "worse": sorted(r["network"] for r in built if worse(r["attempts"])),
-        }
-        print(summary)
-        print(study.write_report(summary))
+    if not records:
+        return
+    table = markdown_table(COLUMNS, [_row(record) for record in records])
+    print(table)
+    built = [record for record in records if "refused" not in record]
+    summary = {
+        "networks": len(records),
+        "built": len(built),
+        "exact": sum(r["hidden"] <= CLOSE and r["counted"] for r in built),
+        "half": sum(r["lowest"] <= BUDGET for r in built),
+        "handed_over": sum("finish" in r["attempts"] for r in built),
+        "worse": sorted(r["network"] for r in built if worse(r["attempts"])),
+    }
+    print(summary)
+    write_text(study.path.with_suffix(".md"), table + "\n")
+    print(study.write_report(summary))
+
+
+def _row(record: Fields) -> list[str]:
+    if "refused" in record:
+        return [record["network"], f"refused: {record['refused']}", *[""] * (len(COLUMNS) - 2)]
+    scores = record["attempts"]
+    return [
+        record["network"],
+        str(record["groups"]),
+        str(len(record["excluded"])),
+        f"{record['lowest']:.1%}",
+        _yes(record["hidden"] <= CLOSE, f"{record['hidden']:.0e}"),
+        _yes(record["counted"]),
+        f"{scores['none']:.3f}",
+        *(_score(scores.get(name)) for name in ("least_squares", "sequential", "finish")),
+        _yes(isinstance(record["saved"], float) and record["saved"] <= CLOSE),
+        _yes(record["trains"] is True and record["exports"] is True),
+    ]
 
 
 def worse(scores: Fields) -> bool:
