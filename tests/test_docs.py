@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def test_every_page_in_docs_is_linked_from_the_index_and_that_from_the_readme():
 
 def test_the_readme_has_at_most_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_results_page_counts_the_records_of_which_nobody_knows_what_made_them():
+    unknown = {}
+    for path in (ROOT / "benchmarks/results").glob("*.jsonl"):
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        if count := sum(not line["provenance"] for line in lines):
+            unknown[path.stem] = count
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert f"{sum(unknown.values())} records nothing" in text
+    assert all(f"`{re.sub('_resnet[0-9]+', '_*', stem)}`" in text for stem in unknown)
 
 
 def test_pages_of_arguments_are_what_their_generator_writes():
