@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from lfgcl_env.edge.named_code import import_named
@@ -94,6 +95,28 @@ def test_the_site_has_the_public_interface_of_every_folder_and_agent(monkeypatch
     for folder in ("agents", "baselines"):
         files = {path.stem for path in (ROOT / folder).glob("[!_]*.py")}
         assert {f"lfgcl_env.{folder}.{name}" for name in files} <= shown
+
+
+def test_every_id_has_a_page_with_its_spaces(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    pages = importlib.import_module("make_pages")
+    known = {env_id for ids in pages.IDS.values() for env_id in ids}
+    ours = {n for n, spec in gym.registry.items() if "lfgcl_env." in str(spec.entry_point)}
+    assert known == ours
+    small = {
+        kind: {env_id: name for env_id, name in ids.items() if name == "resnet20"}
+        for kind, ids in pages.IDS.items()
+    }
+    monkeypatch.setattr(pages, "IDS", small)
+    made = pages.environments()
+    assert len(made) == 4
+    for env_id in (env_id for ids in small.values() for env_id in ids):
+        page = made[f"environments/{env_id}.md"]
+        own = {"reward": "similarity"} if env_id.startswith("AMC") else {}
+        env = gym.make(env_id, images="random", num_images=2, weights="random", **own)
+        for space in (env.action_space, env.observation_space):
+            assert f"`{str(space).removesuffix(', float32)').replace('.0', '')})`" in page
+        assert f"\n{env_id}\n" in made["environments/index.md"]
 
 
 def has_names(folder):
