@@ -113,6 +113,19 @@ def test_the_version_is_the_same_everywhere():
     assert re.search(r"^## (\S+)", changes, re.M).group(1) == __version__
 
 
+def test_the_entry_for_gymnasium_has_the_form_of_its_template_and_the_lowest_version():
+    page = (ROOT / "docs/gymnasium_entry.md").read_text(encoding="utf-8")
+    entry = re.search(r"```text\n(.*?)```", page, re.S).group(1)
+    form = (
+        r"- \[[\w-]+: [\w ]+\]\(\S+\)\n\n  !\[Gymnasium version dependency\]\(\S+\)\n"
+        r"  !\[GitHub stars\]\(\S+\)\n\n  (.+)\n"
+    )
+    text = re.fullmatch(form, entry).group(1)
+    assert 2 <= len(re.findall(r"\.( |$)", text)) <= 5
+    lowest = re.search(r"gymnasium>=([\d.]+)", (ROOT / "setup.cfg").read_text()).group(1)
+    assert f"Gymnasium-v{lowest}-blue" in entry
+
+
 @pytest.mark.slow
 def test_the_source_distribution_holds_what_building_needs(dist):
     (file,) = dist.glob("*.tar.gz")
