@@ -22,13 +22,12 @@ from comparison.plots import Plots
 from comparison.records import SIMILARITY, for_network, kind, label, results_file, seconds
 from comparison.tables import comma_separated, markdown, overview
 from lfgcl_env.baselines.quoted import QUOTED
-from study import RESULTS, Fields, interval, new_parser, newest, prepare
+from study import RESULTS, Fields, interval, new_parser, newest, origins, prepare
 
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.leaderboard import Entry, add_entries
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.runs.provenance import provenance
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,7 +114,7 @@ def write_tables(
     write_text(path.with_suffix(".md"), page)
     write_text(path.with_suffix(".csv"), comma_separated(table, quoted, options.evaluations))
     found = {
-        "provenance": provenance(),
+        "provenance": origins(path, delivered_file(options.out, network)),
         "network": network,
         "settings": settings(options),
         "evaluations": options.evaluations,

@@ -20,7 +20,8 @@ from lfgcl_env.cli.parser import commands_of
 from lfgcl_env.envs import FEATURES as EMBEDDED
 from lfgcl_env.envs import AMCEnv, LFGCLEnv
 from lfgcl_env.envs.amc_state import FEATURES as AMC_STATE
-from lfgcl_env.envs.registration import ANY_IDS, GLOBAL_IDS, LAYERWISE_IDS
+from lfgcl_env.envs.flat_env import FlatLFGCLEnv
+from lfgcl_env.envs.registration import ANY_IDS, FLAT_IDS, GLOBAL_IDS, LAYERWISE_IDS
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork
 from lfgcl_env.search.protocol import own_agents
@@ -28,6 +29,12 @@ from lfgcl_env.search.protocol import own_agents
 HERE = Path(__file__).parent
 MADE = HERE / "_made"
 """Where they are written; git ignores it."""
+
+IDS = {LFGCLEnv: GLOBAL_IDS, FlatLFGCLEnv: FLAT_IDS, AMCEnv: LAYERWISE_IDS}
+"""Ids of environments, and their networks, by class."""
+
+DRAWN = {LFGCLEnv: "LFGCLEnv", FlatLFGCLEnv: "LFGCLEnv", AMCEnv: "AMCEnv"}
+"""The picture of a class."""
 
 API = {
     "Environments": ["lfgcl_env.envs", "lfgcl_env.envs.together"],
@@ -99,9 +106,9 @@ def environments() -> dict[str, str]:
     """Return a page for every id: what is known of it, a picture, and its class's docstring."""
     networks: dict[str, PrunableNetwork] = {}
     pages = {}
-    for ids, kind in ((GLOBAL_IDS, LFGCLEnv), (LAYERWISE_IDS, AMCEnv)):
+    for kind, ids in IDS.items():
         first, _, rest = (inspect.getdoc(kind) or "").partition("\n")
-        picture = f"![Steps on ResNet-20, rendered](../pictures/{kind.__name__}.gif)"
+        picture = f"![Steps on ResNet-20, rendered](../pictures/{DRAWN[kind]}.gif)"
         body = _relative(_whole_rows(rest.strip()), "../../")
         body = body.replace("```python\n>>>", "```pycon\n>>>")
         for env_id, name in ids.items():
@@ -111,7 +118,7 @@ def environments() -> dict[str, str]:
             pages[f"environments/{env_id}.md"] = (
                 f"# {env_id}\n\n{first}\n\n{facts}\n\n{picture}\n\n{body}\n"
             )
-    every = [f"{env_id}.md" for env_id in GLOBAL_IDS | LAYERWISE_IDS]
+    every = [f"{env_id}.md" for ids in IDS.values() for env_id in ids]
     pages["environments/index.md"] = _index("All ids", every)
     return pages
 
@@ -128,11 +135,12 @@ def _facts(env_id: str, name: str, kind: type, network: PrunableNetwork) -> list
     if env_id in ANY_IDS:
         rows.append(["network", "any, by `network=...`"])
     else:
-        spaces = (
-            (f"Box(0, 1, ({groups},))", f"Box(-1, 1, ({groups}, {len(EMBEDDED)}))")
-            if kind is LFGCLEnv
-            else ("Box(0, 1, (1,))", f"Box(0, 1, ({len(AMC_STATE)},))")
-        )
+        width = len(EMBEDDED)
+        spaces = {
+            LFGCLEnv: (f"Box(0, 1, ({groups},))", f"Box(-1, 1, ({groups}, {width}))"),
+            FlatLFGCLEnv: (f"Box(0, 1, ({groups},))", f"Box(-1, 1, ({groups * width},))"),
+            AMCEnv: ("Box(0, 1, (1,))", f"Box(0, 1, ({len(AMC_STATE)},))"),
+        }[kind]
         rows += [
             ["network", f"`{name}`, inputs {network.baseline.input_shape}"],
             ["MACs, parameters", f"{cost.macs:,}, {cost.params:,}"],

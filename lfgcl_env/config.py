@@ -133,6 +133,7 @@ class LatencyConfig(TypedDict, total=False):
             "measured when it is first needed and kept in LFGCL_LATENCY, else "
             "~/.cache/lfgcl/latency",
             "a path, a checksum, or None",
+            word="PATH or CHECKSUM",
         ),
     ]
 
@@ -225,7 +226,7 @@ class ProblemConfig(BudgetConfig, LatencyConfig, StructureConfig, total=False):
         str,
         Option(
             "cpu",
-            "where pruned networks are scored",
+            "the device that computes, such as 'cuda'",
             "a name",
             decides=False,
             check=check_device,
@@ -255,6 +256,9 @@ class EngineConfig(TypedDict, total=False):
             "ray_address or ray_resources is given, processes where there are several",
             "a name, an executor (what has `submit`, as those of concurrent.futures), or None",
             decides=False,
+            command_help="where they work: 'serial' (in this process), 'processes' (on this "
+            "machine) or 'ray' (on the machines of a Ray cluster); if not given: ray with "
+            "--ray-address or --ray-resources, processes where there are several",
         ),
     ]
     ray_address: Annotated[
@@ -265,6 +269,7 @@ class EngineConfig(TypedDict, total=False):
             "'ray://HOST:10001'; None: RAY_ADDRESS, else this machine alone",
             "an address, or None",
             decides=False,
+            word="ADDRESS",
             check=check_cluster,
         ),
     ]
@@ -298,6 +303,7 @@ class EnvConfig(ProblemConfig, EngineConfig, total=False):
             "published",
             "'published', 'embedded' (from the package), 'random', or the path of a state dict",
             "a word or a path",
+            word="NAME or PATH",
         ),
     ]
     network_arguments: Annotated[
@@ -311,6 +317,8 @@ class EnvConfig(ProblemConfig, EngineConfig, total=False):
             "shape of one input, such as (channels, height, width), for networks that do not come "
             "with one; None: that of a tensor or array of images, else (3, 32, 32)",
             "1 to 4 positive whole numbers, or None",
+            command_help="shape of one input, for networks that do not come with one; one number "
+            "is the side of a square image with three channels, as in 64; if not given: 3,32,32",
             check=check_optional_shape,
         ),
     ]
@@ -331,13 +339,18 @@ class EnvConfig(ProblemConfig, EngineConfig, total=False):
             "network alone), 'random' (noise); None: 'embedded' for embedded weights, else the "
             "data set of the network's classes, or 'CIFAR10'",
             "a word, a path, a tensor or an array, or several of these in a tuple or dictionary",
+            word="NAME or PATH",
+            command_help="'CIFAR10', 'CIFAR100', a folder, an image sheet (.png), 'embedded' "
+            "(from the package), 'synthetic' (from the network alone), 'random' (noise), or one "
+            "of these for each of several inputs by its name; if not given: 'embedded' for "
+            "embedded weights, else the data set of the network's classes, or 'CIFAR10'",
         ),
     ]
     num_images: Annotated[
         Positive | None,
         Option(
             256,
-            "number of calibration images; None: all",
+            "number of calibration images; None: as many as there are",
             f"{POSITIVE}, or None",
             unit="images",
         ),
@@ -360,6 +373,7 @@ class EnvConfig(ProblemConfig, EngineConfig, total=False):
             "folder of data sets; else LFGCL_DATA, else ~/.cache/lfgcl/data",
             "a path, or None",
             decides=False,
+            word="FOLDER",
         ),
     ]
     download: Annotated[

@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import json
 import re
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from lfgcl_env.edge.named_code import import_named
@@ -16,7 +18,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_relative_links_and_images_lead_to_files(page):
-    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     targets = {target for target, _ in LINK.findall(text) if "://" not in target}
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
@@ -40,6 +42,17 @@ def test_every_page_in_docs_is_linked_from_the_index_and_that_from_the_readme():
 
 def test_the_readme_has_at_most_150_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_results_page_counts_the_records_of_which_nobody_knows_what_made_them():
+    unknown = {}
+    for path in (ROOT / "benchmarks/results").glob("*.jsonl"):
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        if count := sum(not line["provenance"] for line in lines):
+            unknown[path.stem] = count
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert f"{sum(unknown.values())} records nothing" in text
+    assert all(f"`{re.sub('_resnet[0-9]+', '_*', stem)}`" in text for stem in unknown)
 
 
 def test_pages_of_arguments_are_what_their_generator_writes():
@@ -82,6 +95,28 @@ def test_the_site_has_the_public_interface_of_every_folder_and_agent(monkeypatch
     for folder in ("agents", "baselines"):
         files = {path.stem for path in (ROOT / folder).glob("[!_]*.py")}
         assert {f"lfgcl_env.{folder}.{name}" for name in files} <= shown
+
+
+def test_every_id_has_a_page_with_its_spaces(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    pages = importlib.import_module("make_pages")
+    known = {env_id for ids in pages.IDS.values() for env_id in ids}
+    ours = {n for n, spec in gym.registry.items() if "lfgcl_env." in str(spec.entry_point)}
+    assert known == ours
+    small = {
+        kind: {env_id: name for env_id, name in ids.items() if name == "resnet20"}
+        for kind, ids in pages.IDS.items()
+    }
+    monkeypatch.setattr(pages, "IDS", small)
+    made = pages.environments()
+    assert len(made) == 4
+    for env_id in (env_id for ids in small.values() for env_id in ids):
+        page = made[f"environments/{env_id}.md"]
+        own = {"reward": "similarity"} if env_id.startswith("AMC") else {}
+        env = gym.make(env_id, images="random", num_images=2, weights="random", **own)
+        for space in (env.action_space, env.observation_space):
+            assert f"`{str(space).removesuffix(', float32)').replace('.0', '')})`" in page
+        assert f"\n{env_id}\n" in made["environments/index.md"]
 
 
 def has_names(folder):

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from configparser import RawConfigParser
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lfgcl_env import __version__
 
@@ -106,11 +109,91 @@ def test_the_wheel_installs_the_command_and_names_every_extra(dist):
     assert [extra for extra in extras if f"`{extra}`" not in page] == []
 
 
+@pytest.mark.slow
+def test_the_index_gets_the_readme_with_absolute_links_and_the_addresses_of_the_project(dist):
+    (file,) = dist.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        found = message_from_string(archive.read(name).decode())
+    address = read_setup()["metadata"]["url"]
+    titles = [one.partition(",")[0] for one in found.get_all("Project-URL")]
+    assert {"Documentation", "Changelog", "Issues"} <= set(titles)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    relative = [link for link in re.findall(r"\]\((\S+?)\)", readme) if ":" not in link]
+    targets = re.findall(r"\]\((\S+?)\)", found.get_payload())
+    assert f"{address}/raw/HEAD/docs/resnet56.svg" in targets
+    assert {link for link in targets if not link.startswith("https:")} == {
+        f"{address}/{'raw' if link.endswith('.svg') else 'blob'}/HEAD/{link}" for link in relative
+    }
+
+
+def read_setup():
+    config = RawConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def workflow(name):
+    return yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"))
+
+
+def test_a_release_is_published_after_all_of_ci_and_with_artifacts_of_its_own():
+    ci, publish = workflow("ci"), workflow("publish")
+    assert publish["jobs"]["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert "ci" in publish["jobs"]["publish"]["needs"]
+    assert "workflow_call" in ci[True]  # what YAML makes of `on`
+    uploads = [
+        step["with"]["name"]
+        for job in (*ci["jobs"].values(), *publish["jobs"].values())
+        for step in job.get("steps", ())
+        if "upload-artifact" in step.get("uses", "")
+    ]
+    assert len(uploads) == len(set(uploads)) > 2
+
+
+def test_a_release_is_refused_while_the_address_is_missing(tmp_path):
+    (command,) = (
+        step["run"]
+        for step in workflow("publish")["jobs"]["build"]["steps"]
+        if "ADDRESS" in step.get("run", "")
+    )
+    page = (ROOT / "docs/releasing.md").read_text(encoding="utf-8")
+    files = command.split("ADDRESS ")[1].split()
+    assert all(f"`{name}`" in page for name in files)
+    listed = subprocess.run(
+        ["git", "grep", "-lw", "ADDRESS", "--", ":!tests", ":!.github", ":!docs/releasing.md"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    assert {name for name in listed if not name.startswith("lfgcl_env/")} <= set(files)
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text().replace("ADDRESS", "https://x.y"))
+    bash = ["bash", "-e", "-c", command]
+    assert subprocess.run(bash, cwd=tmp_path, check=False).returncode == 0
+    (tmp_path / files[0]).write_text("git clone ADDRESS lfgcl-env")
+    assert (
+        subprocess.run(bash, cwd=tmp_path, check=False, stdout=subprocess.DEVNULL).returncode == 1
+    )
+
+
 def test_the_version_is_the_same_everywhere():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in citation
     assert re.search(r"^## (\S+)", changes, re.M).group(1) == __version__
+
+
+def test_the_entry_for_gymnasium_has_the_form_of_its_template_and_the_lowest_version():
+    page = (ROOT / "docs/gymnasium_entry.md").read_text(encoding="utf-8")
+    entry = re.search(r"```text\n(.*?)```", page, re.S).group(1)
+    form = (
+        r"- \[[\w-]+: [\w ]+\]\(\S+\)\n\n  !\[Gymnasium version dependency\]\(\S+\)\n"
+        r"  !\[GitHub stars\]\(\S+\)\n\n  (.+)\n"
+    )
+    text = re.fullmatch(form, entry).group(1)
+    assert 2 <= len(re.findall(r"\.( |$)", text)) <= 5
+    lowest = re.search(r"gymnasium>=([\d.]+)", (ROOT / "setup.cfg").read_text()).group(1)
+    assert f"Gymnasium-v{lowest}-blue" in entry
 
 
 @pytest.mark.slow

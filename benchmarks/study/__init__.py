@@ -2,7 +2,7 @@
 
 from study.agent_version import agent_version
 from study.markdown import markdown_table
-from study.records import Fields, newest
+from study.records import Fields, newest, origins
 from study.script import RESULTS, new_parser, prepare, study_parser
 from study.statistics import correlation, interval
 from study.study import Study
@@ -17,6 +17,7 @@ __all__ = [
     "markdown_table",
     "new_parser",
     "newest",
+    "origins",
     "prepare",
     "study_parser",
 ]

@@ -69,10 +69,31 @@ def newest(path: Path) -> list[Fields]:
         One dictionary per run, with the fields of the run and of its result, in the order in which
         the runs were first measured.
     """
+    return [line["run"] | line["result"] for line in _newest(path)]
+
+
+def origins(*paths: Path) -> list[Fields]:
+    """Return what made the newest records of files: each command, commit and machine once.
+
+    Returns:
+        Every provenance with the number of its ``records``, and the first of the times at which
+        they were ``started``. One of old records may be empty but for their number.
+    """
+    found: dict[str, Fields] = {}
+    for line in (line for path in paths for line in _newest(path)):
+        made = {name: value for name, value in line["provenance"].items() if name != "started"}
+        mine = found.setdefault(identity(made), {"records": 0, **line["provenance"]})
+        mine["records"] += 1
+        if "started" in mine:
+            mine["started"] = min(mine["started"], line["provenance"]["started"])
+    return list(found.values())
+
+
+def _newest(path: Path) -> list[Fields]:
     found: dict[str, Fields] = {}
     for line in read(path):
         versionless = {name: value for name, value in line["run"].items() if name != VERSION}
-        found[identity(versionless)] = line["run"] | line["result"]
+        found[identity(versionless)] = line
     return list(found.values())
 
 

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.runs.provenance import provenance
-from study.records import Fields, append, identity, newest, read
+from study.records import Fields, append, identity, newest, origins, read
 
 _log = logging.getLogger(__name__)
 
@@ -92,9 +92,9 @@ class Study:
         return newest(self.path)
 
     def write_report(self, report: Fields) -> Path:
-        """Write what the records come to, with provenance, as JSON beside the file."""
+        """Write what the records come to, and what made them, as JSON beside the file."""
         path = self.path.with_suffix(".json")
-        text = json.dumps({"provenance": provenance(), **report}, indent=1)
+        text = json.dumps({"provenance": origins(self.path), **report}, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text + "\n")
         return path

@@ -74,6 +74,9 @@ def _add_prune(verbs: Any) -> argparse.ArgumentParser:
             "lfgcl prune --resume --out runs/r56",
         ),
         help="search for the best pruned network and write it to a run folder",
+        description="Search with an agent for the channels that each layer keeps within the "
+        "budget, repair the best network, and write it with all that was found to a run folder. "
+        "After Ctrl-C or a crash, --resume goes on.",
         epilog="Defaults are in brackets; an environment's id has weights of its own, see "
         "`lfgcl list`.",
     )
@@ -130,6 +133,8 @@ def _add_evaluate(verbs: Any) -> argparse.ArgumentParser:
             "lfgcl evaluate runs/r56/pruned.safetensors --data CIFAR10 --json",
         ),
         help="report the costs and the top-1 accuracy of pruned networks",
+        description="Test the pruned networks of a run, or one of a file, and their baseline on "
+        "a labelled test set, and print top-1 [%%], MACs and parameters.",
     )
     _add_run(command)
     command.add_argument(
@@ -296,6 +301,9 @@ def _add_inspect(verbs: Any) -> argparse.ArgumentParser:
         ),
         help="list a network's groups of channels, what each can save, the lowest budgets, the "
         "repairs that work, and what cannot be pruned",
+        description="Find the groups of channels of a network that can be pruned, without images "
+        "and before any search: what each group can save, the lowest budgets, the repairs that "
+        "work, and every layer that stays whole with the reason.",
     )
     _add_network(command)
     kinds = (GlobalConfig, LayerwiseConfig)
@@ -371,6 +379,8 @@ def _add_list(verbs: Any) -> argparse.ArgumentParser:
             "lfgcl list --json",
         ),
         help="list environments, networks, agents, and the names that options accept",
+        description="List environments, networks, agents, and the names that options of prune "
+        "accept.",
     )
     command.set_defaults(command=show_names)
     return command

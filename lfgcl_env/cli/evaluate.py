@@ -16,6 +16,7 @@ from lfgcl_env.cli.pruned_files import (
     pruned_networks,
 )
 from lfgcl_env.cli.text import METRIC_NAMES, columns
+from lfgcl_env.edge.progress import progress
 from lfgcl_env.images import LabelledImages, load_test_set, top1
 from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.networks import Baseline
@@ -97,7 +98,7 @@ def print_accuracy(
     Returns:
         The test set and a row for every network.
     """
-    top1s = [_top1(network, test_set, device) for network in (baseline.network, *networks)]
+    top1s = top1_of_all((baseline.network, *networks), test_set, device)
     print(f"{test_set.name}: {len(test_set.images):,} images")
     rows = _print_results(budgets, networks, top1s)
     if path.is_dir():
@@ -137,10 +138,21 @@ def _print_results(
     return rows
 
 
-def _top1(network: nn.Module, test_set: LabelledImages, device: str) -> float:
-    """Measure top-1 [%], in the fastest way that the device has."""
-    with fused(network) if device == "cpu" else nullcontext():
-        return top1(network, test_set, device=device)
+def top1_of_all(
+    networks: Sequence[nn.Module], test_set: LabelledImages, device: str = "cpu"
+) -> list[float]:
+    """Measure the top-1 of networks [%], in the fastest way that the device has."""
+    found: list[float] = []
+    with progress("testing", "image") as advance:
+        for network in networks:
+            before, every = len(found) * len(test_set.images), len(networks)
+
+            def passed(done: int, total: int, before: int = before, every: int = every) -> None:
+                advance(before + done, every * total)
+
+            with fused(network) if device == "cpu" else nullcontext():
+                found.append(top1(network, test_set, device=device, progress=passed))
+    return found
 
 
 def fitting_test_set(arguments: Mapping[str, Any], baseline: Baseline) -> LabelledImages:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lfgcl_env.cli.evaluate import fitting_test_set
+from lfgcl_env.cli.evaluate import fitting_test_set, top1_of_all
 from lfgcl_env.cli.int8_text import print_int8
 from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import (
@@ -31,7 +31,7 @@ from lfgcl_env.cli.targets import load_network
 from lfgcl_env.edge.files import write_beside
 from lfgcl_env.export import FORMATS, Comparison, OnnxNetwork, compare, export_network, quantize
 from lfgcl_env.export.onnx_model import check_installed
-from lfgcl_env.images import LabelledImages, TooFewImages, top1
+from lfgcl_env.images import LabelledImages, TooFewImages
 from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, load_calibration
 from lfgcl_env.images.views import make_views
 from lfgcl_env.networks import Baseline, Normalization
@@ -125,9 +125,8 @@ def export(arguments: dict[str, Any]) -> Outcome:
                 calibration, others = folded.undo(calibration), folded.undo(others)
             quantized = quantize(whole, calibration, small, arguments["calibration"])
             found = compare(whole, small, others)
-            top1s = (
-                [top1(OnnxNetwork(one), test_set) for one in (whole, small)] if test_set else None
-            )
+            models = [OnnxNetwork(one) for one in (whole, small)]
+            top1s = top1_of_all(models, test_set) if test_set else None
             # Last, so that whatever fails leaves nothing in the way of the next try.
             write_beside(target, partial(shutil.copyfile, small))
     opset = f", opset {done.opset}" if done.opset else ""

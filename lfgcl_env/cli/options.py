@@ -1,6 +1,7 @@
 """How the command reads arguments: from an argument's type to its option."""
 
 import argparse
+import ast
 import json
 import re
 from argparse import ArgumentTypeError
@@ -124,6 +125,9 @@ FORMS: dict[Any, Form] = {
 
 _NONE = "all"  # written for None where that is not the default
 
+_MAPPING = re.compile(r"\{'[^{}]*\}")
+"""A mapping by names in a text for Python."""
+
 
 def add_options(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup,
@@ -157,9 +161,11 @@ def add_options(
             settings |= {"action": _Several, "nargs": "+", "kind": declared[0], "forms": forms}
         else:
             optional = NoneType in members and known[0].default is not None
-            settings["type"] = partial(_read, declared[0], name, forms, optional)
-            words = [form.metavar for form in reversed(forms)] + [_NONE] * optional
-            settings["metavar"] = " or ".join(words)
+            words = [
+                known[0].word if form is FORMS[str] else form.metavar for form in reversed(forms)
+            ]
+            settings["metavar"] = " or ".join(words + [_NONE] * optional)
+            settings["type"] = partial(_read, declared[0], name, forms, settings["metavar"])
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 
@@ -203,21 +209,49 @@ class _Several(argparse.Action):
         return [[pair[0], number] for pair, number in zip(pairs, numbers, strict=True)]
 
 
-def _read(kind: type[Any], name: str, forms: Sequence[Form], optional: bool, text: str) -> Any:
+def _read(kind: type[Any], name: str, forms: Sequence[Form], metavar: str, text: str) -> Any:
     """Read the value of an option, and check it as its config class does."""
+    option = options(kind)[name]
     value: Any = text
     for form in forms:
         with suppress(ValueError, RecursionError):
             value = form.read(text)
             break
     else:
-        if not (optional and text == _NONE):
-            raise ArgumentTypeError(f"must be {options(kind)[name].accepts}, got {short(text)}")
+        if not (metavar.endswith(_NONE) and text == _NONE):
+            plain = metavar.removesuffix(f" or {_NONE}") in ("N", "X")
+            written = "" if plain else f", written {metavar}"
+            accepts = as_typed(option.accepts, option)
+            raise ArgumentTypeError(f"must be {accepts}{written}, got {short(text)}")
         value = None
     try:
         return complete(kind, {name: value}, "the command")[name]
     except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+        said, got, _ = str(error).partition(", got ")
+        raise ArgumentTypeError(as_typed(said, option) + (got and got + short(text))) from None
+
+
+def as_typed(text: str, option: Option) -> str:
+    """Say on the command line what a text says in Python: of None, mappings and tensors.
+
+    Args:
+        text: the help of an option, or what it accepts.
+        option: that option.
+
+    >>> as_typed("as in {'a.*': 4, '*': 8}", Option(1, "", "", several=True))
+    "as in 'a.*=4' '*=8'"
+    >>> as_typed("images; None: as many as there are", Option(256, "", ""))
+    'images; all: as many as there are'
+    """
+
+    def pairs(found: re.Match[str]) -> str:
+        typed = [f"{key}={value}" for key, value in ast.literal_eval(found[0]).items()]
+        return " ".join(map(repr, typed)) if option.several else ",".join(typed)
+
+    text = _MAPPING.sub(pairs, text).replace("a tensor, ", "")
+    if option.default is None:
+        return text.replace(", or None", "").replace("None: ", "if not given: ")
+    return text.replace(", or None", f", or {_NONE}").replace("None: ", f"{_NONE}: ")
 
 
 def _members(hint: Any) -> set[Any]:
@@ -229,7 +263,7 @@ def _members(hint: Any) -> set[Any]:
 
 def _help(name: str, known: Sequence[Option]) -> str:
     first = known[0]
-    text = first.help
+    text = first.command_help or as_typed(first.help, first)
     if name in CHOICES:
         text += f": {', '.join(CHOICES[name])}"
     if first.unit:

@@ -1,5 +1,6 @@
 """``lfgcl prune``: search, and say what was found."""
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -15,9 +16,9 @@ from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy
 from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import pruned_networks
 from lfgcl_env.cli.request import Request, check_trusted, request
-from lfgcl_env.cli.targets import import_own
+from lfgcl_env.cli.targets import config_of, import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
-from lfgcl_env.config import EnvConfig, options
+from lfgcl_env.config import EnvConfig, defaults, options
 from lfgcl_env.edge.progress import is_shown
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
@@ -38,6 +39,8 @@ from lfgcl_env.search.run_search import run_search
 from lfgcl_env.search.search_config import SearchConfig
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import TABLE, network_file
+
+_log = logging.getLogger(__name__)
 
 
 def prune(arguments: dict[str, Any]) -> Outcome:
@@ -143,7 +146,22 @@ def _make_env(asked: Request) -> gym.Env[Any, Any]:
     import_own(asked.config.get("network"), "network")
     import_own(asked.config.get("reward"), "reward")
     torch.set_num_threads(asked.search["threads"])
+    _log.info("%s", _loading(asked))
     return gym.make(asked.environment, **asked.config)
+
+
+def _loading(asked: Request) -> str:
+    """Say what is loaded, which may take a while."""
+    config = {
+        **defaults(config_of(asked.environment)),
+        **gym.spec(asked.environment).kwargs,
+        **asked.config,
+    }
+    count, images = config["num_images"], config["images"]
+    return (
+        f"loading {config['network']} with {config['weights']} weights, and preparing "
+        f"{'all' if count is None else count} {f'images of {images}' if images else 'images'}"
+    )
 
 
 def _repair_images(env: gym.Env[Any, Any], search: SearchConfig) -> Tensor | None:

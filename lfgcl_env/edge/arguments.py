@@ -29,6 +29,8 @@ class Option:
             score, may not differ when a run goes on, and are a leaderboard entry's problem.
         command: whether ``lfgcl`` has an option for it.
         several: whether that option takes several values, separated by spaces.
+        word: what its text is, in the option's usage.
+        command_help: the option's help, where text can say less than Python.
         check: called with a value of the right type; returns the value to use, or raises
             ValueError with one sentence.
     """
@@ -40,6 +42,8 @@ class Option:
     decides: bool = True
     command: bool = True
     several: bool = False
+    word: str = "NAME"
+    command_help: str = ""
     check: Callable[[Any], Any] | None = None
 
 

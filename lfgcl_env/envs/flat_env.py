@@ -14,7 +14,11 @@ from lfgcl_env.pruning.registries import CHOICES
 
 @documented(GlobalConfig, CHOICES)
 class FlatLFGCLEnv(LFGCLEnv):
-    """:class:`~lfgcl_env.envs.LFGCLEnv` whose observations are vectors, row after row.
+    """Prune a network by choosing all layers' ratios at once, from observations that are vectors.
+
+    An observation has the rows of `LFGCLEnv`'s one after the other, for scripts whose networks take
+    vectors, such as CleanRL's and RLlib's. Actions, rewards, episodes
+    and info are the same: docs/environments.md describes them.
 
     It is an environment of its own, not a wrapped one, because Gymnasium makes vector environments
     by an entry point for ids without wrappers only.

@@ -106,11 +106,11 @@ class AMCEnv(PruningEnv):
 
     ```
 
-    Ids set `network`, and those of ResNet-20 and ResNet-56 `weights="embedded"`. For
-    `reward="accuracy"` the default of `images` is `"CIFAR10"`, or `"CIFAR100"` with 100 classes,
-    whose training images have labels too. With `spend_budget=True` the last group that is not kept
-    whole cannot keep more without exceeding the budget; without it, as in AMC, an agent may prune
-    more than it has to.
+    Ids set `network`, and those of ResNet-20, ResNet-56 and ResNet20-CIFAR100
+    `weights="embedded"`. For `reward="accuracy"` the default of `images` is `"CIFAR10"`, or
+    `"CIFAR100"` with 100 classes, whose training images have labels too. With `spend_budget=True`
+    the last group that is not kept whole cannot keep more without exceeding the budget; without it,
+    as in AMC, an agent may prune more than it has to.
 
     {arguments}
 

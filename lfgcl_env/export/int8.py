@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.files import as_path, write_beside
+from lfgcl_env.edge.progress import Advance, progress
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.export.agreement import BATCHES, repeated
 from lfgcl_env.export.comparison_with_float import output_error, outputs_of
@@ -102,7 +103,8 @@ def quantize(
     for one in tried:
         few = images[:_COUNTED] if one == "percentile" else images
         try:
-            contents[one] = _quantized(model, {name: few}, one)
+            with progress(f"calibrating int8 by {one}", "batch") as advance:
+                contents[one] = _quantized(model, {name: few}, one, advance)
         except Exception as error:  # ONNX Runtime has no common one
             failure = failure or error
     if not contents:
@@ -132,7 +134,9 @@ def _errors(model: Path, contents: Mapping[str, bytes], images: Tensor) -> dict[
     }
 
 
-def _quantized(model: Path, inputs: Mapping[str, Tensor], calibration: str) -> bytes:
+def _quantized(
+    model: Path, inputs: Mapping[str, Tensor], calibration: str, advance: Advance
+) -> bytes:
     """Return the quantised model; batch normalisations are folded before."""
     import onnx
     from onnxruntime import quantization
@@ -144,6 +148,7 @@ def _quantized(model: Path, inputs: Mapping[str, Tensor], calibration: str) -> b
         def __init__(self) -> None:
             self._all = list(_batches(inputs))
             self._left = iter(self._all)
+            self._begun = 0
 
         def __len__(self) -> int:
             return len(self._all)
@@ -152,6 +157,8 @@ def _quantized(model: Path, inputs: Mapping[str, Tensor], calibration: str) -> b
             self._left = iter(self._all[start_index:end_index])
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            advance(self._begun, len(self._all))
+            self._begun = min(self._begun + 1, len(self._all))
             return next(self._left, None)
 
     with tempfile.TemporaryDirectory() as folder, quiet():

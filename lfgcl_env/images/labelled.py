@@ -5,6 +5,7 @@ such as AMC's.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -122,6 +123,7 @@ def top1(
     test_set: LabelledImages,
     batch_size: int = 100,
     device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> float:
     """Measure how often the largest output is the right class [%].
 
@@ -130,6 +132,7 @@ def top1(
         test_set: images and labels.
         batch_size: images per forward pass; about 100 fit the cache of a CPU and are fastest there.
         device: where to compute.
+        progress: called with the images done and their number.
 
     Raises:
         ValueError: if ``batch_size`` is not positive.
@@ -140,7 +143,7 @@ def top1(
     if any(parameter.device.type != device.type for parameter in network.parameters()):
         network = copy_network(network).to(device)
     modes = [(module, module.training) for module in network.modules()]
-    right = 0
+    right = done = 0
     try:
         network.eval()
         with torch.inference_mode():
@@ -154,6 +157,8 @@ def top1(
                 inputs = images.to(device, memory_format=layout)
                 logits = class_scores(network(inputs))
                 right += int((logits.argmax(1).cpu() == labels).sum())
+                done += len(labels)
+                progress(done, len(test_set.images))
     finally:
         for module, training in modes:
             module.training = training

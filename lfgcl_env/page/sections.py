@@ -54,12 +54,31 @@ def search(run: RunFacts) -> Html:
         Line("a strategy's reward", shown, "dots", "weak"),
         Line("the best so far", best, "step", "strong"),
     ]
-    minutes = run.records[-1].seconds / 60
     text = (
-        f"Rewards of {len(rewards):,} strategies in {minutes:.1f} minutes (grey{every}), and the "
-        "best so far."
+        f"Rewards of {_counted(len(rewards))} in {_duration(run.records[-1].seconds)} "
+        f"(grey{every}), and the best so far."
     )
     return section("Search", element("p", text), chart(lines, "evaluation", "reward"))
+
+
+def _counted(strategies: int) -> str:
+    """Say how many strategies.
+
+    >>> _counted(1), _counted(1200)
+    ('1 strategy', '1,200 strategies')
+    """
+    return f"{strategies:,} {'strategy' if strategies == 1 else 'strategies'}"
+
+
+def _duration(seconds: float) -> str:
+    """Say how long it took.
+
+    >>> _duration(2.4), _duration(119.0), _duration(9000.0)
+    ('2.4 seconds', '119 seconds', '150 minutes')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _thinned(

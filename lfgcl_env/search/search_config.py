@@ -68,7 +68,7 @@ class SearchConfig(TypedDict, total=False):
             None,
             "how many other unlabelled images the last repair sees; by default 4096, or all that "
             "there are and views of them",
-            "a whole number of at least 1, a tensor, or None",
+            "a tensor, a whole number of at least 1, or None",
             unit="images",
             decides=False,
         ),
@@ -101,5 +101,6 @@ class SearchConfig(TypedDict, total=False):
             "nothing else. Agents of Stable-Baselines3 fit networks with as many groups only",
             "a path, or None",
             decides=False,
+            word="FOLDER",
         ),
     ]

@@ -8,6 +8,7 @@ import os
 
 import pytest
 from study import Study, agent_version, newest
+from study.records import append
 
 from lfgcl_env.engine import Processes
 
@@ -149,13 +150,31 @@ def test_what_was_measured_is_logged(path, caplog):
     assert "4 squared" in caplog.text
 
 
-def test_a_report_is_written_beside_the_records_with_provenance(path):
-    study = Study(path, [], square)
+def test_a_report_is_written_beside_the_records_with_what_made_them(path):
+    study = Study(path, [{"x": 2}, {"x": 3}], square)
+    study.run()
     written = study.write_report({"mean": 2})
     assert written == path.with_suffix(".json")
     found = json.loads(written.read_text())
     assert found["mean"] == 2
-    assert "torch" in found["provenance"]["versions"]
+    (made,) = found["provenance"]
+    assert made == {"records": 2} | lines(path)[0]["provenance"]
+    assert "torch" in made["versions"]
+
+
+def test_a_report_names_every_machine_that_made_a_record_and_not_the_one_that_reports(path):
+    here = {"command": "study", "cores": 2}
+    there = {"command": "study", "cores": 64}
+    made = [here | {"started": "2026-02"}, there | {"started": "2026-03"}, {}]
+    made.append(here | {"started": "2026-01"})
+    for x, provenance in enumerate(made):
+        append(path, {"x": x, "agent_version": "a"}, {"y": 0}, provenance)
+    append(path, {"x": 1, "agent_version": "b"}, {"y": 1}, here | {"started": "2026-04"})
+    found = json.loads(Study(path, [], square).write_report({}).read_text())
+    assert found["provenance"] == [
+        {"records": 3, "started": "2026-01"} | here,
+        {"records": 1},
+    ]
 
 
 AGENT = '''"""An agent."""

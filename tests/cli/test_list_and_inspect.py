@@ -1,7 +1,9 @@
 """``lfgcl list``, ``lfgcl inspect`` and ``lfgcl --version``."""
 
+import json
 import re
 
+import gymnasium as gym
 import pytest
 from torch import nn
 
@@ -108,6 +110,13 @@ def test_list_shows_all_names_with_a_line_each(capsys):
     described = {parts[0]: parts[1] for parts in described if len(parts) == 2}
     for choices in (*CHOICES.values(), own_agents()):
         assert all(len(described[name]) > 10 for name in choices)
+
+
+def test_list_shows_every_id(capsys):
+    assert main(["list", "--json"]) == 0
+    listed = {one["id"] for one in json.loads(capsys.readouterr().out)["environments"]}
+    ours = {n for n, spec in gym.registry.items() if "lfgcl_env." in str(spec.entry_point)}
+    assert listed == ours
 
 
 def test_list_imports_nothing_of_a_folder_named_agents(tmp_path, monkeypatch, capsys):

@@ -88,10 +88,10 @@ def test_what_cannot_be_quantised_says_why_and_leaves_no_file(exported, tmp_path
 def test_where_one_calibration_fails_the_other_is_taken(exported, tmp_path, monkeypatch):
     usual = int8._quantized
 
-    def fails(model, inputs, calibration):
+    def fails(model, inputs, calibration, advance):
         if calibration == "percentile":
             raise MemoryError("too many bins")
-        return usual(model, inputs, calibration)
+        return usual(model, inputs, calibration, advance)
 
     monkeypatch.setattr(int8, "_quantized", fails)
     done = quantize(exported[0], images(8), tmp_path / "int8")

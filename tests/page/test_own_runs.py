@@ -1,6 +1,7 @@
 """Pages of runs on objects of one's own: they promise nothing that fails."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -118,6 +119,34 @@ def test_a_reward_of_ones_own_is_called_by_its_name(tmp_path):
     assert "compared by the reward, " in text
     assert "mean_score" in text
     assert "similarity of outputs" not in text
+
+
+def test_the_shortlist_is_shown_with_rewards_and_scores_as_repaired(tmp_path):
+    run_search(make_env(), "random", 3, out=tmp_path / "run", shortlist=2)
+    shortlist = read_best(tmp_path / "run").shortlist
+    assert len(shortlist) == 2
+    _, _, section = text_of(tmp_path / "run").partition("<h2>Shortlist</h2>")
+    section, _, _ = section.partition("</section>")
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in section.split("<tr>")]
+    assert [row for row in rows if row] == [
+        [
+            str(place),
+            one.origin,
+            f"{one.searched.macs_ratio:.1%}",
+            f"{one.searched.params_ratio:.1%}",
+            f"{one.reward:.4f}",
+            f"{one.score:.4f}",
+        ]
+        for place, one in enumerate(shortlist, start=1)
+    ]
+    assert "<h2>Shortlist</h2>" not in text_of_search_alone(tmp_path)
+
+
+def text_of_search_alone(folder):
+    run_search(make_env(), "random", 1, out=folder / "alone")
+    text = text_of(folder / "alone")
+    assert re.search(r"Rewards of 1 strategy in [\d.]+ seconds", text)
+    return text
 
 
 def test_costs_are_shown_without_problem_json(run):

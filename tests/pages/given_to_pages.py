@@ -184,8 +184,7 @@ def ten_were_scored(names: Names) -> None:
 PAGES = {
     "README.md": Given(
         photos,
-        {"evaluations=60)": "evaluations=3)", "repair_images()": "repair_images(64)"}
-        | SMALL_RESNET,
+        {"evaluations=60": "evaluations=3", "repair_images()": "repair_images(64)"} | SMALL_RESNET,
         check=is_smaller,
     ),
     "CONTRIBUTING.md": Given(imported),
