@@ -5,7 +5,9 @@ from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
+from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.pruning_env import PruningEnv
 
 _PURE = (gym.wrappers.ClipAction, gym.wrappers.RescaleAction)
@@ -63,12 +65,15 @@ def room_ahead(env: gym.Env[Any, Any], waiting: int) -> int:
 def begin_ahead(env: gym.Env[Any, Any], waiting: Sequence[Any], new: int) -> None:
     """Have the workers begin to score what actions lead to on this episode's budget.
 
-    The steps themselves then wait for it. Near the end of a recorded search only as many are begun
-    as are still to be recorded. Wrappers are followed as in :func:`score_ahead`.
+    The steps themselves then wait for it. Instead of an action there may be a
+    :class:`~lfgcl_env.envs.choice.Choice` of several: a worker screens them and scores the best,
+    and ``env.unwrapped.scores_of`` waits for their cheap scores, by which the agent takes it. Near
+    the end of a recorded search only as many are begun as are still to be recorded. Wrappers are
+    followed as in :func:`score_ahead`.
 
     Args:
         env: an environment of this package, wrapped or not.
-        waiting: all actions that are to be stepped, in their order.
+        waiting: all actions and choices that are to be stepped, in their order.
         new: how many of them, at the end, were not given before.
     """
     if getattr(env.unwrapped, "workers", 1) == 1 or not len(waiting):
@@ -79,9 +84,12 @@ def begin_ahead(env: gym.Env[Any, Any], waiting: Sequence[Any], new: int) -> Non
         chosen = waiting[:left]
     else:
         chosen = waiting[len(waiting) - new :]
-    if len(chosen):
-        own, strategies = _upcoming([env] * len(chosen), chosen)
-        own.begin(strategies)
+    for one in chosen:
+        if not isinstance(one, Choice):
+            own, strategies = _upcoming([env], [one])
+            own.begin(strategies)
+        elif _arrives_unchanged(env, one):
+            env.unwrapped.begin_choice(one)  # type: ignore[attr-defined]
 
 
 def _upcoming(
@@ -93,6 +101,12 @@ def _upcoming(
         return pairs[0][0], []
     strategies = [own.upcoming(action) for own, action in pairs]
     return pairs[0][0], [strategy for strategy in strategies if strategy is not None]
+
+
+def _arrives_unchanged(env: gym.Env[Any, Any], choice: Choice) -> bool:
+    """Return whether wrappers leave a choice's actions as they are, as they are screened."""
+    inside = (_unwrapped(env, action)[1] for action in choice.actions)
+    return all(map(np.array_equal, inside, choice.actions))
 
 
 def _unwrapped(env: gym.Env[Any, Any], action: Any) -> tuple[PruningEnv, Any]:

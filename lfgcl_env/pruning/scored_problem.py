@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, ClassVar, Unpack
@@ -286,6 +286,17 @@ class ScoredProblem:
             spread(engine, _screen_one, self.shared, new, screen.remember)
         kept = self._ranking.kept
         return np.array([screen(keep, partial(kept, keep)) for keep in checked], np.float64)
+
+    def screened_before(self, keeps: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], float]:
+        """Return the cheap scores of those strategies that :meth:`screen` would look up."""
+        found = {} if self._screen is None else {keep: self._screen.known(keep) for keep in keeps}
+        return {keep: score for keep, score in found.items() if score is not None}
+
+    def remember_screened(self, scores: Mapping[tuple[int, ...], float]) -> None:
+        """Remember what :meth:`screen` of this problem returned in another process."""
+        screen = self._ready_screen()
+        for keep, score in scores.items():
+            screen.remember(keep, score)
 
     def known(self, strategy: ArrayLike) -> bool:
         """Whether :meth:`evaluate` would look a strategy up."""

@@ -1,5 +1,6 @@
 """A search with several workers is decided by its seed and their number, whatever happens."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ QUICK = {
     "ddpg": partial(zoo.make, "ddpg", learning_starts=5, gradient_steps=2),
     "ppo": partial(zoo.make, "ppo", n_steps=4, batch_size=4, n_epochs=2),
 }
+SCREENED = ("tpe", "one_plus_one", "cross_entropy", "lfgcl", "cma_es")
 AGENTS = pytest.mark.parametrize("agent", BATCHES)
 WORKERS = 3
 EVALUATIONS = 17
@@ -91,6 +93,69 @@ def test_seed_and_number_of_workers_decide_what_is_found(agent, workers, scored_
     assert [problem.evaluate(r.evaluation.keep) for r in first.records] == [
         record.evaluation for record in first.records
     ]
+
+
+def brightness(network, inputs):
+    return float(network(inputs).mean())
+
+
+@pytest.mark.parametrize("reward", ["similarity", brightness])
+@pytest.mark.parametrize("agent", SCREENED)
+def test_what_workers_screen_and_score_at_once_is_what_this_process_would(
+    agent, reward, workers, scored_here, monkeypatch, tmp_path
+):
+    arguments = {"repair": "sequential", "reward": reward}
+    blocked, screen = [], PruningProblem.screen
+
+    def noted(problem, strategies, engine=None):
+        keeps = [tuple(map(int, one)) for one in strategies]
+        blocked.extend(set(keeps).difference(problem.screened_before(keeps)) if engine else ())
+        return screen(problem, strategies, engine)
+
+    monkeypatch.setattr(PruningProblem, "screen", noted)
+    env = make_env(workers, **arguments)
+    first = search(agent, env, out=tmp_path / "run", evaluations=11)
+    assert len(scored_here) <= 2
+    if agent != "cma_es":  # which screens a generation
+        assert not blocked
+        assert first.screened > 11 + 10
+    with ThreadPoolExecutor(2) as threads:
+        again = search(agent, make_env(threads, **arguments), evaluations=11)
+    assert (found(again), again.screened) == (found(first), first.screened)
+    whole = search(agent, make_env(workers, **arguments))
+    env = make_env(workers, **arguments)
+    assert found(search(agent, env, out=tmp_path / "run", resume=True)) == found(whole)
+
+
+class Patient(ThreadPoolExecutor):
+    """Finishes its first tasks once it has so many that every worker has one.
+
+    Args:
+        alone: tasks before these that it does at once.
+    """
+
+    def __init__(self, alone):
+        super().__init__(WORKERS)
+        self.given, self.alone, self.enough = 0, alone, threading.Event()
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.given += 1
+        if self.given >= self.alone + WORKERS:
+            self.enough.set()
+        waits = self.given > self.alone
+        return super().submit(self._done, waits, fn, args, kwargs)
+
+    def _done(self, waits, fn, args, kwargs):
+        assert not waits or self.enough.wait(60)
+        return fn(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("agent", "alone"), [("tpe", 0), ("cross_entropy", 0), ("one_plus_one", 1), ("lfgcl", 1)]
+)
+def test_every_worker_has_a_strategy_before_the_first_is_screened(agent, alone):
+    with Patient(alone) as executor:
+        search(agent, make_env(executor, repair="sequential"), evaluations=6)
 
 
 class Own:
@@ -272,6 +337,19 @@ def test_a_strategy_that_ends_workers_ends_the_search_with_its_name(workers, tmp
     network.insert(4, Deadly())
     with pytest.raises(WorkerDied, match=r"scoring \(.*\) ended 2 worker processes"):
         search("random", make_env(workers, network=network), out=tmp_path / "run")
+
+
+def test_a_choice_that_ends_workers_ends_the_search_with_its_strategies(workers):
+    with pytest.raises(WorkerDied, match=r"scoring \(.*\) or \(.*\) ended 2 worker processes"):
+        search("tpe", make_env(workers, reward=deadly, repair="sequential"))
+
+
+def deadly(network, inputs):
+    """A reward that ends workers, but for groups that are pruned nearly alike, as the first are."""
+    kept = [one.out_channels for one in network.modules() if isinstance(one, nn.Conv2d)]
+    if multiprocessing.parent_process() is not None and max(kept) > min(kept) + 1:
+        os._exit(9)
+    return 0.5
 
 
 def test_a_reward_that_fails_in_a_worker_says_so(workers):
