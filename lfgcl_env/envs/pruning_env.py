@@ -14,6 +14,7 @@ from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.edge.value_checks import budget_range
+from lfgcl_env.engine import check_gpus
 from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.from_config import build_network, check_fit, check_labels, score_count
 from lfgcl_env.envs.rendering import picture, table
@@ -63,6 +64,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._workers = Workers(
             config["engine"], config["workers"], config["ray_address"], config["ray_resources"]
         )
+        check_gpus(self._workers.executor, config["device"])
         self._workers.join(self)
         self._budgets = budget_range(config["budget"])
         baseline = build_network(config)

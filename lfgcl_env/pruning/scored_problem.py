@@ -23,7 +23,7 @@ from lfgcl_env.config import (
 )
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.executors import Submits
-from lfgcl_env.engine import Shared, spread
+from lfgcl_env.engine import Shared, check_gpus, spread
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.several_inputs import (
     Several,
@@ -233,6 +233,7 @@ class ScoredProblem:
                 process. With as many threads the results are the same, bit for bit.
 
         Raises:
+            ValueError: if the problem is on a GPU, and Ray's actors take no part of one.
             WorkerDied: if a strategy ended several of an engine's own workers. Here and wherever
                 one fails, those that were scored are remembered.
         """
@@ -247,6 +248,7 @@ class ScoredProblem:
             strategies: channels kept in every group, each.
             engine: as in :meth:`evaluate_many`.
         """
+        check_gpus(engine, self.device.type)
         new = self.unknown(strategies)
         if engine is None:
             for keep in new:
@@ -279,6 +281,7 @@ class ScoredProblem:
         Returns:
             The higher, the more is promised; only the order means anything. float64, (strategies,).
         """
+        check_gpus(engine, self.device.type)
         screen = self._ready_screen()
         checked = [self.network.check_strategy(strategy) for strategy in strategies]
         if engine is not None:
