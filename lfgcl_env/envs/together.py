@@ -1,14 +1,20 @@
 """Stepping several environments on one problem, so that workers score their strategies together."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any
+from weakref import WeakSet
 
 import gymnasium as gym
 import numpy as np
 
 from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.pruning_env import PruningEnv
+
+_logger = logging.getLogger(__name__)
+
+_told: WeakSet[type] = WeakSet()  # wrappers that were named in a warning
 
 _PURE = (gym.wrappers.ClipAction, gym.wrappers.RescaleAction)
 
@@ -32,7 +38,7 @@ def score_ahead(envs: Sequence[gym.Env[Any, Any]], actions: Iterable[Any]) -> No
 
     The steps themselves then look it up. Action wrappers are followed that are known to do the same
     at every call: some of Gymnasium's, and those with a true attribute ``pure``. Where there are
-    others nothing is scored ahead.
+    others nothing is scored ahead, and a warning names them once, if there are several workers.
 
     Args:
         envs: those that :func:`twins` returned.
@@ -114,7 +120,20 @@ def _unwrapped(env: gym.Env[Any, Any], action: Any) -> tuple[PruningEnv, Any]:
     while isinstance(env, gym.Wrapper):
         if isinstance(env, gym.ActionWrapper):
             known = type(env) in _PURE or getattr(type(env), "pure", False)
+            if not known and getattr(env.unwrapped, "workers", 1) > 1:
+                _tell_unknown(type(env))
             action = env.action(action) if known and action is not None else None
         env = env.env
     assert isinstance(env, PruningEnv)
     return env, action
+
+
+def _tell_unknown(kind: type) -> None:
+    if kind not in _told:
+        _told.add(kind)
+        _logger.warning(
+            "workers have nothing to do: the wrapper %s may return another action at every call, "
+            "so that strategies are scored one after the other in this process; `pure = True` in "
+            "its class says that it does not",
+            kind.__qualname__,
+        )

@@ -307,7 +307,7 @@ def test_twins_share_their_engine_until_the_last_is_closed():
         engine.submit(abs, -1)
 
 
-def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(workers):
+def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(workers, caplog):
     class Counting(gym.ActionWrapper):
         calls = 0
 
@@ -315,7 +315,26 @@ def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(work
             self.calls += 1
             return action
 
-    env = Counting(gym.make("LFGCL-v0", engine=workers, **QUICK))
+    class Pure(Counting):
+        pure = True
+
+    action = np.full(2, 0.3, np.float32)
+    alone = Counting(gym.make("LFGCL-v0", **QUICK))
+    alone.reset(seed=0)
+    score_ahead([alone] * 2, [action] * 2)
+    assert not caplog.messages
+    inside = gym.make("LFGCL-v0", engine=workers, workers=2, **QUICK)
+    env = Counting(inside)
     env.reset(seed=0)
-    score_ahead([env] * 2, [np.full(2, 0.3, np.float32)] * 2)
+    for _ in range(2):
+        score_ahead([env] * 2, [action] * 2)
+        begin_ahead(env, [action], 1)
     assert env.calls == 0
+    (message,) = caplog.messages
+    assert "the wrapper " in message
+    assert "Counting may return another action" in message
+    assert "`pure = True`" in message
+    pure = Pure(inside)
+    score_ahead([pure], [action])
+    assert pure.calls == 1
+    assert len(caplog.messages) == 1
