@@ -12,6 +12,8 @@ Every run measures one of these:
 - ``search``: how much of the workers' time a search spends in evaluations that sleep 0.6 s, with
   one worker and with many, and with cheap scores that sleep 0.06 s (``sequential`` repair, four
   for each evaluation) or without any (``least_squares``).
+- ``uneven``: the same of random search, whose evaluations sleep 0.2 to 1 s, with as many strategies
+  at a time as workers, and with more.
 - ``command``: the README's command with one worker and with two, in turn, and the ratio of
   their seconds on the clock. Shortlist, delivery and test are done by one process in both. The
   cores must be idle.
@@ -62,6 +64,9 @@ SEARCHES = ("random", "tpe", "one_plus_one", "cross_entropy", "cma_es", "lfgcl")
 EVALUATION, CHEAP = 0.6, 0.06
 """Seconds that evaluations and cheap scores of a search sleep."""
 
+UNEVEN = (0.2, 1.0)
+"""Likewise, at least and at most, where evaluations differ."""
+
 KINDS: dict[str, type[Processes] | type[RayActors]] = {"processes": Processes, "ray": RayActors}
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -100,6 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for workers, count in ((1, 20), (options.searchers, options.evaluations))
             for agent in SEARCHES
             for repair in ("sequential", "least_squares")
+        ],
+        "uneven": [
+            {"workers": workers, "at a time": workers * part // 4, "per worker": 20}
+            for workers in (options.searchers // 2,)
+            for part in (4, 6, 8)
         ],
         "command": [{"command": COMMAND}],
         "memory": [{"network": name, "strategies": options.strategies} for name in NETWORKS],
@@ -174,7 +184,29 @@ def sleeping(run: Fields) -> Fields:
 
 def search(run: Fields) -> Fields:
     """Return the fraction of the workers' time that a search spends in evaluations."""
-    workers = run["workers"]
+    return searched(run["agent"], run["repair"], run["workers"], run["workers"], run["per worker"])
+
+
+def uneven(run: Fields) -> Fields:
+    """Return the same of random search, whose evaluations take different times."""
+    workers, together = run["workers"], run["at a time"]
+    return searched("random", "least_squares", workers, together, run["per worker"], UNEVEN)
+
+
+def searched(
+    agent: str,
+    repair: str,
+    workers: int,
+    together: int,
+    per_worker: int,
+    seconds: tuple[float, float] = (EVALUATION, EVALUATION),
+) -> Fields:
+    """Search with workers that sleep, and so many strategies at a time."""
+
+    def asleep(problem: ScoredProblem, keep: Any) -> Evaluation:
+        time.sleep(np.random.default_rng(keep).uniform(*seconds))
+        return problem._evaluation(keep, even(keep))
+
     with (
         patch.object(ScoredProblem, "_score", asleep),
         patch.object(Screen, "__call__", cheaply_asleep),
@@ -186,19 +218,20 @@ def search(run: Fields) -> Fields:
             input_shape=(3, 8, 8),
             images="random",
             num_images=8,
-            repair=run["repair"],
+            repair=repair,
             engine=executor,
-            workers=workers,
+            workers=together,
         )
         shared = env.unwrapped.problem.shared  # type: ignore[attr-defined]
         spread(executor, loaded, shared, range(workers), ignored)  # before the clock runs
         started = time.perf_counter()
-        result = run_search(env, run["agent"], workers * run["per worker"])
+        result = run_search(env, agent, workers * per_worker)
         spent = time.perf_counter() - started
-    scored = len(result.records)
+    keeps = [record.evaluation.keep for record in result.records]
+    slept = sum(np.random.default_rng(keep).uniform(*seconds) for keep in keeps)
     return {
-        "busy": scored * EVALUATION / (workers * spent),
-        "evaluations": scored,
+        "busy": float(slept / (workers * spent)),
+        "evaluations": len(keeps),
         "screened": result.screened,
     }
 
@@ -240,6 +273,7 @@ MEASURED = {
     "overhead": overhead,
     "sleeping": sleeping,
     "search": search,
+    "uneven": uneven,
     "command": commands,
     "memory": memory,
 }
@@ -257,12 +291,6 @@ def own_network() -> nn.Module:
 def loaded(_problem: ScoredProblem, _item: int) -> None:
     """Stay with a worker until all others have loaded the problem too."""
     time.sleep(3)
-
-
-def asleep(problem: ScoredProblem, keep: Any) -> Evaluation:
-    """Sleep instead of scoring a strategy."""
-    time.sleep(EVALUATION)
-    return problem._evaluation(keep, even(keep))
 
 
 def cheaply_asleep(screen: Screen, keep: Any, _kept: object) -> float:

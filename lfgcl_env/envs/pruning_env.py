@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.edge.value_checks import budget_range
@@ -114,6 +115,11 @@ class PruningEnv(gym.Env[Observation, Action]):
     def workers(self) -> int:
         """How many strategies are scored together, by what :meth:`begin` and others begin."""
         return self._workers.count
+
+    @property
+    def engine(self) -> Submits | None:
+        """The executor of the workers; None for this process."""
+        return self._workers.executor
 
     @property
     def busy_seconds(self) -> float | None:

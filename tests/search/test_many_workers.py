@@ -21,6 +21,7 @@ from lfgcl_env.engine import Processes, WorkerDied
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.envs.together import begin_ahead
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.protocol import AgentError, find_agent
 from lfgcl_env.search.run_search import run_search
@@ -194,6 +195,22 @@ def test_workers_go_on_while_the_agent_learns(agent, workers, ahead):
     alone = agent in ("one_plus_one", "lfgcl")  # the first
     assert set(counts[alone : 1 + EVALUATIONS - WORKERS]) == {WORKERS}
     assert set(begun) == {record.evaluation.keep for record in result.records}
+
+
+def test_workers_measure_the_sensitivities_of_the_start_and_of_the_shortlist(workers, monkeypatch):
+    engines, measure = [], sensitivities
+
+    def noted(problem, *arguments, **named):
+        engines.append(named["engine"] if named else arguments[1])
+        return measure(problem, *arguments, **named)
+
+    for module in ("run_search", "shortlist"):
+        monkeypatch.setattr(sys.modules[f"lfgcl_env.search.{module}"], "sensitivities", noted)
+    arguments = {"start": "allocation", "shortlist": 2, "evaluations": 4}
+    arguments["repair_images"] = images(8, 8)
+    result = search("random", make_env(workers), **arguments)
+    assert engines == [workers, workers]
+    assert found(search("random", make_env(None, workers=1), **arguments))[0] == found(result)[0]
 
 
 @pytest.mark.parametrize("agent", ["one_plus_one", "random", "lfgcl", "cma_es"])
