@@ -11,7 +11,8 @@ Every run measures one of these:
   not forked from a process that has. It needs no cores: what is lost is the engine's own work.
 - ``search``: how much of the workers' time a search spends in evaluations that sleep 0.6 s, with
   one worker and with many, and with cheap scores that sleep 0.06 s (``sequential`` repair, four
-  for each evaluation) or without any (``least_squares``).
+  for each evaluation) or without any (``least_squares``). And the search's own time for each
+  evaluation, of one core [ms].
 - ``uneven``: the same of random search, whose evaluations sleep 0.2 to 1 s, with as many strategies
   at a time as workers, and with more.
 - ``command``: the README's command with one worker and with two, in turn, and the ratio of
@@ -224,15 +225,16 @@ def searched(
         )
         shared = env.unwrapped.problem.shared  # type: ignore[attr-defined]
         spread(executor, loaded, shared, range(workers), ignored)  # before the clock runs
-        started = time.perf_counter()
+        started, own = time.perf_counter(), time.thread_time()
         result = run_search(env, agent, workers * per_worker)
-        spent = time.perf_counter() - started
+        spent, own = time.perf_counter() - started, time.thread_time() - own
     keeps = [record.evaluation.keep for record in result.records]
     slept = sum(np.random.default_rng(keep).uniform(*seconds) for keep in keeps)
     return {
         "busy": float(slept / (workers * spent)),
         "evaluations": len(keeps),
         "screened": result.screened,
+        "own ms": 1000 * own / len(keeps),
     }
 
 
