@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import Schema, parse, read_text
+from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.embedding import observed_budget
 from lfgcl_env.envs.together import begin_ahead, room_ahead
 from lfgcl_env.search.return_so_far import ReturnSoFar
@@ -52,7 +53,11 @@ class AskTell(ABC):
 
     @abstractmethod
     def ask(self) -> Logits | None:
-        """Return the logits to try next, (groups,), or None if there is nothing left to try."""
+        """Return the logits to try next, (groups,), or None if there is nothing left to try.
+
+        If there are cheap scores they may be several, (proposals, groups), of which the most
+        promising by these is tried; the first, where they do not rank rewards.
+        """
 
     def can_ask(self) -> bool:
         """Whether :meth:`ask` may be called again before the last ones are told."""
@@ -77,20 +82,14 @@ class AskTell(ABC):
         """Learn from the reward of the first of the asked logits that were not told yet.
 
         Args:
-            logits: as :meth:`ask` returned them.
+            logits: as :meth:`ask` returned them, of several the one that was tried; (groups,).
             reward: of the strategy that they were projected to, the higher the better.
             known: whether that strategy was visited before, on the same budget.
         """
 
     def promote(self, draw: Callable[[], Logits]) -> Logits:
-        """Return the most promising of several draws by the cheap scores; without any, one draw."""
-        first = draw()
-        if self.screen is None:
-            return first
-        proposals = np.stack([first, *(draw() for _ in range(PROPOSALS - 1))])
-        scores = self.screen(proposals)
-        chosen: Logits = first if scores is None else proposals[int(scores.argmax())]
-        return chosen
+        """Return several draws, of which the most promising is tried; without cheap scores, one."""
+        return draw() if self.screen is None else np.stack([draw() for _ in range(PROPOSALS)])
 
 
 class Found(Schema):
@@ -112,6 +111,11 @@ class SavedSearch(Schema):
 
     seed: int
     best: tuple[Found, ...]
+
+
+class _Asked(NamedTuple):
+    logits: Logits  # (proposals, groups)
+    choice: Choice  # of their prune ratios
 
 
 class AskTellAgent:
@@ -159,7 +163,7 @@ class AskTellAgent:
         self._draws = np.random.default_rng(seed)
         self._screening = Screening(env, wanted=screened)
         self._searches: dict[float, AskTell] = {}
-        self._asked: dict[float, list[Logits]] = {}  # and not told yet
+        self._asked: dict[float, list[_Asked]] = {}  # and not told yet
         self._found: dict[float, Found] = {}
         self._visited: set[tuple[float, bytes]] = set()
 
@@ -189,13 +193,15 @@ class AskTellAgent:
         for left in range(total_timesteps, 0, -1):
             room = min(room_ahead(self.env, len(asked)), left - len(asked))
             more = search.ask_many(room, len(asked))
-            asked += more
+            asked += map(self._choice, more)
             if not asked:
                 break
-            actions = [prune_ratios(one) for one in asked]
-            begin_ahead(self.env, actions, new + len(more))
+            begin_ahead(
+                self.env, [self._screening.ahead(one.choice) for one in asked], new + len(more)
+            )
             new = 0
-            logits, action = asked[0], actions[0]
+            place, _ = self._screening.decide(asked[0].choice)
+            logits, action = asked[0].logits[place], asked[0].choice.actions[place]
             _, reward, terminated, truncated, info = self.env.step(action)
             del asked[0]  # only now: what was asked and not told is tried by the next call
             visit = (budget, info["keep"].tobytes())
@@ -271,6 +277,10 @@ class AskTellAgent:
         if budget not in self._searches:
             self._searches[budget] = self._begin(budget)
         return budget, self._searches[budget]
+
+    def _choice(self, logits: Logits) -> _Asked:
+        proposals = np.atleast_2d(logits)
+        return _Asked(proposals, self._screening.choice(prune_ratios(proposals)))
 
     def _begin(self, budget: float) -> AskTell:
         """Make the search for a budget."""

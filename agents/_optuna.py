@@ -64,7 +64,7 @@ class OptunaSearch(AskTell):
         super().__init__(start, draws)
         self._begun = False
         self._together = together
-        self._trials: list[optuna.trial.Trial] = []  # asked and not told
+        self._trials: list[list[optuna.trial.Trial]] = []  # asked and not told
         self._space: dict[str, optuna.distributions.BaseDistribution]
         self._space = {
             str(group): optuna.distributions.FloatDistribution(middle - WIDEST, middle + WIDEST)
@@ -84,29 +84,31 @@ class OptunaSearch(AskTell):
                 self._study.enqueue_trial(dict(zip(self._space, start.tolist(), strict=True)))
 
     def ask(self) -> Logits:
-        """Return the study's next trial, of several the best by cheap scores; first the start."""
+        """Return the study's next trial, or several if there are cheap scores; first the start."""
         several = self._begun and self.screen is not None
         self._begun = True
         with _quiet():
             trials = [self._study.ask(self._space) for _ in range(PROPOSALS if several else 1)]
-            proposals = np.array([[t.params[name] for name in self._space] for t in trials])
-            scores = self.screen(proposals) if self.screen is not None and several else None
-            chosen = 0 if scores is None else int(scores.argmax())
-            for index, trial in enumerate(trials):
-                if index != chosen:
-                    self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        self._trials.append(trials[chosen])
-        result: Logits = proposals[chosen]
-        return result
+        self._trials.append(trials)
+        proposals = np.array([self._logits(trial) for trial in trials])
+        return proposals if several else proposals[0]  # type: ignore[no-any-return]
 
     def can_ask(self) -> bool:
         """Whether the sampler proposes trials that differ."""
         return self._together
 
     def tell(self, logits: Logits, reward: float, known: bool) -> None:
-        """Report the reward to the study."""
+        """Report the reward to the study; of several trials the others have failed."""
+        trials = self._trials.pop(0)
+        tried = [self._logits(trial) for trial in trials].index(logits.tolist())
         with _quiet():
-            self._study.tell(self._trials.pop(0), reward)
+            for index, trial in enumerate(trials):
+                if index != tried:
+                    self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._study.tell(trials[tried], reward)
+
+    def _logits(self, trial: optuna.trial.Trial) -> list[float]:
+        return [trial.params[name] for name in self._space]
 
 
 def make_agent(

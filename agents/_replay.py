@@ -39,9 +39,24 @@ class Replay:
             self._tensors = None
         return new
 
-    def place(self, observation: Observation, keep: Action) -> int:
-        """Return where a strategy stands among all."""
-        return list(self._items).index(_key(observation, keep))
+    def with_others(
+        self, observation: Observation, keep: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
+        """Return what is known of all strategies, once others are added.
+
+        Args:
+            observation: of the episode that has the others.
+            keep: of these; (others, groups).
+
+        Returns:
+            Logits of the budgets of all (strategies,), the returns that are known, of as many of
+            them, and the place of each of the others.
+        """
+        places = {key: place for place, key in enumerate(self._items)}
+        others = [places.setdefault(_key(observation, one), len(places)) for one in keep]
+        budgets = (torch.tensor([budget for _, budget in places]) + 1) / 2
+        returns = np.array([known for _, _, known in self._items.values()], np.float64)
+        return logits_of(budgets.double(), self._arguments).numpy(), returns, others
 
     def arrays(self) -> list[NDArray[Any]]:
         """Return observations, keep ratios and returns, in their order; nothing if it is empty."""
@@ -58,17 +73,31 @@ class Replay:
         a = self._arguments
         observations, keep, returns = self.arrays()
         groups = Groups.of(observations if self.many_budgets else observations[:1], a)
-        value = values_of(returns)
-        budgets = logits_of(groups.budget.double(), a).expand(len(value)).numpy()
-        degree = min(a.trend_degree, len(set(budgets.tolist())) - 1)
-        value = normal_scores(value - np.polyval(np.polyfit(budgets, value, degree), budgets))
-        self._tensors = groups, torch.from_numpy(keep), torch.from_numpy(value).float()
+        budgets = logits_of(groups.budget.double(), a).expand(len(returns)).numpy()
+        value = relative_values(budgets, returns, a.trend_degree)
+        self._tensors = groups, torch.from_numpy(keep), value
         return self._tensors
 
 
 def _key(observation: Observation, keep: Action) -> tuple[bytes, float]:
     """Return what a strategy is known by: what it keeps, and on which budget."""
     return keep.tobytes(), float(observation[0, BUDGET])
+
+
+def relative_values(
+    budgets: NDArray[np.float64], returns: NDArray[np.float64], degree: int
+) -> Tensor:
+    """Return the ranks of returns relative to what is usual on their budget, as normal scores.
+
+    Args:
+        budgets: logits; (strategies,).
+        returns: (strategies,).
+        degree: of the polynomial that says what is usual, where there are budgets enough.
+    """
+    value = values_of(returns)
+    degree = min(degree, len(set(budgets.tolist())) - 1)
+    trend = np.polyval(np.polyfit(budgets, value, degree), budgets)
+    return torch.from_numpy(normal_scores(value - trend)).float()
 
 
 def values_of(returns: NDArray[np.float64]) -> NDArray[np.float64]:

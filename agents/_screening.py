@@ -8,11 +8,14 @@ Multi-fidelity search by such pre-selection is known from surrogate-assisted evo
 comprehensive survey of fitness approximation in evolutionary computation, Soft Computing 2005).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+
+from lfgcl_env.envs.choice import Choice, highest
 
 PROPOSALS = 4
 """Proposals that are screened for every evaluation."""
@@ -79,6 +82,33 @@ class Screening:
         """
         scores: NDArray[np.float64] = self._own.screen(actions)
         return scores
+
+    def choice(
+        self, proposals: NDArray[Any], best: Callable[[NDArray[np.float64]], int] = highest
+    ) -> Choice:
+        """Return what is to be executed of proposals, the first of which is the default.
+
+        Args:
+            proposals: prune ratios; (proposals, groups).
+            best: see :class:`~lfgcl_env.envs.choice.Choice`.
+        """
+        return Choice(proposals, best) if self.trust() else Choice(proposals[:1])
+
+    def ahead(self, choice: Choice) -> Choice | NDArray[Any]:
+        """Return what workers are to begin: a choice, or its only action where none is screened."""
+        return choice if self.offered else choice.actions[0]
+
+    def decide(self, choice: Choice) -> tuple[int, NDArray[np.float64] | None]:
+        """Wait for the cheap scores of a choice.
+
+        Returns:
+            The place of the action to execute, and the scores; the first and None where nothing is
+            screened.
+        """
+        if self._own is None:
+            return 0, None
+        scores: NDArray[np.float64] = self._own.scores_of(choice)
+        return choice.best(scores), scores
 
     def keep_ratios(self, actions: NDArray[Any]) -> NDArray[np.float32]:
         """Return what would be kept of every group on this episode's budget.

@@ -25,7 +25,7 @@ _SPREAD = 0.35  # of logits around the allocated strategy
 def make(env: gym.Env[Any, Action], seed: int) -> AskTellAgent:
     """Make the agent, see ``lfgcl_env.search.protocol.AgentFactory``."""
     problem = env.unwrapped.problem  # type: ignore[attr-defined]
-    weights = sensitivities(problem)
+    weights = sensitivities(problem, engine=env.unwrapped.engine)  # type: ignore[attr-defined]
 
     def start(budget: float) -> Logits:
         keep = allocate(problem, budget, weights)

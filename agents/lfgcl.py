@@ -44,7 +44,7 @@ paper only the abstract can be read: the parts that are not DDPG are our own.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -53,6 +53,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.embedding import FEATURES
 from lfgcl_env.envs.together import begin_ahead, room_ahead
 
@@ -60,6 +61,7 @@ from . import _agent_file as agent_file
 from ._actor_critics import Actor, Critics
 from ._groups import POSITION, Groups, logits_of
 from ._lfgcl_arguments import Arguments
+from ._promise import Promise
 from ._replay import Action, Observation, Replay
 from ._screening import Screening
 
@@ -137,12 +139,12 @@ class LFGCLAgent:
         """
         observation, _ = self.env.reset(seed=self.seed)
         episode_return = 0.0
-        proposed: list[Action] = []
+        proposed: list[_Proposed] = []
         for left in range(total_timesteps, 0, -1):
             room = min(room_ahead(self.env, len(proposed)), left - len(proposed))
             proposed += self._propose(observation, room)
-            begin_ahead(self.env, proposed, room)
-            action = proposed.pop(0)
+            begin_ahead(self.env, [self._screening.ahead(one.choice) for one in proposed], room)
+            action = self._decide(proposed.pop(0))
             following, reward, terminated, truncated, info = self.env.step(action)
             episode_return += float(reward)
             keep = np.asarray(1.0 - np.asarray(info["prune_ratios"]), np.float32)
@@ -220,62 +222,70 @@ class LFGCLAgent:
         for batch in torch.randint(len(value), shape, generator=self.generator):
             yield groups[batch], strategy[batch], value[batch]
 
-    def _propose(self, observation: Observation, count: int) -> list[Action]:
-        """Return so many actions to execute next, but one at first: without noise all are alike."""
+    def _propose(self, observation: Observation, count: int) -> list["_Proposed"]:
+        """Return what to execute next, so many, but one at first: without noise all are alike."""
         count = count if len(self.replay) else min(count, 1)
         return [self._explore(observation) for _ in range(count)]
 
+    def _decide(self, proposed: "_Proposed") -> Action:
+        """Return the most promising of some proposals; the critics then learn all cheap scores."""
+        place, scores = self._screening.decide(proposed.choice)
+        if scores is not None:
+            for one, score in zip(proposed.keep, scores.tolist(), strict=True):
+                self.cheap.add(proposed.observation, one, score)
+        return proposed.choice.actions[place]  # type: ignore[no-any-return]
+
     @torch.no_grad()
-    def _explore(self, observation: Observation) -> Action:
-        """Return the action to execute next: the most promising of many proposals."""
+    def _explore(self, observation: Observation) -> "_Proposed":
+        """Return the most promising of many proposals by the critics."""
         a, count = self.arguments, len(self.replay)
         groups = Groups.of(observation, a)
         centres = self._actors(groups)
         if count == 0:
-            return _action(groups.on_budget(centres)[0]) if self._first is None else self._first
+            own = _action(groups.on_budget(centres)[0])
+            begin = own if self._first is None else self._first
+            return self._proposed(observation, Choice(begin[None]))
         count += self._head_start
         if count > a.warm_up or self._first is not None:
             elites = self._best(groups)[1][: a.elites]
             centres = torch.cat([centres, elites]) if a.actor else elites
         keep = groups.on_budget(self._proposals(centres, observation, count))
         if not a.choice:
-            return _action(keep[0])
+            return self._proposed(observation, Choice(_action(keep[:1])))
         if count <= a.warm_up:
-            return self._promote(observation, keep[: a.screened])
+            return self._screen(observation, keep[: a.screened])
         value, cheap = self.critics.heads(groups, groups.describe(keep))
         upper = value.mean(0) + a.optimism * value.std(0)
         first = upper.argsort(descending=True)[: a.screened]
-        return self._promote(observation, keep[first], upper[first], cheap.mean(0)[first])
+        return self._screen(observation, keep[first], upper[first], cheap.mean(0)[first])
 
-    def _promote(
+    def _screen(
         self,
         observation: Observation,
         keep: Tensor,
         value: Tensor | None = None,
         expected: Tensor | None = None,
-    ) -> Action:
-        """Return the most promising of some proposals: the first, where nothing is screened.
+    ) -> "_Proposed":
+        """Return some proposals, of which the most promising by cheap scores is executed.
 
         Args:
             observation: of this episode.
             keep: keep ratios (proposals, groups), the most valued first.
             value: of the proposals, by the critics; None before they have learned.
-            expected: the cheap scores that the critics expect. What is measured beyond that
-                corrects the value, as far as cheap scores rank returns.
+            expected: the cheap scores that the critics expect.
         """
-        trust = self._screening.trust()
-        if not trust:
-            return _action(keep[0])
-        actions = np.stack([_action(one) for one in keep])
-        scores, executed = self._screening.scores(actions), self._screening.keep_ratios(actions)
-        for one, score in zip(executed, scores.tolist(), strict=True):
-            self.cheap.add(observation, one, score)
-        if value is None or expected is None:
-            return actions[int(scores.argmax())]  # type: ignore[no-any-return]
-        places = [self.cheap.place(observation, one) for one in executed]
-        measured = self.cheap.tensors()[2][places]
-        best = (value + trust * (measured - expected)).argmax()
-        return actions[int(best)]  # type: ignore[no-any-return]
+        actions, trust = _action(keep), self._screening.trust()
+        if value is None or expected is None or not trust:
+            return self._proposed(observation, self._screening.choice(actions))
+        executed = self._screening.keep_ratios(actions)
+        degree = self.arguments.trend_degree
+        promise = Promise.of(value, expected, trust, self.cheap, observation, executed, degree)
+        return _Proposed(observation, Choice(actions, promise), executed)
+
+    def _proposed(self, observation: Observation, choice: Choice) -> "_Proposed":
+        offered = self._screening.offered
+        keep = self._screening.keep_ratios(choice.actions) if offered else choice.actions
+        return _Proposed(observation, choice, keep)
 
     def _actors(self, groups: Groups) -> Tensor:
         """Return the actor's logits, or those of uniform ratios if there is no actor."""
@@ -358,6 +368,12 @@ class LFGCLAgent:
         """
         agent_file.restore_networks(self, path)
         self._head_start = self.arguments.head_start
+
+
+class _Proposed(NamedTuple):
+    observation: Observation
+    choice: Choice
+    keep: NDArray[np.float32]  # what would be executed, of every action
 
 
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:

@@ -9,6 +9,12 @@ Every run measures one of these:
 - ``sleeping``: how much of 64 workers' time is spent in evaluations that only sleep, in every
   engine, and what the largest of these workers holds, which never import PyTorch where they are
   not forked from a process that has. It needs no cores: what is lost is the engine's own work.
+- ``search``: how much of the workers' time a search spends in evaluations that sleep 0.6 s, with
+  one worker and with many, and with cheap scores that sleep 0.06 s (``sequential`` repair, four
+  for each evaluation) or without any (``least_squares``). And the search's own time for each
+  evaluation, of one core [ms].
+- ``uneven``: the same of random search, whose evaluations sleep 0.2 to 1 s, with as many strategies
+  at a time as workers, and with more.
 - ``command``: the README's command with one worker and with two, in turn, and the ratio of
   their seconds on the clock. Shortlist, delivery and test are done by one process in both. The
   cores must be idle.
@@ -29,24 +35,38 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import gymnasium as gym
 import numpy as np
 from study import Fields, Study, markdown_table, prepare, study_parser
+from torch import nn
 
 import lfgcl_env
 from lfgcl_env.engine import Processes, RayActors, Shared, spread
-from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning.score.screen import Screen
 from lfgcl_env.pruning.scored_problem import ScoredProblem
+from lfgcl_env.search.run_search import run_search
 
 COMMAND = "prune LFGCL-ResNet56-v0 --budget 0.5 --agent lfgcl --evaluations 8"
 """Of the README."""
 
 SLEEPS = (0.1, 0.5, 1.0)
 """Evaluations that only sleep take so long [s]."""
+
+SEARCHES = ("random", "tpe", "one_plus_one", "cross_entropy", "cma_es", "lfgcl")
+"""Agents whose searches are measured."""
+
+EVALUATION, CHEAP = 0.6, 0.06
+"""Seconds that evaluations and cheap scores of a search sleep."""
+
+UNEVEN = (0.2, 1.0)
+"""Likewise, at least and at most, where evaluations differ."""
 
 KINDS: dict[str, type[Processes] | type[RayActors]] = {"processes": Processes, "ray": RayActors}
 
@@ -72,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--strategies", type=int, default=8, help="in every turn, or per worker")
     parser.add_argument("--tasks", type=int, default=5000, help="that cost nothing")
     parser.add_argument("--sleepers", type=int, default=64, help="workers that sleep")
+    parser.add_argument("--searchers", type=int, default=16, help="workers of a search")
+    parser.add_argument("--evaluations", type=int, default=10, help="of a search, per worker")
     parser.add_argument("--engines", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--only", nargs="+", choices=list(MEASURED), default=list(MEASURED))
     options = parser.parse_args(arguments)
@@ -79,6 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "workers": [{"turns": options.turns, "strategies": options.strategies}],
         "overhead": [{"engine": name, "tasks": options.tasks} for name in options.engines],
         "sleeping": [{"engine": name, "workers": options.sleepers} for name in options.engines],
+        "search": [
+            {"agent": agent, "repair": repair, "workers": workers, "per worker": count}
+            for workers, count in ((1, 20), (options.searchers, options.evaluations))
+            for agent in SEARCHES
+            for repair in ("sequential", "least_squares")
+        ],
+        "uneven": [
+            {"workers": workers, "at a time": workers * part // 4, "per worker": 20}
+            for workers in (options.searchers // 2,)
+            for part in (4, 6, 8)
+        ],
         "command": [{"command": COMMAND}],
         "memory": [{"network": name, "strategies": options.strategies} for name in NETWORKS],
     }
@@ -150,6 +183,61 @@ def sleeping(run: Fields) -> Fields:
     return found
 
 
+def search(run: Fields) -> Fields:
+    """Return the fraction of the workers' time that a search spends in evaluations."""
+    return searched(run["agent"], run["repair"], run["workers"], run["workers"], run["per worker"])
+
+
+def uneven(run: Fields) -> Fields:
+    """Return the same of random search, whose evaluations take different times."""
+    workers, together = run["workers"], run["at a time"]
+    return searched("random", "least_squares", workers, together, run["per worker"], UNEVEN)
+
+
+def searched(
+    agent: str,
+    repair: str,
+    workers: int,
+    together: int,
+    per_worker: int,
+    seconds: tuple[float, float] = (EVALUATION, EVALUATION),
+) -> Fields:
+    """Search with workers that sleep, and so many strategies at a time."""
+
+    def asleep(problem: ScoredProblem, keep: Any) -> Evaluation:
+        time.sleep(np.random.default_rng(keep).uniform(*seconds))
+        return problem._evaluation(keep, even(keep))
+
+    with (
+        patch.object(ScoredProblem, "_score", asleep),
+        patch.object(Screen, "__call__", cheaply_asleep),
+        ThreadPoolExecutor(workers) as executor,
+    ):
+        env = gym.make(
+            "LFGCL-v0",
+            network=own_network(),
+            input_shape=(3, 8, 8),
+            images="random",
+            num_images=8,
+            repair=repair,
+            engine=executor,
+            workers=together,
+        )
+        shared = env.unwrapped.problem.shared  # type: ignore[attr-defined]
+        spread(executor, loaded, shared, range(workers), ignored)  # before the clock runs
+        started, own = time.perf_counter(), time.thread_time()
+        result = run_search(env, agent, workers * per_worker)
+        spent, own = time.perf_counter() - started, time.thread_time() - own
+    keeps = [record.evaluation.keep for record in result.records]
+    slept = sum(np.random.default_rng(keep).uniform(*seconds) for keep in keeps)
+    return {
+        "busy": float(slept / (workers * spent)),
+        "evaluations": len(keeps),
+        "screened": result.screened,
+        "own ms": 1000 * own / len(keeps),
+    }
+
+
 def memory(run: Fields) -> Fields:
     """Return what each of two workers holds after scoring, and the file they share [MiB]."""
     problem = problem_of(run["network"])
@@ -186,9 +274,38 @@ MEASURED = {
     "workers": speedup,
     "overhead": overhead,
     "sleeping": sleeping,
+    "search": search,
+    "uneven": uneven,
     "command": commands,
     "memory": memory,
 }
+
+
+def own_network() -> nn.Module:
+    """Return a network of ten groups."""
+    layers: list[nn.Module] = []
+    for inputs in (3, *[32] * 9):
+        layers += [nn.Conv2d(inputs, 32, 3, padding=1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
+    return nn.Sequential(*layers, *head).eval()
+
+
+def loaded(_problem: ScoredProblem, _item: int) -> None:
+    """Stay with a worker until all others have loaded the problem too."""
+    time.sleep(3)
+
+
+def cheaply_asleep(screen: Screen, keep: Any, _kept: object) -> float:
+    """Sleep instead of screening a strategy that was not screened before."""
+    if keep not in screen:
+        time.sleep(CHEAP)
+        screen.remember(tuple(keep.tolist()), even(keep))
+    return even(keep)
+
+
+def even(keep: Any) -> float:
+    """Return a score that is the higher, the more alike the groups are."""
+    return float(1 / (1 + np.std(keep)))
 
 
 def problem_of(network: str) -> PruningProblem:

@@ -19,7 +19,7 @@ for temporary files (``TMPDIR``).
 True
 """
 
-from lfgcl_env.engine.engines import ENGINES, open_engine
+from lfgcl_env.engine.engines import ENGINES, asked_engine, check_gpus, open_engine
 from lfgcl_env.engine.in_flight import InFlight, spread
 from lfgcl_env.engine.processes import Processes
 from lfgcl_env.engine.ray_actors import RayActors
@@ -34,6 +34,8 @@ __all__ = [
     "Shared",
     "WorkerDied",
     "WorkerExecutor",
+    "asked_engine",
+    "check_gpus",
     "open_engine",
     "spread",
 ]

@@ -12,6 +12,37 @@ ENGINES = ("serial", "processes", "ray")
 on the machines of a Ray cluster."""
 
 
+def check_gpus(executor: Submits | None, device: str) -> None:
+    """Refuse Ray's actors that take no part of a GPU, where a problem is scored on one.
+
+    Raises:
+        ValueError: if they do not.
+
+    >>> check_gpus(None, "cuda")
+    """
+    on_ray = device.startswith("cuda") and isinstance(executor, RayActors)
+    if on_ray and not executor.resources.get("GPU"):  # type: ignore[union-attr]
+        raise ValueError(
+            f"device {device!r} needs a part of a GPU for every worker: Ray hides GPUs from those "
+            'that ask for none: pass ray_resources={"GPU": 0.25} (--ray-resources GPU=0.25), by '
+            "which four workers share one"
+        )
+
+
+def asked_engine(
+    engine: str | Submits | None,
+    ray_address: str | None = None,
+    ray_resources: Mapping[str, float] | None = None,
+) -> str | Submits | None:
+    """Return what is asked for: an engine, or Ray by one of its arguments alone; None for neither.
+
+    >>> asked_engine(None, ray_resources={"GPU": 0.25})
+    'ray'
+    """
+    for_ray = ray_address is not None or ray_resources is not None
+    return "ray" if engine is None and for_ray else engine
+
+
 def open_engine(
     engine: str | Submits | None,
     workers: int,
@@ -35,10 +66,10 @@ def open_engine(
     >>> open_engine(None, 1) is None
     True
     """
-    if not isinstance(engine, str | None):
-        return engine
-    for_ray = ray_address is not None or ray_resources is not None
-    name = engine or ("ray" if for_ray else "processes" if workers > 1 else "serial")
+    asked = asked_engine(engine, ray_address, ray_resources)
+    if not isinstance(asked, str | None):
+        return asked
+    name = asked or ("processes" if workers > 1 else "serial")
     check_choice(name, ENGINES, "engine")
     if name == "processes":
         return Processes(workers)

@@ -47,6 +47,9 @@ class RayActors(WorkerExecutor):
             for each of its threads.
         threads: of PyTorch in each of them.
 
+    Attributes:
+        resources: what every actor takes.
+
     Raises:
         ImportError: if Ray is missing; names the extra to install.
         ValueError: for wrong arguments.
@@ -63,7 +66,7 @@ class RayActors(WorkerExecutor):
         super().__init__(workers, threads)
         self._ray = ray_connection.import_ray()
         self._address = check_cluster(address)
-        self._resources = {"CPU": self.threads} | dict(check_resources(resources) or {})
+        self.resources = {"CPU": self.threads} | dict(check_resources(resources) or {})
         self._changed = threading.Condition(self._lock)
         self._idle: list[_Actor] = []
         self._takers = 0  # threads that want an actor
@@ -79,7 +82,7 @@ class RayActors(WorkerExecutor):
         Raises:
             ConnectionError: if there is no such cluster.
         """
-        needed = {name: self.workers * amount for name, amount in self._resources.items()}
+        needed = {name: self.workers * amount for name, amount in self.resources.items()}
         ray_connection.connect(self, self._address, needed)
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
@@ -156,11 +159,11 @@ class RayActors(WorkerExecutor):
                     "Ray has started no worker for %g s: each takes %s, for which the cluster may "
                     "have no place",
                     _PATIENCE,
-                    self._resources,
+                    self.resources,
                 )
 
     def _start(self, actor: "_Actor") -> None:
-        resources = dict(self._resources)
+        resources = dict(self.resources)
         kind = self._ray.remote(_Serving).options(
             num_cpus=resources.pop("CPU"),
             num_gpus=resources.pop("GPU", 0),

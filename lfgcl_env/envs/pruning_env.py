@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from lfgcl_env.config import Natural, ProblemConfig, RewardedConfig, part
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.schema import check_value, short
 from lfgcl_env.edge.threads import leave_threads_of_parent
 from lfgcl_env.edge.value_checks import budget_range
+from lfgcl_env.engine import check_gpus
+from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.from_config import build_network, check_fit, check_labels, score_count
 from lfgcl_env.envs.rendering import picture, table
 from lfgcl_env.envs.reward import OnScored, check_reward, make_reward
@@ -62,6 +65,7 @@ class PruningEnv(gym.Env[Observation, Action]):
         self._workers = Workers(
             config["engine"], config["workers"], config["ray_address"], config["ray_resources"]
         )
+        check_gpus(self._workers.executor, config["device"])
         self._workers.join(self)
         self._budgets = budget_range(config["budget"])
         baseline = build_network(config)
@@ -111,6 +115,11 @@ class PruningEnv(gym.Env[Observation, Action]):
     def workers(self) -> int:
         """How many strategies are scored together, by what :meth:`begin` and others begin."""
         return self._workers.count
+
+    @property
+    def engine(self) -> Submits | None:
+        """The executor of the workers; None for this process."""
+        return self._workers.executor
 
     @property
     def busy_seconds(self) -> float | None:
@@ -201,6 +210,36 @@ class PruningEnv(gym.Env[Observation, Action]):
             ValueError: if one is no strategy of this problem.
         """
         self._workers.begin(strategies, self._reward)
+
+    def begin_choice(self, choice: Choice) -> None:
+        """Have a worker screen a choice's actions on this episode's budget, and score the best.
+
+        Where :meth:`scores_of` is then asked for the choice it waits for the worker, as does the
+        step with the best action. See :meth:`begin`.
+
+        Args:
+            choice: one that was begun before is not begun again.
+
+        Raises:
+            ValueError: for a wrong shape, NaN, or entries outside [0, 1].
+        """
+        keeps = [self.problem.project(one, self.budget) for one in choice.actions]
+        self._workers.begin_choice(
+            choice, [tuple(keep.tolist()) for keep in keeps], self.problem, self._reward
+        )
+
+    def scores_of(self, choice: Choice) -> NDArray[np.float64]:
+        """Return the cheap scores of a choice's actions, see :meth:`screen`; float64, (actions,).
+
+        Raises:
+            ValueError: for a wrong shape, NaN, or entries outside [0, 1].
+            WorkerDied: if it ended several workers.
+        """
+        found = self._workers.take(choice)
+        if found is None or found.scores is None:
+            return self.screen(choice.actions)
+        self.problem.remember_screened(dict(zip(found.keeps, found.scores.tolist(), strict=True)))
+        return found.scores
 
     def prefetch(self, strategies: Iterable[ArrayLike]) -> None:
         """Have the workers score strategies together; steps that lead to them look them up.

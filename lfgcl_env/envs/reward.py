@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from lfgcl_env.edge.choices import closest
 from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.named_code import import_named
 from lfgcl_env.engine import InFlight, Shared
+from lfgcl_env.envs.choice import Item, Keep, Scores, Screened, score_item
 from lfgcl_env.images import LabelledImages, top1
 from lfgcl_env.pruning import Evaluation
 from lfgcl_env.pruning.problem import PruningProblem
@@ -20,9 +21,10 @@ from lfgcl_env.pruning.score.own_score import OwnScore, Score, name_of, ready
 WORDS = ("similarity", "accuracy")
 """Rewards that have a name; others are functions."""
 
+_Measured = TypeVar("_Measured")
+
 OnScored = Callable[[Evaluation, float], None]
-Keep = tuple[int, ...]
-Flight = InFlight[Any, Keep, Any]
+Flight = InFlight[Any, Item, Any]
 
 
 class StrategyReward(Protocol):
@@ -41,10 +43,10 @@ class StrategyReward(Protocol):
         """Return those strategies that :meth:`score` would compute, each once."""
 
     def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
-        """Return a flight of strategies, which are looked up once they have arrived.
+        """Return a flight of strategies, which are looked up once they have arrived, and choices.
 
-        A thread of the engine calls ``on_scored`` with the evaluation and the score of each as soon
-        as they are there.
+        A thread of the engine calls ``on_scored`` with the evaluation and the score of each
+        strategy as soon as they are there.
         """
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
@@ -80,13 +82,15 @@ class SimilarityReward:
     def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
         """Return a flight of strategies, which the problem remembers once they have arrived."""
 
-        def arrived(_: Keep, evaluation: Evaluation) -> None:
-            self._problem.remember(evaluation)
+        def arrived(item: Item, found: tuple[Scores | None, Evaluation | None]) -> None:
+            if evaluation := _noted(item, found):
+                self._problem.remember(evaluation)
 
-        def finished(_: Keep, evaluation: Evaluation) -> None:
-            on_scored(evaluation, evaluation.similarity)
+        def finished(_: Item, found: tuple[Scores | None, Evaluation | None]) -> None:
+            if evaluation := found[1]:
+                on_scored(evaluation, evaluation.similarity)
 
-        return InFlight(engine, PruningProblem.measure, self._problem.shared, arrived, finished)
+        return InFlight(engine, _measure, self._problem.shared, arrived, finished)
 
     def score_network(self, network: nn.Module, strategy: ArrayLike) -> float:
         """Return the similarity of any network with a strategy's channels."""
@@ -131,13 +135,16 @@ class FunctionReward:
     def in_flight(self, engine: Submits, on_scored: OnScored) -> Flight:
         """Return a flight of strategies, whose networks workers call the function with."""
 
-        def arrived(keep: Keep, found: tuple[Evaluation, float]) -> None:
-            evaluation, score = found
-            self._problem.remember(evaluation)
-            self._known[keep] = score
+        def arrived(
+            item: Item, found: tuple[Scores | None, tuple[Evaluation, float] | None]
+        ) -> None:
+            if measured := _noted(item, found):
+                evaluation, self._known[measured[0].keep] = measured
+                self._problem.remember(evaluation)
 
-        def finished(_: Keep, found: tuple[Evaluation, float]) -> None:
-            on_scored(*found)
+        def finished(_: Item, found: tuple[Scores | None, tuple[Evaluation, float] | None]) -> None:
+            if measured := found[1]:
+                on_scored(*measured)
 
         return InFlight(engine, FunctionReward._measure, self._shared, arrived, finished)
 
@@ -164,12 +171,28 @@ class FunctionReward:
 
     @cached_property
     def _shared(self) -> "Shared[FunctionReward]":
-        """This reward and its problem as workers load them."""
+        """This reward and its problem as workers load them, with what cheap scores take."""
+        if self._problem.screens:
+            self._problem.screen([])
         return Shared(self)
 
-    def _measure(self, keep: tuple[int, ...]) -> tuple[Evaluation, float]:
+    def _measure(self, item: Item) -> tuple[Scores | None, tuple[Evaluation, float] | None]:
+        return score_item(self._problem, item, self._measure_one)
+
+    def _measure_one(self, keep: Keep) -> tuple[Evaluation, float]:
         evaluation = self._problem.measure(keep)  # workers remember nothing, and do not grow
         return evaluation, self.score_network(self._problem.compress(keep), keep)
+
+
+def _measure(problem: PruningProblem, item: Item) -> tuple[Scores | None, Evaluation | None]:
+    return score_item(problem, item, problem.measure)
+
+
+def _noted(item: Item, found: tuple[Scores | None, _Measured | None]) -> _Measured | None:
+    """Note the cheap scores that a worker found, and return the rest."""
+    if isinstance(item, Screened):
+        item.scores = found[0]
+    return found[1]
 
 
 class Accuracy:

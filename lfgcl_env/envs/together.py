@@ -1,12 +1,20 @@
 """Stepping several environments on one problem, so that workers score their strategies together."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any
+from weakref import WeakSet
 
 import gymnasium as gym
+import numpy as np
 
+from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.pruning_env import PruningEnv
+
+_logger = logging.getLogger(__name__)
+
+_told: WeakSet[type] = WeakSet()  # wrappers that were named in a warning
 
 _PURE = (gym.wrappers.ClipAction, gym.wrappers.RescaleAction)
 
@@ -30,7 +38,7 @@ def score_ahead(envs: Sequence[gym.Env[Any, Any]], actions: Iterable[Any]) -> No
 
     The steps themselves then look it up. Action wrappers are followed that are known to do the same
     at every call: some of Gymnasium's, and those with a true attribute ``pure``. Where there are
-    others nothing is scored ahead.
+    others nothing is scored ahead, and a warning names them once, if there are several workers.
 
     Args:
         envs: those that :func:`twins` returned.
@@ -63,12 +71,15 @@ def room_ahead(env: gym.Env[Any, Any], waiting: int) -> int:
 def begin_ahead(env: gym.Env[Any, Any], waiting: Sequence[Any], new: int) -> None:
     """Have the workers begin to score what actions lead to on this episode's budget.
 
-    The steps themselves then wait for it. Near the end of a recorded search only as many are begun
-    as are still to be recorded. Wrappers are followed as in :func:`score_ahead`.
+    The steps themselves then wait for it. Instead of an action there may be a
+    :class:`~lfgcl_env.envs.choice.Choice` of several: a worker screens them and scores the best,
+    and ``env.unwrapped.scores_of`` waits for their cheap scores, by which the agent takes it. Near
+    the end of a recorded search only as many are begun as are still to be recorded. Wrappers are
+    followed as in :func:`score_ahead`.
 
     Args:
         env: an environment of this package, wrapped or not.
-        waiting: all actions that are to be stepped, in their order.
+        waiting: all actions and choices that are to be stepped, in their order.
         new: how many of them, at the end, were not given before.
     """
     if getattr(env.unwrapped, "workers", 1) == 1 or not len(waiting):
@@ -79,9 +90,12 @@ def begin_ahead(env: gym.Env[Any, Any], waiting: Sequence[Any], new: int) -> Non
         chosen = waiting[:left]
     else:
         chosen = waiting[len(waiting) - new :]
-    if len(chosen):
-        own, strategies = _upcoming([env] * len(chosen), chosen)
-        own.begin(strategies)
+    for one in chosen:
+        if not isinstance(one, Choice):
+            own, strategies = _upcoming([env], [one])
+            own.begin(strategies)
+        elif _arrives_unchanged(env, one):
+            env.unwrapped.begin_choice(one)  # type: ignore[attr-defined]
 
 
 def _upcoming(
@@ -95,12 +109,31 @@ def _upcoming(
     return pairs[0][0], [strategy for strategy in strategies if strategy is not None]
 
 
+def _arrives_unchanged(env: gym.Env[Any, Any], choice: Choice) -> bool:
+    """Return whether wrappers leave a choice's actions as they are, as they are screened."""
+    inside = (_unwrapped(env, action)[1] for action in choice.actions)
+    return all(map(np.array_equal, inside, choice.actions))
+
+
 def _unwrapped(env: gym.Env[Any, Any], action: Any) -> tuple[PruningEnv, Any]:
     """Return what is inside of all wrappers, and the action as it arrives there, if it is known."""
     while isinstance(env, gym.Wrapper):
         if isinstance(env, gym.ActionWrapper):
             known = type(env) in _PURE or getattr(type(env), "pure", False)
+            if not known and getattr(env.unwrapped, "workers", 1) > 1:
+                _tell_unknown(type(env))
             action = env.action(action) if known and action is not None else None
         env = env.env
     assert isinstance(env, PruningEnv)
     return env, action
+
+
+def _tell_unknown(kind: type) -> None:
+    if kind not in _told:
+        _told.add(kind)
+        _logger.warning(
+            "workers have nothing to do: the wrapper %s may return another action at every call, "
+            "so that strategies are scored one after the other in this process; `pure = True` in "
+            "its class says that it does not",
+            kind.__qualname__,
+        )

@@ -7,6 +7,7 @@ from gymnasium.vector.utils import iterate
 
 from lfgcl_env.edge.bounds import POSITIVE, Positive
 from lfgcl_env.edge.schema import check_value
+from lfgcl_env.engine import asked_engine
 from lfgcl_env.envs.flat_env import FlatLFGCLEnv
 from lfgcl_env.envs.global_env import LFGCLEnv
 from lfgcl_env.envs.layerwise_env import AMCEnv
@@ -23,8 +24,9 @@ class PruningVectorEnv(SyncVectorEnv):
 
     Args:
         num_envs: how many.
-        **config: arguments of the environment. With an engine other than ``"serial"`` there are
-            as many workers as environments, where ``workers`` is not given.
+        **config: arguments of the environment. With an engine other than ``"serial"``, or an
+            argument of Ray's, there are as many workers as environments, where ``workers`` is not
+            given.
 
     Raises:
         ValueError: for a wrong argument.
@@ -34,7 +36,8 @@ class PruningVectorEnv(SyncVectorEnv):
 
     def __init__(self, num_envs: int = 1, **config: Any) -> None:
         check_value(num_envs, Positive, "num_envs", POSITIVE)
-        if (config.get("engine") or config.get("ray_address")) not in (None, "serial"):
+        ray = (config.get(name) for name in ("ray_address", "ray_resources"))
+        if asked_engine(config.get("engine"), *ray) not in (None, "serial"):
             config.setdefault("workers", num_envs)
         first: Any = self.single
         envs = twins(first(**config), num_envs)

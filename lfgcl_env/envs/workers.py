@@ -1,6 +1,6 @@
 """The workers of an environment and its twins."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 
 from lfgcl_env.edge.executors import Submits
 from lfgcl_env.engine import WorkerExecutor, open_engine
-from lfgcl_env.envs.reward import Flight, Keep, OnScored, StrategyReward
-from lfgcl_env.pruning import Evaluation
+from lfgcl_env.envs.choice import Choice, Item, Keep, Screened
+from lfgcl_env.envs.reward import Flight, OnScored, StrategyReward
+from lfgcl_env.pruning import Evaluation, PruningProblem
 
 
 class Workers:
@@ -43,6 +44,7 @@ class Workers:
         self.executor = open_engine(engine, count, ray_address=address, ray_resources=resources)
         self._users: WeakSet[Any] = WeakSet()
         self._flight: Flight | None = None
+        self._choices: dict[Choice, Screened] = {}  # begun and not taken
         self.on_scored: OnScored | None = None
 
     @property
@@ -73,22 +75,45 @@ class Workers:
         """
         if self.executor is None:
             return
-        new = reward.unknown(strategies)
-        if new and self._flight is None:
-            self._flight = reward.in_flight(self.executor, self._scored)
-        if self._flight is not None:
-            self._flight.begin(new)
+        if new := reward.unknown(strategies):
+            self._begin(new, self.executor, reward)
 
-    def wait(self, keep: Keep) -> None:
-        """Wait for the worker that is at a strategy, if one is."""
+    def begin_choice(
+        self, choice: Choice, keeps: Sequence[Keep], problem: PruningProblem, reward: StrategyReward
+    ) -> None:
+        """Begin to screen the strategies of a choice that was not begun, and to score the best.
+
+        Args:
+            choice: what is chosen.
+            keeps: strategies that its actions lead to.
+            problem: of all environments that use these workers.
+            reward: likewise.
+        """
+        if self.executor is None or choice in self._choices:
+            return
+        scored = frozenset(keeps).difference(reward.unknown(keeps))
+        known = problem.screened_before(keeps)
+        self._choices[choice] = item = Screened(tuple(keeps), choice.best, known, scored)
+        self._begin([item], self.executor, reward)
+
+    def take(self, choice: Choice) -> Screened | None:
+        """Wait for the worker that is at a choice, and return what it found; None if none did."""
+        item = self._choices.pop(choice, None)
+        if item is not None:
+            self.wait(item)
+        return None if item is None or item.scores is None else item
+
+    def wait(self, item: Item) -> None:
+        """Wait for the worker that is at an item, if one is."""
         if self._flight is not None:
-            self._flight.wait(keep)
+            self._flight.wait(item)
 
     def give_up(self, *, at_once: bool = False) -> None:
         """Cancel what was begun and not waited for; see :meth:`InFlight.give_up`."""
         if self._flight is not None:
             self._flight.give_up(at_once=at_once)
             self._flight = None
+        self._choices.clear()
 
     def end_for(self, env: object) -> "Workers":
         """End the workers if this was the last to use them; return others, which begin when needed.
@@ -102,6 +127,11 @@ class Workers:
             if own:
                 self.executor.shutdown()  # type: ignore[union-attr]
         return Workers(self._engine, self.count, *self._ray)
+
+    def _begin(self, items: Sequence[Item], executor: Submits, reward: StrategyReward) -> None:
+        if self._flight is None:
+            self._flight = reward.in_flight(executor, self._scored)
+        self._flight.begin(items)
 
     def _scored(self, evaluation: Evaluation, score: float) -> None:
         call = self.on_scored

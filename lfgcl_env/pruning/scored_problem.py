@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, ClassVar, Unpack
@@ -23,7 +23,7 @@ from lfgcl_env.config import (
 )
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.executors import Submits
-from lfgcl_env.engine import Shared, spread
+from lfgcl_env.engine import Shared, check_gpus, spread
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.several_inputs import (
     Several,
@@ -233,6 +233,7 @@ class ScoredProblem:
                 process. With as many threads the results are the same, bit for bit.
 
         Raises:
+            ValueError: if the problem is on a GPU, and Ray's actors take no part of one.
             WorkerDied: if a strategy ended several of an engine's own workers. Here and wherever
                 one fails, those that were scored are remembered.
         """
@@ -247,6 +248,7 @@ class ScoredProblem:
             strategies: channels kept in every group, each.
             engine: as in :meth:`evaluate_many`.
         """
+        check_gpus(engine, self.device.type)
         new = self.unknown(strategies)
         if engine is None:
             for keep in new:
@@ -279,6 +281,7 @@ class ScoredProblem:
         Returns:
             The higher, the more is promised; only the order means anything. float64, (strategies,).
         """
+        check_gpus(engine, self.device.type)
         screen = self._ready_screen()
         checked = [self.network.check_strategy(strategy) for strategy in strategies]
         if engine is not None:
@@ -286,6 +289,17 @@ class ScoredProblem:
             spread(engine, _screen_one, self.shared, new, screen.remember)
         kept = self._ranking.kept
         return np.array([screen(keep, partial(kept, keep)) for keep in checked], np.float64)
+
+    def screened_before(self, keeps: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], float]:
+        """Return the cheap scores of those strategies that :meth:`screen` would look up."""
+        found = {} if self._screen is None else {keep: self._screen.known(keep) for keep in keeps}
+        return {keep: score for keep, score in found.items() if score is not None}
+
+    def remember_screened(self, scores: Mapping[tuple[int, ...], float]) -> None:
+        """Remember what :meth:`screen` of this problem returned in another process."""
+        screen = self._ready_screen()
+        for keep, score in scores.items():
+            screen.remember(keep, score)
 
     def known(self, strategy: ArrayLike) -> bool:
         """Whether :meth:`evaluate` would look a strategy up."""

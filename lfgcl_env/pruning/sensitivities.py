@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.pruning.budget.tolerance import allowed_cost
 from lfgcl_env.pruning.problem import PruningProblem
 
@@ -23,7 +24,9 @@ _LONGEST_STEP = 4  # channels removed at once, so that a costly one does not hid
 
 
 def sensitivities(
-    problem: PruningProblem, progress: Callable[[int, int], None] = lambda done, total: None
+    problem: PruningProblem,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    engine: Submits | None = None,
 ) -> NDArray[np.float64]:
     """Measure the similarity lost per unit of error in every group, by halving each alone.
 
@@ -36,23 +39,30 @@ def sensitivities(
     Args:
         problem: what is to be pruned.
         progress: called with the groups done and their number.
+        engine: as in :meth:`PruningProblem.evaluate_many`; with as many threads the result is the
+            same, bit for bit.
 
     Returns:
         At least a small positive number per group; float64, (groups,).
     """
+    groups = np.arange(len(problem.groups))
+    half = np.maximum(np.maximum(1, problem.channels // 2), problem.lowest)
+    strategies = np.where(groups[:, None] == groups, half, problem.channels)
+    cheap = problem.screens and not any(group.coupled for group in problem.groups)
+    if engine is not None:  # all together; looked up below
+        (problem.screen if cheap else problem.prefetch)(list(strategies), engine)
     weights = np.empty(len(problem.groups))
     for index, group in enumerate(problem.groups):
-        halved = problem.channels.copy()
-        halved[index] = max(1, group.channels // 2, problem.lowest[index])
-        lost = 1.0 - _similarity(problem, halved)
+        halved = strategies[index]
+        lost = 1.0 - _similarity(problem, halved, cheap=cheap)
         error = problem.eliminations[group.name].errors[halved[index]]
         weights[index] = lost / max(error, 1e-12)
         progress(index + 1, len(problem.groups))
     return np.maximum(weights, 1e-3 * max(float(weights.max()), 1e-12))
 
 
-def _similarity(problem: PruningProblem, strategy: NDArray[np.int64]) -> float:
-    if problem.screens and not any(group.coupled for group in problem.groups):
+def _similarity(problem: PruningProblem, strategy: NDArray[np.int64], *, cheap: bool) -> float:
+    if cheap:
         return float(problem.screen([strategy])[0])
     return problem.evaluate(strategy).similarity
 

@@ -38,8 +38,9 @@ class Agent(Protocol):
     - ``begin_at(action)``, which is called before ``learn`` with the strategy to go on from, see
       ``start`` of :func:`~lfgcl_env.search.run_search.run_search`.
     - ``learn`` that proposes strategies while others are being scored, as many as
-      ``lfgcl_env.envs.together.room_ahead`` allows, has them begun by ``begin_ahead``, and steps
-      them in the order in which it proposed them.
+      ``lfgcl_env.envs.together.room_ahead`` allows, has them begun by ``begin_ahead`` (of several
+      actions, the best by cheap scores: ``lfgcl_env.envs.choice.Choice``), and steps them in the
+      order in which it proposed them.
     - ``losses``, a dictionary of the latest losses by name, to be logged.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from lfgcl_env.edge.executors import Submits
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.runs.record import Record
 
@@ -187,6 +188,12 @@ def problem_of(env: gym.Env[Any, Any]) -> PruningProblem:
         name = env.spec.id if env.spec else type(env.unwrapped).__name__
         raise ValueError(f"{name} is not an environment of lfgcl_env: see `lfgcl list`")
     return problem
+
+
+def engine_of(env: gym.Env[Any, Any]) -> Submits | None:
+    """Return the executor of an environment's workers; None for this process."""
+    engine: Submits | None = env.unwrapped.engine  # type: ignore[attr-defined]
+    return engine
 
 
 def budgets_of(env: gym.Env[Any, Any]) -> tuple[float, float]:

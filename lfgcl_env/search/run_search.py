@@ -28,7 +28,12 @@ from lfgcl_env.runs.run_folder import LATENCY, RunFolder
 from lfgcl_env.search.asked import describe, may_differ
 from lfgcl_env.search.budget_sweep import answer, spaced
 from lfgcl_env.search.protocol import Agent, AgentError, AgentFactory, agent_errors, find_agent
-from lfgcl_env.search.record_evaluations import RecordEvaluations, budgets_of, problem_of
+from lfgcl_env.search.record_evaluations import (
+    RecordEvaluations,
+    budgets_of,
+    engine_of,
+    problem_of,
+)
 from lfgcl_env.search.result import SearchResult, best_of, save_agent, with_shortlist, with_sweep
 from lfgcl_env.search.search_config import SearchConfig
 from lfgcl_env.search.strategy_reward import best_first, reward_of
@@ -346,7 +351,7 @@ def _allocation(env: RecordEvaluations, run: RunFolder | None) -> NDArray[np.flo
     if low < high or env.steps_per_strategy > 1:
         return None
     with shown_progress("sensitivities", "group") as advance:
-        weights = sensitivities(env.problem, progress=advance)
+        weights = sensitivities(env.problem, advance, engine_of(env))
     if run:
         write_problem(run.path, env.problem, weights)
     return env.problem.prune_ratios(allocate(env.problem, high, weights)).astype(np.float32)

@@ -18,8 +18,9 @@ from lfgcl_env.edge.progress import progress
 from lfgcl_env.pruning import Evaluation, allocate
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.repair.profiles import SCORING
+from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.record import Record
-from lfgcl_env.search.record_evaluations import problem_of
+from lfgcl_env.search.record_evaluations import engine_of, problem_of
 from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded, rewards_are_scores
 
 _logger = logging.getLogger(__name__)
@@ -204,7 +205,9 @@ def _list_candidates(
     listed: dict[tuple[int, ...], Rewarded] = {}
     _fill(listed, [*first, *ranked], max(1, size - 1))
     if size > 1:
-        allocated = tuple(allocate(problem_of(env), budget).tolist())
+        problem = problem_of(env)
+        weights = sensitivities(problem, engine=engine_of(env))
+        allocated = tuple(allocate(problem, budget, weights).tolist())
         known = {one.evaluation.keep: one for one in reversed(ranked)}
         if allocated in known:
             last: Rewarded | None = replace(known[allocated], origin="allocation")

@@ -1,5 +1,6 @@
 """The LFGCL agent: its view of a network, its projection, what it learns and what it saves."""
 
+import pickle
 from dataclasses import replace
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import torch
 from lfgcl_env.agents._actor_critics import Critics, EnsembleLinear, linear
 from lfgcl_env.agents._groups import Groups, View
 from lfgcl_env.agents._lfgcl_arguments import Arguments
+from lfgcl_env.agents._promise import Promise
 from lfgcl_env.agents._replay import Replay, values_of
 from lfgcl_env.agents.lfgcl import LFGCLAgent, _waves, make
 from networks_for_tests import Head, images
@@ -476,7 +478,7 @@ def test_without_choice_the_first_proposal_is_executed(env):
         proposals = agent._proposals
         seen = []
         agent._proposals = lambda *given, p=proposals, s=seen: s.append(p(*given)) or s[-1]
-        asked[choice] = agent._explore(observation)
+        asked[choice] = agent._explore(observation).choice.actions[0]
         first = Groups.of(observation, VIEW).on_budget(seen[0])[0]
         if not choice:
             np.testing.assert_allclose(1 - asked[choice], first, atol=1e-6)
@@ -489,4 +491,33 @@ def test_without_elites_noise_is_put_on_the_actors_action_alone(env):
     observation, _ = env.reset()
     groups = Groups.of(observation, VIEW)
     own = 1 - groups.on_budget(agent.actor(groups))[0].detach().numpy()
-    np.testing.assert_allclose(agent._explore(observation), own, atol=1e-6)
+    np.testing.assert_allclose(agent._explore(observation).choice.actions[0], own, atol=1e-6)
+
+
+@pytest.mark.parametrize("budgets", [(0.5, 0.5), (0.3, 0.5)])
+def test_what_is_promised_is_corrected_by_cheap_scores_relative_to_all_others(budgets):
+    draws = np.random.default_rng(0)
+    observations = []
+    for budget in budgets:
+        observation = draws.uniform(-1, 1, (3, len(FEATURES))).astype(np.float32)
+        observation[:, FEATURES.index("budget")] = 2 * budget - 1
+        observations.append(observation)
+    cheap, after = Replay(QUICK), Replay(QUICK)
+    keeps = draws.uniform(0.1, 1, (24, 3)).astype(np.float32)
+    returns = draws.uniform(0.5, 1, 24)
+    for place, (keep, found) in enumerate(zip(keeps[:20], returns[:20], strict=True)):
+        for replay in (cheap, after):
+            replay.add(observations[place % 2], keep, found)
+    proposed = keeps[[20, 1, 21, 20]]  # one is known, one is there twice
+    scores = returns[[20, 1, 21, 20]]
+    for keep, found in zip(proposed, scores, strict=True):
+        after.add(observations[1], keep, found)
+    value, expected = torch.randn(2, 4, generator=torch.Generator().manual_seed(3))
+    for trust in (0.2, 5.0):
+        promise = Promise.of(
+            value, expected, trust, cheap, observations[1], proposed, QUICK.trend_degree
+        )
+        measured = after.tensors()[2][[20, 1, 21, 20]]
+        wanted = value + trust * (measured - expected)
+        assert pickle.loads(pickle.dumps(promise))(scores) == int(wanted.argmax())
+    assert len(cheap) == 20

@@ -24,6 +24,8 @@ from torch import nn
 
 from lfgcl_env.engine import InFlight, Processes, Shared, WorkerDied, spread
 from lfgcl_env.pruning import REPAIRS, SIMILARITIES, PruningProblem
+from lfgcl_env.pruning.score.screen import Screen
+from lfgcl_env.pruning.sensitivities import sensitivities
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,20 @@ def test_every_similarity_is_the_same_in_workers_as_here(workers, similarity):
     asked = strategies(problem)
     there = problem.evaluate_many(asked, workers)
     assert there == small(similarity=similarity).evaluate_many(asked)
+
+
+@pytest.mark.parametrize("repair", ["sequential", "least_squares"])  # by cheap scores, and not
+def test_sensitivities_by_workers_are_those_of_this_process(workers, repair, monkeypatch):
+    expected = sensitivities(small(repair=repair))
+    problem, done = small(repair=repair), []
+    problem.shared  # noqa: B018 - computes what workers take
+    monkeypatch.setattr(problem._memory, "_score", None)  # nothing is scored here any more
+    monkeypatch.setattr(Screen, "__call__", lambda screen, keep, _: screen.known(tuple(keep)))
+    with problem.count() as counted:
+        found = sensitivities(problem, lambda *numbers: done.append(numbers), workers)
+    assert (found == expected).all()
+    assert len(counted) == (0 if problem.screens else len(problem.groups))
+    assert done[-1] == (len(problem.groups),) * 2
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_in_worker import has_torch, threads_of_torch
 
 import lfgcl_env
-from lfgcl_env.engine import RayActors, Shared, WorkerDied, open_engine, spread
+from lfgcl_env.engine import RayActors, Shared, WorkerDied, check_gpus, open_engine, spread
 from lfgcl_env.engine.ray_actors import _versions
 from lfgcl_env.pruning import REPAIRS, PruningProblem
 
@@ -261,6 +261,17 @@ def test_wrong_arguments_are_refused_at_once():
         assert isinstance(open_engine(None, 1, ray_address=address), RayActors)
 
 
+def test_a_problem_on_a_gpu_needs_a_part_of_one_for_every_actor(monkeypatch):
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda count, device=None: ones(count))  # as with a GPU
+    arguments = {"weights": "random", "images": "random", "num_images": 2, "engine": "ray"}
+    for resources in (None, {"CPU": 1}, {"GPU": 0}):
+        with pytest.raises(ValueError, match=r"device 'cuda:0'.*ray_resources=\{\"GPU\": 0.25\}"):
+            gym.make("LFGCL-ResNet20-v0", device="cuda:0", ray_resources=resources, **arguments)
+    check_gpus(RayActors(resources={"GPU": 0.25}), "cuda")
+    check_gpus(RayActors(), "cpu")
+
+
 def test_the_extra_is_named_where_ray_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install lfgcl-env\[ray\]"):
@@ -273,3 +284,13 @@ def test_a_cluster_that_is_not_there_is_refused_before_anything_is_searched(addr
     arguments = {"weights": "random", "images": "random", "num_images": 4}
     with pytest.raises(ConnectionError, match=rf"connect to Ray at '{address}' .*ray start --head"):
         gym.make("LFGCL-ResNet20-v0", ray_address=address, **arguments)
+
+
+@pytest.mark.parametrize("asked", [{"ray_resources": {"CPU": 0.5}}, {"ray_address": "local"}])
+def test_a_vector_environment_on_ray_has_a_worker_for_each_of_its_own(own_ray, asked):
+    arguments = {"weights": "random", "images": "random", "num_images": 2} | asked
+    envs = gym.make_vec(
+        "LFGCL-ResNet20-v0", 4, vectorization_mode="vector_entry_point", **arguments
+    )
+    assert envs.envs[0].workers == 4
+    envs.close()

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from lfgcl_env.engine import Processes
 from lfgcl_env.envs import LFGCLEnv
+from lfgcl_env.envs.choice import Choice
 from lfgcl_env.envs.registration import FLAT_IDS, GLOBAL_IDS, LAYERWISE_IDS
-from lfgcl_env.envs.together import score_ahead, twins
+from lfgcl_env.envs.together import begin_ahead, score_ahead, twins
 from lfgcl_env.pruning import PruningProblem
 
 COUNT = 3
@@ -214,6 +215,60 @@ def test_what_is_scored_ahead_is_what_wrapped_steps_lead_to(workers, monkeypatch
     assert all(reward == -info["similarity"] for _, reward, _, _, info in results)
 
 
+SCREENING = QUICK | {"repair": "sequential", "budget": 0.5}
+
+
+def test_a_worker_scores_the_best_of_a_choice_and_nothing_that_is_known(workers, monkeypatch):
+    env = gym.make("LFGCL-v0", engine=workers, workers=2, **SCREENING)
+    own, problem = env.unwrapped, env.unwrapped.problem
+    env.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(size=(4, 2)).astype(np.float32)
+    keeps = [tuple(problem.project(action).tolist()) for action in actions]
+    expected = LFGCLEnv(**SCREENING).screen(actions, 0.5)
+    here = scored_here(monkeypatch)
+    choice = Choice(actions)
+    begin_ahead(env, [choice], 1)
+    begin_ahead(env, [choice], 1)  # which begins nothing
+    scores = own.scores_of(choice)
+    assert (scores == expected).all()
+    assert problem.screened == len(set(keeps))
+    assert [problem.known(keep) for keep in keeps] == [k == keeps[scores.argmax()] for k in keeps]
+    worst = Choice(actions, lowest)
+    begin_ahead(env, [worst], 1)
+    assert (own.scores_of(worst) == expected).all()
+    assert problem.known(keeps[expected.argmin()])
+    own.on_scored = lambda *_: pytest.fail("it was scored before")
+    begin_ahead(env, [again := Choice(actions)], 1)
+    own.scores_of(again)
+    assert not here
+
+
+def lowest(scores):
+    return int(scores.argmin())
+
+
+def test_a_choice_that_was_given_up_is_screened_when_it_is_asked_for(workers):
+    env = gym.make("LFGCL-v0", engine=workers, workers=2, **SCREENING)
+    env.reset(seed=0)
+    choice = Choice(np.array([[0.2, 0.8], [0.7, 0.1]], np.float32))
+    begin_ahead(env, [choice], 1)
+    env.unwrapped.give_up()
+    assert (env.unwrapped.scores_of(choice) == env.unwrapped.screen(choice.actions)).all()
+
+
+def test_a_choice_that_wrappers_change_is_not_begun(workers, monkeypatch):
+    env = gym.make("LFGCL-v0", engine=workers, workers=2, **SCREENING)
+    rescaled = RescaleAction(env, np.float32(-1), np.float32(1))
+    env.reset(seed=0)
+    begun = []
+    monkeypatch.setattr(LFGCLEnv, "begin_choice", lambda _, choice: begun.append(choice))
+    choice = Choice(np.array([[0.2, 0.8], [0.7, 0.1]], np.float32))
+    begin_ahead(rescaled, [choice], 1)
+    assert not begun
+    begin_ahead(env, [choice], 1)
+    assert begun == [choice]
+
+
 def test_a_copy_of_an_environment_has_workers_of_its_own():
     env = gym.make("LFGCL-v0", workers=2, **QUICK).unwrapped
     for copied in (deepcopy(env), pickle.loads(pickle.dumps(env))):
@@ -252,7 +307,7 @@ def test_twins_share_their_engine_until_the_last_is_closed():
         engine.submit(abs, -1)
 
 
-def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(workers):
+def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(workers, caplog):
     class Counting(gym.ActionWrapper):
         calls = 0
 
@@ -260,7 +315,26 @@ def test_action_wrappers_that_may_differ_at_every_call_are_not_called_ahead(work
             self.calls += 1
             return action
 
-    env = Counting(gym.make("LFGCL-v0", engine=workers, **QUICK))
+    class Pure(Counting):
+        pure = True
+
+    action = np.full(2, 0.3, np.float32)
+    alone = Counting(gym.make("LFGCL-v0", **QUICK))
+    alone.reset(seed=0)
+    score_ahead([alone] * 2, [action] * 2)
+    assert not caplog.messages
+    inside = gym.make("LFGCL-v0", engine=workers, workers=2, **QUICK)
+    env = Counting(inside)
     env.reset(seed=0)
-    score_ahead([env] * 2, [np.full(2, 0.3, np.float32)] * 2)
+    for _ in range(2):
+        score_ahead([env] * 2, [action] * 2)
+        begin_ahead(env, [action], 1)
     assert env.calls == 0
+    (message,) = caplog.messages
+    assert "the wrapper " in message
+    assert "Counting may return another action" in message
+    assert "`pure = True`" in message
+    pure = Pure(inside)
+    score_ahead([pure], [action])
+    assert pure.calls == 1
+    assert len(caplog.messages) == 1

@@ -17,6 +17,7 @@ NEEDS = {
     "train_an_agent": ("cma", "matplotlib", "stable_baselines3"),
     "use_rl_zoo": ("rl_zoo3",),
     "use_rllib": ("ray", "tree"),
+    "use_stable_baselines3": ("stable_baselines3",),
     "use_torchrl": ("torchrl",),
 }
 

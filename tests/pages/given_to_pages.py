@@ -198,8 +198,7 @@ PAGES = {
     "docs/latency.md": Given(a_run),
     "docs/leaderboard.md": Given(a_leaderboard, needs=("CIFAR10", "resnet20")),
     "docs/many_workers.md": Given(
-        a_pruned_network,
-        {
+        replaced={
             "learn(400)": "learn(4)",
             "--workers 64 --engine ray --ray-address auto --out runs/r56": (
                 "--workers 2 --engine ray --out runs/ray"

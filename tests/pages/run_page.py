@@ -3,7 +3,8 @@
     python tests/pages/run_page.py docs/own_network.md
 
 With ``--made-images FOLDER`` a small made data set stands for CIFAR-10, see made_cifar10.py. Python
-blocks share their names; one that begins with the name of a file is that file. Shell blocks
+blocks share their names; one that begins with the name of a file is that file, and one that guards
+what it does by its name runs as a script of its own. Shell blocks
 run as far as they call ``lfgcl``; how the package is installed and tested, CI shows by doing it,
 and studies in benchmarks/ have tests of their own.
 """
@@ -12,6 +13,7 @@ import argparse
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ from lfgcl_env.images import LabelledImages, load_test_set
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|py|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+GUARD = 'if __name__ == "__main__":'
 FILE = re.compile(r"# (\w+\.py)\n")
 
 SMALLER = {
@@ -93,7 +96,11 @@ def run(page: str) -> int:
         if language == "python":
             if named := FILE.match(block):
                 Path(named[1]).write_text(block, encoding="utf-8")
-            exec(compile(smaller(block, given.replaced), page, "exec"), names)
+            if GUARD in block:
+                Path("script.py").write_text(smaller(block, given.replaced), encoding="utf-8")
+                subprocess.run([sys.executable, "script.py"], check=True)
+            else:
+                exec(compile(smaller(block, given.replaced), page, "exec"), names)
             ran += 1
             continue
         for words in commands(smaller(block, given.replaced)):

@@ -1,5 +1,6 @@
 """A search with several workers is decided by its seed and their number, whatever happens."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from lfgcl_env.engine import Processes, WorkerDied
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.envs.together import begin_ahead
 from lfgcl_env.pruning import PruningProblem
+from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.protocol import AgentError, find_agent
 from lfgcl_env.search.run_search import run_search
@@ -30,6 +32,7 @@ QUICK = {
     "ddpg": partial(zoo.make, "ddpg", learning_starts=5, gradient_steps=2),
     "ppo": partial(zoo.make, "ppo", n_steps=4, batch_size=4, n_epochs=2),
 }
+SCREENED = ("tpe", "one_plus_one", "cross_entropy", "lfgcl", "cma_es")
 AGENTS = pytest.mark.parametrize("agent", BATCHES)
 WORKERS = 3
 EVALUATIONS = 17
@@ -93,6 +96,69 @@ def test_seed_and_number_of_workers_decide_what_is_found(agent, workers, scored_
     ]
 
 
+def brightness(network, inputs):
+    return float(network(inputs).mean())
+
+
+@pytest.mark.parametrize("reward", ["similarity", brightness])
+@pytest.mark.parametrize("agent", SCREENED)
+def test_what_workers_screen_and_score_at_once_is_what_this_process_would(
+    agent, reward, workers, scored_here, monkeypatch, tmp_path
+):
+    arguments = {"repair": "sequential", "reward": reward}
+    blocked, screen = [], PruningProblem.screen
+
+    def noted(problem, strategies, engine=None):
+        keeps = [tuple(map(int, one)) for one in strategies]
+        blocked.extend(set(keeps).difference(problem.screened_before(keeps)) if engine else ())
+        return screen(problem, strategies, engine)
+
+    monkeypatch.setattr(PruningProblem, "screen", noted)
+    env = make_env(workers, **arguments)
+    first = search(agent, env, out=tmp_path / "run", evaluations=11)
+    assert len(scored_here) <= 2
+    if agent != "cma_es":  # which screens a generation
+        assert not blocked
+        assert first.screened > 11 + 10
+    with ThreadPoolExecutor(2) as threads:
+        again = search(agent, make_env(threads, **arguments), evaluations=11)
+    assert (found(again), again.screened) == (found(first), first.screened)
+    whole = search(agent, make_env(workers, **arguments))
+    env = make_env(workers, **arguments)
+    assert found(search(agent, env, out=tmp_path / "run", resume=True)) == found(whole)
+
+
+class Patient(ThreadPoolExecutor):
+    """Finishes its first tasks once it has so many that every worker has one.
+
+    Args:
+        alone: tasks before these that it does at once.
+    """
+
+    def __init__(self, alone):
+        super().__init__(WORKERS)
+        self.given, self.alone, self.enough = 0, alone, threading.Event()
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.given += 1
+        if self.given >= self.alone + WORKERS:
+            self.enough.set()
+        waits = self.given > self.alone
+        return super().submit(self._done, waits, fn, args, kwargs)
+
+    def _done(self, waits, fn, args, kwargs):
+        assert not waits or self.enough.wait(60)
+        return fn(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("agent", "alone"), [("tpe", 0), ("cross_entropy", 0), ("one_plus_one", 1), ("lfgcl", 1)]
+)
+def test_every_worker_has_a_strategy_before_the_first_is_screened(agent, alone):
+    with Patient(alone) as executor:
+        search(agent, make_env(executor, repair="sequential"), evaluations=6)
+
+
 class Own:
     """An agent of somebody's own, but for how it learns."""
 
@@ -129,6 +195,22 @@ def test_workers_go_on_while_the_agent_learns(agent, workers, ahead):
     alone = agent in ("one_plus_one", "lfgcl")  # the first
     assert set(counts[alone : 1 + EVALUATIONS - WORKERS]) == {WORKERS}
     assert set(begun) == {record.evaluation.keep for record in result.records}
+
+
+def test_workers_measure_the_sensitivities_of_the_start_and_of_the_shortlist(workers, monkeypatch):
+    engines, measure = [], sensitivities
+
+    def noted(problem, *arguments, **named):
+        engines.append(named["engine"] if named else arguments[1])
+        return measure(problem, *arguments, **named)
+
+    for module in ("run_search", "shortlist"):
+        monkeypatch.setattr(sys.modules[f"lfgcl_env.search.{module}"], "sensitivities", noted)
+    arguments = {"start": "allocation", "shortlist": 2, "evaluations": 4}
+    arguments["repair_images"] = images(8, 8)
+    result = search("random", make_env(workers), **arguments)
+    assert engines == [workers, workers]
+    assert found(search("random", make_env(None, workers=1), **arguments))[0] == found(result)[0]
 
 
 @pytest.mark.parametrize("agent", ["one_plus_one", "random", "lfgcl", "cma_es"])
@@ -272,6 +354,19 @@ def test_a_strategy_that_ends_workers_ends_the_search_with_its_name(workers, tmp
     network.insert(4, Deadly())
     with pytest.raises(WorkerDied, match=r"scoring \(.*\) ended 2 worker processes"):
         search("random", make_env(workers, network=network), out=tmp_path / "run")
+
+
+def test_a_choice_that_ends_workers_ends_the_search_with_its_strategies(workers):
+    with pytest.raises(WorkerDied, match=r"scoring \(.*\) or \(.*\) ended 2 worker processes"):
+        search("tpe", make_env(workers, reward=deadly, repair="sequential"))
+
+
+def deadly(network, inputs):
+    """A reward that ends workers, but for groups that are pruned nearly alike, as the first are."""
+    kept = [one.out_channels for one in network.modules() if isinstance(one, nn.Conv2d)]
+    if multiprocessing.parent_process() is not None and max(kept) > min(kept) + 1:
+        os._exit(9)
+    return 0.5
 
 
 def test_a_reward_that_fails_in_a_worker_says_so(workers):

@@ -1,5 +1,7 @@
 """Stable-Baselines3's vector environment whose strategies are scored together."""
 
+import functools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from lfgcl_env.engine import Processes
 from lfgcl_env.pruning import PruningProblem
 
 sb3 = pytest.importorskip("stable_baselines3")
+from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
 from stable_baselines3.common.evaluation import evaluate_policy  # noqa: E402
 from stable_baselines3.common.vec_env import (  # noqa: E402
     DummyVecEnv,
@@ -60,6 +63,26 @@ def test_it_has_as_many_environments_as_workers():
     assert zoo.TogetherVecEnv(single(workers=2)).num_envs == 2
     with pytest.raises(ValueError, match="num_envs must be"):
         zoo.TogetherVecEnv(single(), 0)
+
+
+def test_it_is_what_make_vec_env_makes_where_it_is_asked_to(workers, monkeypatch):
+    make = functools.partial(single, engine=workers)
+    envs = make_vec_env(make, n_envs=COUNT, vec_env_cls=zoo.TogetherVecEnv, seed=3)
+    alone = make_vec_env(single, n_envs=COUNT, seed=3)
+    assert (envs.reset() == alone.reset()).all()
+    assert len({id(env.unwrapped.problem) for env in envs.envs}) == 1
+    actions = np.random.default_rng(0).random((COUNT, *envs.action_space.shape))
+    expected = alone.step(actions)[1]
+    monkeypatch.setattr(PruningProblem, "_score", None)
+    assert (envs.step(actions)[1] == expected).all()
+
+
+@pytest.mark.parametrize("given", [gym.make("CartPole-v1"), [lambda: gym.make("CartPole-v1")], 3])
+def test_environments_of_other_packages_are_refused(given):
+    with pytest.raises(ValueError, match=r"environments of lfgcl_env.*DummyVecEnv"):
+        zoo.TogetherVecEnv(given)
+    with pytest.raises(ValueError, match="number of functions must be"):
+        zoo.TogetherVecEnv([])
 
 
 @pytest.mark.parametrize("kind", ["DDPG", "PPO"])

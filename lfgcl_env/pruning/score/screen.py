@@ -58,6 +58,10 @@ class Screen:
         """Whether a strategy was scored."""
         return tuple(keep.tolist()) in self._known
 
+    def known(self, keep: tuple[int, ...]) -> float | None:
+        """Return the score of a strategy, or None if it was not scored."""
+        return self._known.get(keep)
+
     def remember(self, keep: tuple[int, ...], score: float) -> None:
         """Store a score that a worker computed."""
         self._known[keep] = score
