@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from study import Fields, Study, markdown_table, study_parser
 
+from lfgcl_env.config import LatencyConfig
 from lfgcl_env.latency.runtimes import RUNTIMES, on_threads
 from lfgcl_env.latency.timing import take_turns
 from lfgcl_env.networks import load_baseline
@@ -96,7 +97,11 @@ def summary(record: Fields) -> str:
 
 def measured(run: Fields) -> Fields:
     """Predict and measure the strategies of a run."""
-    latency = {f"latency_{name}": run[name] for name in ("runtime", "batch", "threads")}
+    latency: LatencyConfig = {
+        "latency_runtime": run["runtime"],
+        "latency_batch": run["batch"],
+        "latency_threads": run["threads"],
+    }
     network = prunable(run["title"], latency, round_to=run.get("round_to", 1))
     begun = time.perf_counter()
     model = network.latency
@@ -134,7 +139,7 @@ def measured(run: Fields) -> Fields:
     }
 
 
-def prunable(title: str, latency: Fields, **limits: Any) -> PrunableNetwork:
+def prunable(title: str, latency: LatencyConfig, **limits: Any) -> PrunableNetwork:
     """Return a network whose latency is that asked for."""
     built = NETWORKS[title]
     baseline = load_baseline(
