@@ -4,13 +4,14 @@ import argparse
 from typing import Any
 
 from lfgcl_env import __version__
+from lfgcl_env.cli.completion import PrintCompletion
 from lfgcl_env.cli.evaluate import evaluate
 from lfgcl_env.cli.export import export
 from lfgcl_env.cli.inspect import show_network
 from lfgcl_env.cli.list import show_names
 from lfgcl_env.cli.measure import measure
 from lfgcl_env.cli.options import add_options, positive
-from lfgcl_env.cli.parser import Parser, PrintCompletion, add_common
+from lfgcl_env.cli.parser import Parser, add_common
 from lfgcl_env.cli.prune import prune
 from lfgcl_env.cli.recover import recover_network
 from lfgcl_env.cli.recovery_arguments import add_recovery_options

@@ -7,9 +7,6 @@ from typing import Any, NoReturn
 
 EXAMPLES = "examples:"
 
-_FILES = ("run", "out", "output", "leaderboard", "add", "data_root", "init_from")
-"""Arguments that name files or folders, for completion."""
-
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help ends with examples.
@@ -62,40 +59,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             help=text,
         )
-
-
-class PrintCompletion(argparse.Action):
-    """Prints a script for a shell that completes this command, and ends."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(choices=("bash", "zsh", "tcsh"), metavar="SHELL", **settings)
-
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        """Print the script.
-
-        Raises:
-            ImportError: if the extra ``completion`` is missing.
-        """
-        try:
-            import shtab
-        except ImportError:
-            parser.error("completion needs shtab: run `pip install lfgcl-env[completion]`")
-        for action in _actions(parser):
-            if action.dest in _FILES and action.nargs != 0:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
-        print(shtab.complete(parser, values))
-        parser.exit()
-
-
-def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return the arguments of a parser and of all its commands."""
-    found = list(parser._actions)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found += [one for command in action.choices.values() for one in _actions(command)]
-    return found
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, Parser]:

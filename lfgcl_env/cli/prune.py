@@ -1,6 +1,5 @@
 """``lfgcl prune``: search, and say what was found."""
 
-import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -39,8 +38,6 @@ from lfgcl_env.search.run_search import run_search
 from lfgcl_env.search.search_config import SearchConfig
 from lfgcl_env.search.stored_sweep import read_sweep
 from lfgcl_env.search.sweep_files import TABLE, network_file
-
-_log = logging.getLogger(__name__)
 
 
 def prune(arguments: dict[str, Any]) -> Outcome:
@@ -146,7 +143,7 @@ def _make_env(asked: Request) -> gym.Env[Any, Any]:
     import_own(asked.config.get("network"), "network")
     import_own(asked.config.get("reward"), "reward")
     torch.set_num_threads(asked.search["threads"])
-    _log.info("%s", _loading(asked))
+    print(_loading(asked), flush=True)
     return gym.make(asked.environment, **asked.config)
 
 

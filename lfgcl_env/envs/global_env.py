@@ -110,8 +110,8 @@ class LFGCLEnv(PruningEnv):
     ```
 
     Ids of a network set `network` and `repair="sequential"`, and those of ResNet-20, ResNet-56 and
-    ResNet20-CIFAR100 `weights="embedded"`. With 100 classes the default of `images` is
-    `"CIFAR100"` where it would be `"CIFAR10"`.
+    ResNet20-CIFAR100 `weights="embedded"`. With 100 classes the default of `images` is `"CIFAR100"`
+    where it would be `"CIFAR10"`.
 
     {arguments}
 

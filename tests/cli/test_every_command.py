@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from typing import get_type_hints
 
 import pytest
@@ -141,18 +142,52 @@ def test_the_version_is_told(capsys):
     assert capsys.readouterr().out == f"lfgcl {__version__}\n"
 
 
-def test_bash_completes_commands_and_options(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory):
+    """What bash offers for the last of some words."""
     pytest.importorskip("shtab")
-    assert main(["--print-completion", "bash"]) == 0
-    script = tmp_path / "completion"
-    script.write_text(capsys.readouterr().out)
-    asked = "COMP_WORDS=(lfgcl {}); COMP_CWORD={}; _shtab_lfgcl; echo ${{COMPREPLY[@]}}"
-    for words, place, expected in (("pru", 1, "prune"), ("prune --evalu", 2, "--evaluations")):
+    folder = tmp_path_factory.mktemp("completion")
+    script = folder / "completion"
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["--print-completion", "bash"]) == 0
+    script.write_text(printed.getvalue())
+    (folder / "photos").mkdir()
+
+    def complete(words):
+        count = len(words.split()) if not words.endswith(" ") else len(words.split()) + 1
+        asked = f"COMP_WORDS=(lfgcl {words}); COMP_CWORD={count}; _shtab_lfgcl"
         ended = subprocess.run(
-            ["bash", "-c", f"source {script}; {asked.format(words, place)}"],
-            capture_output=True, text=True, check=True,
+            ["bash", "-c", f"source {script}; {asked}; echo ${{COMPREPLY[@]}}"],
+            cwd=folder, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert ended.stdout.strip() == expected
+        return ended.stdout.split()
+
+    return complete
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("pru", {"prune"}),
+        ("prune --evalu", {"--evaluations"}),
+        ("prune --agent lf", {"lfgcl"}),
+        ("prune --agent dd", {"ddpg"}),
+        ("prune --repair s", {"sequential"}),
+        ("prune --engine p", {"processes"}),
+        ("prune LFGCL-ResNet20-F", {"LFGCL-ResNet20-Flat-v0"}),
+        ("inspect AMC-VGG", {"AMC-VGG16-v0"}),
+        ("evaluate --data CIFAR100", {"CIFAR100"}),
+        ("prune --images ph", {"photos"}),
+        ("recover --data-root ph", {"photos"}),
+        ("report ph", {"photos"}),
+    ],
+)
+def test_bash_completes_commands_options_names_and_files(words, offered, completed):
+    assert {word.rstrip("/") for word in completed(words)} == offered
+
+
+def test_what_is_completed_is_no_limit_of_what_is_accepted():
+    assert parse(["prune", "my_module:build", "--agent", "my:agent", "--out", "run"])["agent"]
 
 
 def test_completion_without_shtab_names_the_extra(monkeypatch, capsys):

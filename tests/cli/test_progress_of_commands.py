@@ -28,9 +28,9 @@ REPAIRED = ["--shortlist", "2", "--repair-images", "8"]
 def test_every_long_step_of_a_small_run_has_a_bar(tmp_path, test_set, capsys):
     asked = ["prune", "LFGCL-ResNet20-v0", *SMALL, *REPAIRED, "--out", str(tmp_path / "run")]
     assert main(asked) == 0
-    error = capsys.readouterr().err
-    first, *_ = error.splitlines()
-    assert first == "lfgcl: loading resnet20 with embedded weights, and preparing 4 images"
+    output, error = capsys.readouterr()
+    first, *_ = output.splitlines()
+    assert first == "loading resnet20 with embedded weights, and preparing 4 images"
     assert set(bars(error)) == {
         "search",
         "sensitivities",
@@ -58,5 +58,5 @@ def test_int8_shows_its_calibrations_and_its_test(run, test_set, tmp_path, capsy
 def test_what_is_loaded_is_named_with_its_images(tmp_path, capsys):
     asked = ["prune", "LFGCL-v0", "--out", str(tmp_path), "--weights", "random", "--images", "none"]
     assert main([*asked, "--num-images", "all"]) == 2
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "loading resnet56 with random weights, and preparing all images of none" in said
