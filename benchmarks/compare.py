@@ -37,6 +37,7 @@ from comparison.records import SIMILARITY, for_network, results_file
 from comparison.searched import measured
 from study import RESULTS, Fields, Study, new_parser, newest, prepare
 
+from lfgcl_env.cli.options import mapping
 from lfgcl_env.edge.named_code import current_folder_importable
 from lfgcl_env.engine import ENGINES, open_engine
 
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     with current_folder_importable():
         check_names(options.agents, options.baselines)
-        opened = open_engine(options.engine, options.workers, ray_address=options.ray_address)
+        ray = {"ray_address": options.ray_address, "ray_resources": options.ray_resources}
+        opened = open_engine(options.engine, options.workers, **ray)
         with cast(Executor | None, opened) or nullcontext() as engine:
             return max(compared(options, network, engine) for network in options.network)
 
@@ -98,6 +100,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
     parser.add_argument("--engine", choices=ENGINES, help="where they are; as for lfgcl prune")
     parser.add_argument("--ray-address", help="likewise")
+    parser.add_argument(
+        "--ray-resources", type=mapping, metavar="KEY=VALUE,...", help="likewise, of a run"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--data-root", help="folder of data sets, as for lfgcl prune")
     parser.add_argument("--download", action="store_true", help="fetch missing data")

@@ -103,13 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sleeping": [{"engine": name, "workers": options.sleepers} for name in options.engines],
         "search": [
             {"agent": agent, "repair": repair, "workers": workers, "per worker": count}
-            for workers, count in ((1, 20), (options.searchers, options.evaluations))
+            for workers, count in (
+                (1, 2 * options.evaluations),
+                (options.searchers, options.evaluations),
+            )
             for agent in SEARCHES
             for repair in ("sequential", "least_squares")
         ],
         "uneven": [
-            {"workers": workers, "at a time": workers * part // 4, "per worker": 20}
-            for workers in (options.searchers // 2,)
+            {"workers": workers, "at a time": workers * part // 4, "per worker": count}
+            for workers, count in ((options.searchers // 2, 2 * options.evaluations),)
             for part in (4, 6, 8)
         ],
         "command": [{"command": COMMAND}],

@@ -175,7 +175,9 @@ def test_two_workers_find_what_one_finds(tmp_path, engine):
     run = [*RUN, "--agents", "random", "--baselines", "l1", "--seeds", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert compare([*run, "--out", str(one)]) == 0
-    assert compare([*run, "--out", str(two), "--workers", "2", "--engine", engine]) == 0
+    workers = ["--workers", "2", "--engine", engine]
+    workers += ["--ray-resources", "CPU=0.5"] if engine == "ray" else []
+    assert compare([*run, "--out", str(two), *workers]) == 0
     assert plain(lines(one)) == plain(lines(two))
 
 
