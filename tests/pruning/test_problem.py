@@ -436,6 +436,29 @@ def test_a_strategy_meets_the_budgets_that_it_does_not_exceed(metric):
     assert problem.meets([8, 6])
 
 
+class Activated(nn.BatchNorm2d):
+    """A BatchNorm with an activation, as timm's."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_batchnorm_repair_leaves_a_norm_its_own_forward():
+    behind = [nn.Conv2d(8, 6, 3, padding=1), Head(6)]
+    apart = awaken(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *behind))
+    within = nn.Sequential(nn.Conv2d(3, 8, 3), Activated(8), nn.Identity(), *behind).eval()
+    within.load_state_dict(apart.state_dict())
+    keep = [5, 4]
+    scores, outputs = [], []
+    for network in (apart, within):
+        problem = PruningProblem(network, images(16), repair="batchnorm")
+        scores.append(problem.evaluate(keep).similarity)
+        scores.append(problem.score_network(problem.compress(keep), keep))
+        outputs.append(problem.compress(keep)(images(4, seed=2)))
+    assert scores == pytest.approx([scores[0]] * 4, abs=1e-5)
+    torch.testing.assert_close(*outputs)
+
+
 def test_batchnorm_repair_of_a_network_without_batchnorm_names_another():
     with pytest.raises(ValueError, match=r"'batchnorm' needs BatchNorm layers.*use 'none'"):
         simple_problem(awaken(flattening()), images(), repair="batchnorm")

@@ -1,7 +1,7 @@
 """A candidate: one private copy of the baseline, cut anew for every strategy without a deepcopy."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +23,8 @@ from lfgcl_env.pruning.structure.slice_plan import LayerSlices, SlicePlan
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Mean and biased variance of every BatchNorm's input, by module name."""
+
+_FORWARDS = {kind.forward for kind in BATCH_NORMS}
 
 
 class Solver(Protocol):
@@ -199,13 +201,16 @@ class Candidate:
             running statistics are neither used nor changed.
         """
         statistics: Statistics = {}
-        for name, norm in self._norms.items():
-            norm.forward = partial(_normalise_by_batch, norm, name, statistics)  # type: ignore[assignment]
-        try:
+        with ExitStack() as stack:
+            for name, norm in self._norms.items():
+                if type(norm).forward in _FORWARDS and "forward" not in vars(norm):
+                    norm.forward = partial(_normalise_by_batch, norm, name, statistics)  # type: ignore[assignment]
+                    stack.callback(delattr, norm, "forward")
+                else:  # such as timm's, with an activation
+                    note = partial(_note_statistics, name, statistics)
+                    stack.callback(norm.register_forward_pre_hook(note).remove)
+                    stack.enter_context(_without_statistics(norm))
             yield statistics
-        finally:
-            for norm in self._norms.values():
-                del norm.forward
 
     @contextmanager
     def with_statistics(self, statistics: Statistics) -> Iterator[None]:
@@ -230,6 +235,24 @@ def _normalise_by_batch(norm: nn.Module, name: str, statistics: Statistics, x: T
     )
     statistics[name] = (mean, inverse_std.pow(-2).sub_(norm.eps).clamp_(min=0))
     return output
+
+
+def _note_statistics(
+    name: str, statistics: Statistics, norm: nn.Module, inputs: tuple[Tensor, ...]
+) -> None:
+    variance, mean = torch.var_mean(inputs[0], [0, *range(2, inputs[0].dim())], correction=0)
+    statistics[name] = (mean, variance)
+
+
+@contextmanager
+def _without_statistics(norm: nn.Module) -> Iterator[None]:
+    """Let a BatchNorm normalise by its batches, as one does that keeps no statistics."""
+    before = norm.running_mean, norm.running_var
+    norm.running_mean = norm.running_var = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        norm.running_mean, norm.running_var = before
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
