@@ -168,10 +168,11 @@ def stir(network: nn.Module, images: Tensor) -> None:
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if parameter.dim() == 1:
+            last = name.rpartition(".")[2]
+            gains = last != "weight" and sum(size > 1 for size in parameter.shape) <= 1
+            if parameter.dim() == 1 or gains:
                 noise = torch.rand(parameter.shape, generator=draw)
-                bias = name.rpartition(".")[2] == "bias"
-                parameter.copy_(0.2 * noise - 0.1 if bias else 0.5 + noise)
+                parameter.copy_(0.2 * noise - 0.1 if last == "bias" else 0.5 + noise)
             elif not parameter.any() and parameter.dim() == 2:  # as in the last layer of a ViT
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1])
             elif not parameter.any():
@@ -261,6 +262,11 @@ def report(study: Study) -> None:
         "half": sum(r["lowest"] <= BUDGET for r in built),
         "handed_over": sum("finish" in r["attempts"] for r in built),
         "worse": sorted(r["network"] for r in built if worse(r["attempts"])),
+        "repaired": {
+            name: sum(_improved(r["attempts"], name) for r in built)
+            for name in ("least_squares", "sequential")
+        },
+        "not measured": [name for name in order if name not in {r["network"] for r in records}],
     }
     print(summary)
     write_text(study.path.with_suffix(".md"), table + "\n")
@@ -283,6 +289,11 @@ def _row(record: Fields) -> list[str]:
         _yes(isinstance(record["saved"], float) and record["saved"] <= CLOSE),
         _yes(record["trains"] is True and record["exports"] is True),
     ]
+
+
+def _improved(scores: Fields, name: str) -> bool:
+    found = scores.get(name)
+    return isinstance(found, float) and found > scores["none"]
 
 
 def worse(scores: Fields) -> bool:

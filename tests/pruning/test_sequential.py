@@ -10,6 +10,7 @@ from torchvision import models
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PruningProblem, allocate
+from lfgcl_env.pruning.repair.cut_graph import find_obstacle
 from lfgcl_env.pruning.repair.layer_fit import Fit
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.repair.walk import Walk
@@ -254,13 +255,32 @@ class Shared(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
-def test_layers_that_are_called_twice_are_left_alone_and_optional_inputs_have_their_defaults():
+def test_layers_that_are_called_twice_are_left_alone():
     problem = PruningProblem(awaken(Shared()), images(16, 12), budget=0.7)
     keep = uniform(problem)
     before = problem.compress(keep)
     network, _ = problem.finish(keep, images(16, 12, seed=1), FEW)
     assert torch.equal(network.second.weight, before.second.weight)
     assert not torch.equal(network.last.weight, before.last.weight)
+
+
+class Plain(Shared):
+    """The same without the optional input."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+def test_optional_inputs_have_their_defaults_in_the_graph():
+    networks = [Shared(), Plain()]
+    networks[1].load_state_dict(awaken(networks[0]).state_dict())
+    finished = []
+    for network in networks:
+        problem = PruningProblem(network.eval(), images(16, 12), budget=0.7)
+        assert find_obstacle(problem.network) is None
+        finished.append(problem.finish(uniform(problem), images(16, 12, seed=1), FEW)[0])
+    for key, tensor in finished[0].state_dict().items():
+        assert torch.equal(tensor, finished[1].state_dict()[key])
 
 
 @pytest.mark.gpu
