@@ -30,14 +30,12 @@ SCORED = (256, 1024, 2048)
 """Numbers of other images that outputs are compared on."""
 
 
-@repair("one_step")
 class OneStep(SequentialRepair):
     """Sequential repair as for scores, with a Gauss-Newton step."""
 
     options = SequentialOptions(rows=16384, gauss_newton=1, positions=65536)
 
 
-@repair("two_steps")
 class TwoSteps(SequentialRepair):
     """The same with two."""
 
@@ -65,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35])
     options = parser.parse_args(arguments)
+    repair("one_step")(OneStep)
+    repair("two_steps")(TwoSteps)
     delivered = [
         record
         for record in newest(options.out / f"deliveries_{options.network}.jsonl")
