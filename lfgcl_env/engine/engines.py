@@ -23,9 +23,10 @@ def check_gpus(executor: Submits | None, device: str) -> None:
     on_ray = device.startswith("cuda") and isinstance(executor, RayActors)
     if on_ray and not executor.resources.get("GPU"):  # type: ignore[union-attr]
         raise ValueError(
-            f"device {device!r} needs a part of a GPU for every worker: Ray hides GPUs from those "
-            'that ask for none: pass ray_resources={"GPU": 0.25} (--ray-resources GPU=0.25), by '
-            "which four workers share one"
+            f"device {device!r} needs a part of a GPU for every worker, or Ray places them by CPUs "
+            "alone, on machines without a GPU too, and on the first of several: pass "
+            'ray_resources={"GPU": 0.25} (--ray-resources GPU=0.25), by which four workers share '
+            "one"
         )
 
 
