@@ -7,7 +7,7 @@ from typing import Any
 
 from lfgcl_env import zoo
 from lfgcl_env.engine import ENGINES
-from lfgcl_env.envs.registration import FLAT_IDS, GLOBAL_IDS, LAYERWISE_IDS
+from lfgcl_env.envs.registration import ALL_IDS
 from lfgcl_env.images.datasets import DATASETS
 from lfgcl_env.networks import network_names
 from lfgcl_env.pruning.registries import CHOICES
@@ -22,7 +22,7 @@ def _names() -> dict[str, Iterable[str]]:
     """Return the names that are completed, by argument or its word; others may be accepted."""
     return {
         **CHOICES,
-        "ENV_OR_NETWORK": [*GLOBAL_IDS, *FLAT_IDS, *LAYERWISE_IDS, *network_names()],
+        "ENV_OR_NETWORK": [*ALL_IDS, *network_names()],
         "agent": [*zoo.ALGORITHMS, *own_agents()],
         "start": STARTS,
         "engine": ENGINES,

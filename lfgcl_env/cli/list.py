@@ -13,7 +13,7 @@ from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.targets import default_weights
 from lfgcl_env.cli.text import columns
 from lfgcl_env.config import GlobalConfig, options
-from lfgcl_env.envs.registration import FLAT_IDS, GLOBAL_IDS, LAYERWISE_IDS
+from lfgcl_env.envs.registration import ALL_IDS
 from lfgcl_env.networks import network_names
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.search.protocol import own_agents
@@ -21,8 +21,7 @@ from lfgcl_env.search.protocol import own_agents
 
 def show_names(_: dict[str, Any]) -> Outcome:
     """Print environments, networks, agents, and the names that options accept."""
-    ids = GLOBAL_IDS | FLAT_IDS | LAYERWISE_IDS
-    environments = [[name, network, default_weights(name)] for name, network in ids.items()]
+    environments = [[name, network, default_weights(name)] for name, network in ALL_IDS.items()]
     _print("environments", environments)
     own = ["torchvision:NAME", "package.module:function"]
     _print("networks", [[name] for name in (*network_names(), *own)])

@@ -34,6 +34,9 @@ FLAT_IDS: dict[str, str] = {
 }
 """Global environments with flat observations, for scripts whose networks take vectors."""
 
+ALL_IDS = GLOBAL_IDS | FLAT_IDS | LAYERWISE_IDS
+"""Every id, with its network."""
+
 REPAIR = "sequential"
 """The repair that the global ids of a network score after by default (docs/fidelity.md)."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lfgcl_env.engine import Processes
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.envs.choice import Choice
-from lfgcl_env.envs.registration import FLAT_IDS, GLOBAL_IDS, LAYERWISE_IDS
+from lfgcl_env.envs.registration import ALL_IDS
 from lfgcl_env.envs.together import begin_ahead, score_ahead, twins
 from lfgcl_env.pruning import PruningProblem
 
@@ -139,7 +139,7 @@ def test_all_share_one_problem():
     assert len(set(vector().get_attr("problem"))) == 1
 
 
-@pytest.mark.parametrize("env_id", [*GLOBAL_IDS, *FLAT_IDS, *LAYERWISE_IDS])
+@pytest.mark.parametrize("env_id", ALL_IDS)
 def test_every_id_has_a_vector_environment(env_id):
     kind = gym.envs.registration.load_env_creator(gym.spec(env_id).vector_entry_point)
     assert kind.single.__name__ == gym.spec(env_id).entry_point.partition(":")[2]

@@ -98,7 +98,7 @@ def find_calls(
     fed: Counter[str] = Counter()  # how often a norm got what its layer had given
     made: dict[str, Tensor] = {}
     newest: dict[str, ReferenceType[Tensor]] = {}  # what every module has given last
-    last: set[str] = set()
+    outputs: Sequence[Tensor] = ()
 
     def count(name: str, _: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         plain = len(arguments) == 1 and isinstance(arguments[0], Tensor)
@@ -116,8 +116,8 @@ def find_calls(
             stack.callback(module.register_forward_hook(partial(count, name)).remove)
         for chunk in chunks:
             outputs = list(named_outputs(network(chunk)).values())
-            given = {name: tensor() for name, tensor in newest.items()}
-            last = {name for name, one in given.items() if any(one is o for o in outputs)}
+    given = {name: tensor() for name, tensor in newest.items()}
+    last = {name for name, one in given.items() if any(one is output for output in outputs)}
     found = []
     for name in [name for name, number in counts.items() if number == len(chunks)]:
         norm = norms.get(name)

@@ -1,6 +1,6 @@
 """A candidate: one private copy of the baseline, cut anew for every strategy without a deepcopy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
@@ -209,23 +209,29 @@ class Candidate:
                 else:  # such as timm's, with an activation
                     note = partial(_note_statistics, name, statistics)
                     stack.callback(norm.register_forward_pre_hook(note).remove)
-                    stack.enter_context(_without_statistics(norm))
+                    stack.enter_context(self.with_statistics({name: (None, None)}))
             yield statistics
 
     @contextmanager
-    def with_statistics(self, statistics: Statistics) -> Iterator[None]:
-        """Use ``statistics`` instead of the BatchNorms' running ones inside the block."""
-        before = {name: (n.running_mean, n.running_var) for name, n in self._norms.items()}
+    def with_statistics(
+        self, statistics: Mapping[str, tuple[Tensor | None, Tensor | None]]
+    ) -> Iterator[None]:
+        """Use ``statistics`` instead of the BatchNorms' running ones inside the block.
+
+        Those with None for theirs use each batch's own, as without running ones.
+        """
+        norms = {name: self._norms[name] for name in statistics}
+        before = {name: (norm.running_mean, norm.running_var) for name, norm in norms.items()}
         try:
             for name, (mean, variance) in statistics.items():
                 if before[name][0] is not None:  # others always use their batch's own
-                    self._norms[name].running_mean = mean
-                    self._norms[name].running_var = variance
+                    norms[name].running_mean = mean
+                    norms[name].running_var = variance
             yield
         finally:
             for name, (mean_before, variance_before) in before.items():
-                self._norms[name].running_mean = mean_before
-                self._norms[name].running_var = variance_before
+                norms[name].running_mean = mean_before
+                norms[name].running_var = variance_before
 
 
 def _normalise_by_batch(norm: nn.Module, name: str, statistics: Statistics, x: Tensor) -> Tensor:
@@ -242,17 +248,6 @@ def _note_statistics(
 ) -> None:
     variance, mean = torch.var_mean(inputs[0], [0, *range(2, inputs[0].dim())], correction=0)
     statistics[name] = (mean, variance)
-
-
-@contextmanager
-def _without_statistics(norm: nn.Module) -> Iterator[None]:
-    """Let a BatchNorm normalise by its batches, as one does that keeps no statistics."""
-    before = norm.running_mean, norm.running_var
-    norm.running_mean = norm.running_var = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        norm.running_mean, norm.running_var = before
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
