@@ -12,7 +12,8 @@ def test_the_time_of_a_strategy_that_costs_nothing_is_measured(tmp_path, capsys)
     assert engine.main([*few, "--out", str(tmp_path)]) == 0
     (line,) = read(tmp_path / "engine.jsonl")
     assert line["run"] == {"what": "overhead", "engine": "processes", "tasks": 20}
-    assert line["result"]["microseconds"] > line["result"]["of the driver"] > 0
+    assert min(line["result"].values()) > 0  # the driver's threads may spend more than the clock
+    assert set(line["result"]) == {"microseconds", "of the driver"}
     assert "microseconds" in capsys.readouterr().out
 
 
