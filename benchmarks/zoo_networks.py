@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from lfgcl_env.networks.detectors import DenseOutputs, dense_outputs
 
 Spec = tuple[int, Mapping[str, Any]]
 """The side of an input in pixels, and arguments."""
@@ -28,7 +30,7 @@ TORCHVISION: dict[str, Spec] = {
     "detection.retinanet_resnet50_fpn": (64, {"weights_backbone": None}),
     "detection.ssdlite320_mobilenet_v3_large": (64, {"weights_backbone": None}),
 }
-"""Networks of torchvision; of detectors the backbone, which gives maps of several sizes."""
+"""Networks of torchvision; detectors are called for their dense outputs."""
 
 _TIMM_64 = """
 coatnet_nano_rw_224 convnext_atto convnextv2_atto cspresnet50 deit_tiny_patch16_224 dla34
@@ -55,6 +57,18 @@ NETWORKS: dict[str, Spec] = {**TORCHVISION, **{f"timm:{name}": spec for name, sp
 """All, by name."""
 
 
+class Dense(nn.Module):
+    """A detector by what it computes before it picks boxes, whoever calls it."""
+
+    def __init__(self, detector: nn.Module, dense: DenseOutputs) -> None:
+        super().__init__()
+        self.detector, self.dense = detector, dense
+
+    def forward(self, images: Tensor) -> Any:
+        """Return the dense outputs."""
+        return self.dense.run(self.detector, self.detector.forward, images)
+
+
 def build(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     """Return a network with random weights, and the shape of an input."""
     side, arguments = NETWORKS[name]
@@ -66,6 +80,6 @@ def build(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         from torchvision import models
 
         network = models.get_model(name.rpartition(".")[2], weights=None, **arguments)
-        if name.startswith("detection."):
-            network = network.backbone
+        if (dense := dense_outputs(network)) is not None:
+            network = Dense(network, dense)
     return network, (3, side, side)

@@ -17,6 +17,8 @@ from lfgcl_env.edge.named_code import refuse_code
 from lfgcl_env.images.calibration import default_images
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.builders import call_builder
+from lfgcl_env.networks.detectors import dense_outputs
+from lfgcl_env.networks.feeding import feed
 from lfgcl_env.pruning import load_pruned, read_structure
 from lfgcl_env.runs.commands import IN_MEMORY, resume_command
 from lfgcl_env.runs.run_folder import ARGUMENTS, PRUNED, RunFolder
@@ -82,6 +84,8 @@ def pruned_networks(
 ) -> list[nn.Module]:
     """Load the networks of a sweep, or without budgets the one of a run folder or file.
 
+    Detectors of torchvision are called for their dense outputs, as their baselines are.
+
     Args:
         path: of the run folder, or of the pruned network's file.
         budgets: of the sweep; empty for a single network.
@@ -92,7 +96,11 @@ def pruned_networks(
     """
     builder = builder or Builder()
     files = [path / network_file(b) for b in budgets] or [file_of(path)]
-    return [load_pruned(file, builder.function_for(file)) for file in files]
+    networks = [load_pruned(file, builder.function_for(file)) for file in files]
+    for network in networks:
+        if (dense := dense_outputs(network)) is not None:
+            feed(network, dense)
+    return networks
 
 
 def the_pruned_network(path: Path, builder: Builder) -> tuple[nn.Module, RunFolder | None]:

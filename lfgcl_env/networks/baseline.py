@@ -21,7 +21,9 @@ from lfgcl_env.networks.builders import (
     check_arguments,
     find_builder,
 )
+from lfgcl_env.networks.detectors import DenseOutputs, dense_outputs, normalization_of
 from lfgcl_env.networks.embedded_weights import embedded_names, load_embedded
+from lfgcl_env.networks.feeding import Feeding, feed
 from lfgcl_env.networks.free_heads import computes_the_same, with_free_heads
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
@@ -35,7 +37,7 @@ from lfgcl_env.networks.published import (
     is_published_file,
     load_published,
 )
-from lfgcl_env.networks.several_inputs import Packing, feed_packed
+from lfgcl_env.networks.several_inputs import Packing
 from lfgcl_env.networks.shortcut_conversion import with_projections
 from lfgcl_env.networks.state_dicts import fit_state_dict, read_state_dict
 
@@ -55,7 +57,8 @@ class Baseline:
         normalization: of its inputs; None if it is unknown or there is none.
         weights: ``"published"``, ``"embedded"``, ``"random"``, the path of a file, or ``"given"``
             for weights that came with the module or function.
-        packing: how several inputs are packed to one, which ``network`` takes then; None for one.
+        feeding: how ``network`` is called, where it is not called as its user does: with several
+            inputs packed to one, or for the dense outputs of a detector; None for all others.
     """
 
     network: nn.Module
@@ -65,7 +68,12 @@ class Baseline:
     outputs: dict[str, Shape]
     normalization: Normalization | None
     weights: str
-    packing: Packing | None = None
+    feeding: Packing | DenseOutputs | None = None
+
+    @property
+    def packing(self) -> Packing | None:
+        """How several inputs are packed to one; None for one."""
+        return self.feeding if isinstance(self.feeding, Packing) else None
 
     @property
     def title(self) -> str:
@@ -165,9 +173,10 @@ def build_baseline(
         shape = check_shape(source.input_shape if input_shape is None else input_shape)
     else:
         shape = packing.shape
+    feeding = dense_outputs(settled) if packing is None else packing
     free = with_free_heads(settled)
-    fed = _feed(free, packing)
-    if free is not settled and not computes_the_same(stock := _feed(settled, packing), fed, shape):
+    fed = _feed(free, feeding)
+    if free is not settled and not computes_the_same(stock := _feed(settled, feeding), fed, shape):
         fed = stock
     return Baseline(
         network=fed,
@@ -175,18 +184,18 @@ def build_baseline(
         arguments=source.arguments,
         input_shape=shape,
         outputs=find_outputs(fed, shape, what, None if packing is None else str(packing)),
-        normalization=given or source.normalization,
+        normalization=given or source.normalization or normalization_of(settled),
         weights=source.weights,
-        packing=packing,
+        feeding=feeding,
     )
 
 
-def _feed(network: nn.Module, packing: Packing | None) -> nn.Module:
-    """Return a network that takes packed inputs, if there are several, and else the network."""
-    if packing is None:
+def _feed(network: nn.Module, feeding: Feeding | None) -> nn.Module:
+    """Return a copy that is called in this way, or the network itself."""
+    if feeding is None:
         return network
     copied = copy_module(network)
-    feed_packed(copied, packing)
+    feed(copied, feeding)
     return copied
 
 

@@ -4,8 +4,7 @@ All that samples, splits and runs images then deals with one tensor, whatever a 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +132,11 @@ class Packing:
                 names[part.name] = value
         return places, names
 
+    def run(self, network: nn.Module, forward: Callable[..., Any], packed: Tensor) -> Any:
+        """Return what a network computes of packed inputs."""
+        places, names = self.unpack(packed)
+        return forward(*places, **names)
+
     def given(self, packed: Tensor) -> tuple[Tensor, ...] | dict[str, Tensor]:
         """Return inputs in the form in which they were given: a tuple or a dictionary."""
         places, names = self.unpack(packed)
@@ -163,49 +167,6 @@ def pack_inputs(packing: Packing | None, images: Any, what: str) -> Any:
             "itself and all its inputs together"
         )
     return packing.pack(images)
-
-
-class _Unpacking:
-    """Stands in for the forward of a network, and gives it what it takes."""
-
-    def __init__(self, network: nn.Module, packing: Packing) -> None:
-        self.network, self.packing = network, packing
-        self.own = vars(network).get("forward")
-
-    def __call__(self, packed: Tensor) -> Any:
-        places, names = self.packing.unpack(packed)
-        if self.own is not None:
-            return self.own(*places, **names)
-        return type(self.network).forward(self.network, *places, **names)
-
-
-def feed_packed(network: nn.Module, packing: Packing) -> None:
-    """Let a network take packed inputs, in place, until :func:`feed_plainly`."""
-    if not isinstance(vars(network).get("forward"), _Unpacking):
-        network.forward = _Unpacking(network, packing)  # type: ignore[assignment]
-
-
-def feed_plainly(network: nn.Module) -> nn.Module:
-    """Let a network take its own inputs again, in place."""
-    forward = vars(network).get("forward")
-    if isinstance(forward, _Unpacking):
-        del network.forward
-        if forward.own is not None:
-            network.forward = forward.own
-    return network
-
-
-@contextmanager
-def fed_packed(network: nn.Module, packing: Packing | None) -> Iterator[None]:
-    """Let a network take packed inputs inside the block, if its baseline does."""
-    if packing is None or isinstance(vars(network).get("forward"), _Unpacking):
-        yield
-        return
-    feed_packed(network, packing)
-    try:
-        yield
-    finally:
-        feed_plainly(network)
 
 
 def _named(images: Several, *, flat: bool = False) -> list[tuple[str | None, Tensor]]:

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.networks.copying import copy_network
-from lfgcl_env.networks.several_inputs import Several, fed_packed, feed_plainly
+from lfgcl_env.networks.feeding import fed, feed_plainly
+from lfgcl_env.networks.several_inputs import Several
 from lfgcl_env.pruning.checks import check_outputs
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.inputs import fitting
@@ -189,7 +190,7 @@ class PruningProblem(ScoredProblem):
         check_outputs(self.baseline, "kl", None)
         batches = self._place(fitting(self.baseline, images, "judge"), large=False)
         whole = self.network.candidate(self.device).network
-        return Judge(whole, batches, self.baseline.outputs, self.baseline.packing)
+        return Judge(whole, batches, self.baseline.outputs, self.baseline.feeding)
 
     def recover(
         self,
@@ -223,7 +224,7 @@ class PruningProblem(ScoredProblem):
                 raise ValueError("labels need watched=, images that have none")
             images, watched = watch_some(images, seed=0)
         judge: Callable[[nn.Module], float]
-        packing = self.baseline.packing
+        feeding, packing = self.baseline.feeding, self.baseline.packing
         if score is None:
             judge = self.judge(watched)
         else:
@@ -231,13 +232,13 @@ class PruningProblem(ScoredProblem):
             judge = OwnScore(name_of(score), score, watched, self.device, packing)
 
         def judged(one: nn.Module) -> float:
-            if self.device.type != "cpu" or packing is not None:
+            if self.device.type != "cpu" or feeding is not None:
                 one = copy_network(one).to(self.device)
             return judge(one if score is None else feed_plainly(one))
 
         if packing is not None:  # among several inputs may be numbers that cannot be mixed
             options = replace(options or RecoveryOptions(), mixup=0.0)
-        with fed_packed(self.baseline.network, packing), fed_packed(network, packing):
+        with fed(self.baseline.network, feeding), fed(network, feeding):
             done = recover(
                 self.baseline.network, network, images, judged, options,
                 **{"device": self.device, **more},

@@ -13,7 +13,7 @@ from lfgcl_env.latency.machine import machine
 from lfgcl_env.latency.measuring import time_beside
 from lfgcl_env.latency.runtimes import usable
 from lfgcl_env.latency.timing import Timing
-from lfgcl_env.networks.several_inputs import fed_packed
+from lfgcl_env.networks.feeding import fed
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.runs.measured import StoredTiming
 
@@ -66,11 +66,11 @@ def measure_delivered(problem: PruningProblem, network: nn.Module) -> DeliveredT
     """
     if problem.budget_metric != "latency":
         return None
-    table, packing = problem.network.latency.table.belongs_to, problem.baseline.packing
+    table, feeding = problem.network.latency.table.belongs_to, problem.baseline.feeding
     baseline = problem.baseline.network
     try:
         runtime = usable(table["runtime"])
-        with fed_packed(baseline, packing), fed_packed(network, packing):
+        with fed(baseline, feeding), fed(network, feeding):
             whole, pruned = time_beside(
                 [baseline, network],
                 problem.baseline.input_shape,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from lfgcl_env.edge.files import write_png
-from lfgcl_env.networks.several_inputs import fed_packed
+from lfgcl_env.networks.feeding import fed
 from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
@@ -57,7 +57,7 @@ def compare_layers(
     """
     whole = network.baseline.network
     example = torch.zeros(1, *network.baseline.input_shape)
-    with fed_packed(pruned, network.baseline.packing):
+    with fed(pruned, network.baseline.feeding):
         after = {layer.name: layer for layer in measure_layers(pruned, example)}
     table = [
         LayerChange(

@@ -207,7 +207,11 @@ PAGES = {
     ),
     "docs/own_network.md": Given(
         an_own_network,
-        {"inspect torchvision:resnet18": "inspect torchvision:resnet18 --weights random"}
+        {
+            "inspect torchvision:resnet18": "inspect torchvision:resnet18 --weights random",
+            '(weights="DEFAULT")': "(weights=None, weights_backbone=None)",
+            "(3, 320, 320)": "(3, 64, 64)",
+        }
         | SMALL_RESNET,
     ),
     "docs/recovery.md": Given(

@@ -8,7 +8,6 @@ import torch
 from networks_for_tests import awaken, images, random_strategy, simple_problem
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import models
 from unusual_networks import UNTRACEABLE, UNUSUAL, made, noise
 
 from lfgcl_env.networks import load_baseline
@@ -154,15 +153,6 @@ def test_inputs_of_another_shape_are_refused():
     baseline = load_baseline(made("table")[0], input_shape=(20,))
     with pytest.raises(ValueError, match=r"shape \(21,\), and the network takes \(20,\)"):
         PruningProblem(baseline, noise(8, 21))
-
-
-@pytest.mark.slow
-def test_a_detector_of_torchvision_is_refused_with_the_way_out():
-    detector = models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None
-    )
-    with pytest.raises(ValueError, match="give features, the names of modules to compare"):
-        PruningProblem(detector.eval(), images(2, 64))
 
 
 class Squeezed(nn.Module):

@@ -110,6 +110,8 @@ class FeatureReader:
         for batches, place in zip(found, self._places, strict=True):
             if not batches:
                 raise ValueError(f"module {place.module!r} is not used: it has no features")
+            if len({batch.shape[2:] for batch in batches}) > 1:  # called on maps of several sizes
+                batches = [_average_cells(batch) for batch in batches]
             features = torch.cat(batches)
             if place.dimension is not None and mask is not None:
                 size = (features.shape[0], place.dimension.size, *features.shape[2:])

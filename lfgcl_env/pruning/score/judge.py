@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lfgcl_env.networks.several_inputs import Packing, fed_packed
+from lfgcl_env.networks.feeding import Feeding, fed
 from lfgcl_env.pruning.repair.fused_forward import fused
 from lfgcl_env.pruning.score.output_values import read_output
 from lfgcl_env.pruning.score.similarities import kl
@@ -24,7 +24,7 @@ class Judge:
         baseline: the network that others are compared with, in evaluation mode.
         batches: images on its device.
         places: of the outputs, see :func:`~lfgcl_env.networks.outputs.named_outputs`.
-        packing: of several inputs, or None.
+        feeding: how its networks are called, see :class:`~lfgcl_env.networks.Baseline`.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Judge:
         baseline: nn.Module,
         batches: Sequence[Tensor],
         places: Iterable[str],
-        packing: Packing | None = None,
+        feeding: Feeding | None = None,
     ) -> None:
-        self._batches, self._places, self._packing = batches, tuple(places), packing
+        self._batches, self._places, self._feeding = batches, tuple(places), feeding
         self._targets = self._run(baseline)
 
     def __call__(self, network: nn.Module) -> float:
@@ -50,7 +50,7 @@ class Judge:
     @torch.inference_mode()
     def _run(self, network: nn.Module) -> list[Tensor]:
         found: list[list[Tensor]] = [[] for _ in self._places]
-        with fed_packed(network, self._packing), fused(network):
+        with fed(network, self._feeding), fused(network):
             for batch in self._batches:
                 returned = network(batch)
                 for place, into in zip(self._places, found, strict=True):

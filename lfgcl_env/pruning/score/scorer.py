@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
+from lfgcl_env.networks.feeding import fed
 from lfgcl_env.networks.prepared import settle
-from lfgcl_env.networks.several_inputs import fed_packed
 from lfgcl_env.pruning.repair.interface import Features, run_plain
 from lfgcl_env.pruning.score.features import OUTPUT, FeatureReader
 from lfgcl_env.pruning.score.similarities import SIMILARITIES, relative_error, variance
@@ -45,7 +45,7 @@ class Scorer:
         similarity: str,
         features: str | Sequence[str] | None = None,
     ) -> None:
-        self._plan, self._packing = network.plan, network.baseline.packing
+        self._plan, self._feeding = network.plan, network.baseline.feeding
         self._batches = batches
         self._similarity = SIMILARITIES[similarity]
         places = [OUTPUT] if self._similarity.of_outputs else features
@@ -94,7 +94,7 @@ class Scorer:
             raise ValueError(f"a network must be a torch.nn.Module, got {type(network).__name__}")
         settled = settle(network, self._batches[0].device)
         try:
-            with fed_packed(settled, self._packing):
+            with fed(settled, self._feeding):
                 found = run_plain(settled, self.reader, self._batches)
         except ValueError:
             raise
