@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lfgcl_env.cli.evaluate import fitting_test_set, print_accuracy
+from lfgcl_env.cli.measure import LANES
 from lfgcl_env.cli.outcome import Outcome
 from lfgcl_env.cli.pruned_files import pruned_networks
 from lfgcl_env.cli.request import Request, check_trusted, request
@@ -25,6 +26,7 @@ from lfgcl_env.latency.table_cache import adopt
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.structure.cost import TIMED
 from lfgcl_env.runs.commands import network_options, resume_command
 from lfgcl_env.runs.delivered_times import DeliveredTimes
 from lfgcl_env.runs.logs import check_wandb
@@ -190,11 +192,18 @@ def _introduction(problem: PruningProblem, budgets: tuple[float, float]) -> str:
     cost = problem.baseline_cost
     low, high = budgets
     allowed = f"{low:.1%}" if low == high else f"{low:.1%} to {high:.1%}"
-    counted = METRIC_NAMES.get(problem.budget_metric, problem.budget_metric)
+    metric = problem.budget_metric
+    counted = METRIC_NAMES.get(metric, metric)
+    hint = ""
+    if metric in TIMED and problem.network.limits.round_to == 1:
+        hint = (
+            f"; counts of channels that are multiples of {LANES} (--round-to {LANES}) are mostly "
+            "faster, and their times are predicted better"
+        )
     return (
         f"{described(problem.baseline)}: {cost.macs / 1e6:.2f} M MACs, "
         f"{cost.params / 1e6:.3f} M params, {len(problem.groups)} groups of channels; "
-        f"{allowed} of the {counted} may remain"
+        f"{allowed} of the {counted} may remain{hint}"
     )
 
 

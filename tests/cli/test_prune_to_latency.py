@@ -24,7 +24,7 @@ def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypat
     out = tmp_path / "run"
     assert prune(out, "--budget-metric", "latency", "--budget", "0.95", "--round-to", "8") == 0
     printed = capsys.readouterr().out
-    assert "95.0% of the latency may remain" in printed
+    assert "95.0% of the latency may remain\n" in printed
     (share,) = re.findall(r"time +[\d.e+]+ ms -> +[\d.e+]+ ms \(([\d.]+)%\), predicted", printed)
     assert float(share) <= 95
     whole, pruned, left = re.findall(
@@ -53,6 +53,12 @@ def test_a_run_goes_on_with_its_own_table_on_another_machine(tmp_path, monkeypat
     monkeypatch.setattr(latency_metric, "measure_table", None)  # nothing is measured any more
     assert main(["prune", "--resume", "--out", str(out), "--evaluations", "4"]) == 0
     assert json.loads((out / "best.json").read_text())["evaluations"] == 4
+
+
+def test_multiples_are_suggested_where_counts_are_any(tmp_path, capsys):
+    assert prune(tmp_path / "run", "--budget-metric", "latency", "--budget", "0.95") == 0
+    hint = "may remain; counts of channels that are multiples of 8 (--round-to 8) are mostly faster"
+    assert hint in capsys.readouterr().out
 
 
 def test_a_missing_table_is_refused(tmp_path, capsys):
