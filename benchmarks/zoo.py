@@ -48,6 +48,9 @@ CLOSE = 1e-3
 DELIVERY = SequentialOptions(rows=8192, gauss_newton=1, positions=32768)
 """Of the sequential repair."""
 
+NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
+"""What keeps what layers compute near mean 0 and variance 1."""
+
 COLUMNS = (
     "network", "groups", "excluded", "lowest", "cut = hidden", "counted",
     "none", "closed form", "sequential", "handed over", "saved", "trains, exports",
@@ -177,6 +180,8 @@ def stir(network: nn.Module, images: Tensor) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1])
             elif not parameter.any():
                 parameter.copy_(0.5 + torch.rand(parameter.shape, generator=draw))
+        if not any(isinstance(module, NORMS) for module in network.modules()):
+            standardise(network, images)
         norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS)]
         momenta = [norm.momentum for norm in norms]
         network.eval()
@@ -189,6 +194,28 @@ def stir(network: nn.Module, images: Tensor) -> None:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         network.eval()
+
+
+def standardise(network: nn.Module, images: Tensor) -> None:
+    """Give the outputs of all layers mean 0 and variance 1 over the images, channel by channel.
+
+    Without a norm what random layers compute hardly depends on the image: biases outweigh it.
+    """
+    handles = []
+
+    def standardised(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        axes = [axis for axis in range(output.dim()) if axis != 1]  # all but the channels
+        deviation, mean = torch.std_mean(output, dim=axes)
+        layer.weight /= deviation.view(-1, *[1] * (layer.weight.dim() - 1))
+        layer.bias.copy_((layer.bias - mean) / deviation)
+        return layer.forward(*inputs)
+
+    for module in network.modules():
+        if layer_kind(module):
+            handles.append(module.register_forward_hook(standardised))
+    network.eval()(images)
+    for handle in handles:
+        handle.remove()
 
 
 def hidden(problem: PruningProblem, keep: NDArray[np.int64]) -> nn.Module:
