@@ -8,7 +8,7 @@ import numpy as np
 
 from lfgcl_env.config import GlobalConfig, documented
 from lfgcl_env.envs.global_env import LFGCLEnv
-from lfgcl_env.envs.pruning_env import Observation
+from lfgcl_env.envs.scoring_ahead import Observation
 from lfgcl_env.pruning.registries import CHOICES
 
 

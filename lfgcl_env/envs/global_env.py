@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from lfgcl_env.config import GlobalConfig, complete, documented
 from lfgcl_env.envs.embedding import Embedding
-from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
+from lfgcl_env.envs.pruning_env import PruningEnv
+from lfgcl_env.envs.scoring_ahead import Action, Observation
 from lfgcl_env.pruning.registries import CHOICES
 
 

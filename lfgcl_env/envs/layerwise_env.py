@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from lfgcl_env.config import LayerwiseConfig, complete, documented
 from lfgcl_env.envs.amc_bound import ActionBound
 from lfgcl_env.envs.amc_state import FEATURES, AMCState
-from lfgcl_env.envs.pruning_env import Action, Observation, PruningEnv
+from lfgcl_env.envs.pruning_env import PruningEnv
+from lfgcl_env.envs.scoring_ahead import Action, Observation
 from lfgcl_env.pruning.checks import check_ratios
 from lfgcl_env.pruning.registries import CHOICES
 

@@ -11,6 +11,35 @@ from lfgcl_env.pruning.problem import PruningProblem
 _BAR = 24
 
 
+class Window:
+    """Shows pictures one after the other; opens with the first, which needs matplotlib."""
+
+    def __init__(self) -> None:
+        self._figure: Any = None
+
+    def show(self, frame: NDArray[np.uint8]) -> None:
+        """Show a picture (height, width, 3)."""
+        from matplotlib import pyplot
+
+        if self._figure is None:
+            pyplot.ion()
+            self._figure = pyplot.figure("LFGCL", figsize=(8, 4.8))
+            axes = self._figure.add_axes((0, 0, 1, 1))
+            axes.axis("off")
+            self._shown = axes.imshow(frame)
+        self._shown.set_data(frame)
+        self._figure.canvas.draw_idle()
+        self._figure.canvas.flush_events()
+
+    def close(self) -> None:
+        """Close the window, if it is open."""
+        if self._figure is not None:
+            from matplotlib import pyplot
+
+            pyplot.close(self._figure)
+            self._figure = None
+
+
 def table(problem: PruningProblem, keep: NDArray[np.int64], evaluation: Evaluation | None) -> str:
     """Write a table with one line per group, and the totals.
 
