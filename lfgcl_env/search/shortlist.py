@@ -3,12 +3,13 @@
 Finished networks are compared by ``env.unwrapped.judge``, on images that neither the search nor the
 repair has seen, where there are so many. A wrapper that changes rewards cannot be asked about a
 network: where one does, the strategy with the highest reward is kept and repaired without a
-comparison, and a warning says so.
+comparison of strategies, and a warning says so.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -100,9 +101,13 @@ def choose(
             "networks cannot be scored by them: the strategy with the highest reward is repaired "
             "without a comparison"
         )
+        keep = best.evaluation.keep
         with progress("repairing the winner") as advance:
-            network, final = problem.finish(best.evaluation.keep, images, progress=advance)
-        return network, [Shortlisted(best.origin, best.reward, best.evaluation, final, None)]
+            (repaired,) = problem.repair_all([keep], images, progress=advance)
+        own = partial(env.unwrapped.score, keep=keep)  # type: ignore[attr-defined]
+        kept = problem.keep_better(repaired, keep, own if _has_own_reward(env) else None)
+        one = Shortlisted(best.origin, best.reward, best.evaluation, kept.evaluation, None)
+        return kept.network, [one]
     where = "" if budget is None else f"budget {label(budget)}, "
     compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
     (quick, winner), *others = compared
@@ -139,8 +144,9 @@ def _deliver(
     what = ""
     if _judged(winner) > best:
         network, best, what = quick, _judged(winner), "the thorough repair"
-    # Costly scores are of a repair like the quick one, and so is what they would hand over.
-    if what or not problem.screens:
+    own_reward = _has_own_reward(env)
+    # Costly similarities are of a repair like the quick one, and so is what they would hand over.
+    if own_reward or what or not problem.screens:
         rough = problem.compress(keep)
         if (own := _judge(env, rough, keep)) > best:
             network, best, what = rough, own, "a repair on other images"
@@ -148,7 +154,6 @@ def _deliver(
     cut = problem.cut(keep)
     bare = problem.score_network(cut, keep)
     # Judging takes long: where rewards are similarities, only what is in doubt is judged.
-    own_reward = env.unwrapped.reward_name != "similarity"  # type: ignore[attr-defined]
     if (own_reward or bare > similarity) and (own := _judge(env, cut, keep)) > best:
         network, best, what, similarity = cut, own, "every repair", bare
     if what:
@@ -226,6 +231,11 @@ def _fill(
     for one in strategies:
         if len(listed) < size:
             listed.setdefault(one.evaluation.keep, one)
+
+
+def _has_own_reward(env: gym.Env[Any, Any]) -> bool:
+    """Whether networks are rewarded by anything but the similarity of features."""
+    return str(env.unwrapped.reward_name) != "similarity"  # type: ignore[attr-defined]
 
 
 def _judge(env: gym.Env[Any, Any], network: nn.Module, keep: Sequence[int]) -> float:

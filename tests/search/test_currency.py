@@ -15,6 +15,7 @@ from lfgcl_env.images import LabelledImages
 from lfgcl_env.pruning import allocate
 from lfgcl_env.pruning.repair import least_squares
 from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.repair.profiles import SCORING
 from lfgcl_env.pruning.structure.saved_form import read_structure
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.return_so_far import ReturnSoFar
@@ -208,6 +209,55 @@ def test_without_a_shortlist_a_harmful_repair_is_not_used_either(tmp_path, caplo
     assert "the repair made the network worse" in caplog.text
     saved = read_structure(tmp_path / "run" / "pruned.safetensors")
     assert saved["repaired"]["similarity"] > result.best.similarity
+
+
+class Prefers:
+    """A reward that ranks one network of every strategy highest: 1, and 0 for all others."""
+
+    def __init__(self, delivery):
+        self.delivery, self.problem = delivery, None
+
+    def wanted(self, keep):
+        """Return a network of a strategy."""
+        if self.delivery == "thorough":
+            return self.problem.repair_all([keep], OTHERS)[0]
+        if self.delivery == "quick":
+            return self.problem.repair_all([keep], OTHERS, SCORING)[0]
+        return getattr(self.problem, {"scored": "compress", "cut": "cut"}[self.delivery])(keep)
+
+    def __call__(self, network, images):
+        if self.problem is None:
+            return 0.0
+        wanted = self.wanted([network[0].out_channels, network[3].out_channels])
+        pairs = zip(network.parameters(), wanted.parameters(), strict=True)
+        return float(all(torch.equal(mine, its) for mine, its in pairs))
+
+
+@pytest.mark.parametrize("delivery", ["thorough", "quick", "scored", "cut"])
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_a_reward_of_ones_own_decides_which_network_of_the_winner_is_handed_over(
+    delivery, repair, caplog
+):
+    reward = Prefers(delivery)
+    env = make_env(budget=0.6, reward=reward, repair=repair)
+    reward.problem = env.unwrapped.problem
+    network, listed = choose(env, records(env, 3), OTHERS, size=2)
+    assert listed[0].score == reward(network, None) == 1
+    keep = listed[0].searched.keep
+    assert listed[0].repaired.similarity == reward.problem.score_network(network, keep)
+    assert ("made the network worse" in caplog.text) == (delivery != "thorough")
+
+
+@pytest.mark.parametrize("delivery", ["thorough", "scored", "cut"])
+def test_so_it_does_where_a_wrapper_changes_it(delivery):
+    reward = Prefers(delivery)
+    env = TransformReward(
+        make_env(budget=0.6, reward=reward, repair="sequential"), lambda reward: 2 * reward + 1
+    )
+    reward.problem = env.unwrapped.problem
+    network, (only,) = choose(env, records(env, 3), OTHERS, size=2)
+    assert only.score is None
+    assert reward(network, None) == 1
 
 
 @pytest.mark.parametrize("wrapper", [negated, Penalised])
