@@ -15,7 +15,7 @@ DELIVERIES: dict[Delivery, str] = {
     "scored": "as it was scored in the search",
     "cut": "merely cut: every repair that was tried made it worse",
 }
-"""The networks of one strategy that may be handed over, in the order in which they are tried."""
+"""The networks of one strategy that may be handed over; each completes "the network ..."."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 from lfgcl_env.edge.files import write_png
 from lfgcl_env.networks.several_inputs import fed_packed
 from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
+from lfgcl_env.pruning.delivered_network import DELIVERIES, Delivery
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
 from lfgcl_env.pruning.structure.layers import layer_sizes, measure_layers
@@ -187,10 +188,22 @@ def predict_latency(problem: PruningProblem, kept: Evaluation) -> tuple[float, f
     return whole, pruned
 
 
-def format_page(problem: PruningProblem, table: list[LayerChange], above: str) -> str:
-    """Write a line above, the table, and the layers that are gone or repaired otherwise."""
+def format_page(
+    problem: PruningProblem, table: list[LayerChange], above: str, delivery: Delivery
+) -> str:
+    """Write two lines above, the table, and the layers that are gone or repaired otherwise."""
     below = list_removed_layers(table) + list_bundles(problem) + list_large_layers(problem)
+    above = f"{above}\n{say_delivery(delivery)}"
     return f"{above}\n\n{format_table(table)}" + (f"\n{below}" if below else "")
+
+
+def say_delivery(delivery: Delivery) -> str:
+    """Say which network of a strategy is handed over.
+
+    >>> say_delivery("scored")
+    'handed over: the network as it was scored in the search'
+    """
+    return f"handed over: the network {DELIVERIES[delivery]}"
 
 
 def draw_layers(table: list[LayerChange], path: Path, title: str) -> Path | None:
