@@ -1,5 +1,6 @@
 """What a strategy does to every layer, as text and as a picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,8 @@ class LayerChange:
         inputs: input channels; None where there is no such number.
         outputs: output channels; None where there is no such number.
         macs: multiply-accumulates for one input.
-        params: number of parameters, bias included.
+        params: number of parameters, bias included. A parameter that several layers share counts
+            for the first of them.
     """
 
     name: str
@@ -60,6 +62,8 @@ def compare_layers(
     example = torch.zeros(1, *network.baseline.input_shape)
     with fed_packed(pruned, network.baseline.packing):
         after = {layer.name: layer for layer in measure_layers(pruned, example)}
+    names = [layer.name for layer in network.layers]
+    params_before, params_after = _count_params(whole, names), _count_params(pruned, names)
     table = [
         LayerChange(
             layer.name,
@@ -67,7 +71,7 @@ def compare_layers(
             (layer.in_channels, after[layer.name].in_channels if layer.name in after else 0),
             (layer.out_channels, _count_outputs(pruned, layer.name)),
             (layer.macs, after[layer.name].macs if layer.name in after else 0),
-            (_count_params(whole, layer.name), _count_params(pruned, layer.name)),
+            (params_before[layer.name], params_after[layer.name]),
         )
         for layer in network.layers
     ]
@@ -251,8 +255,15 @@ def _count_outputs(network: nn.Module, name: str) -> int:
     return 0 if isinstance(layer, NoChannels) else layer_sizes(layer)[0]
 
 
-def _count_params(network: nn.Module, name: str) -> int:
-    return sum(p.numel() for p in network.get_submodule(name).parameters(recurse=False))
+def _count_params(network: nn.Module, names: Sequence[str]) -> dict[str, int]:
+    """Count the parameters of every layer; one that several share counts for the first."""
+    seen: set[nn.Parameter] = set()
+    counts = {}
+    for name in names:
+        new = set(network.get_submodule(name).parameters(recurse=False)) - seen
+        counts[name] = sum(parameter.numel() for parameter in new)
+        seen |= new
+    return counts
 
 
 def _change(pair: tuple[int, int] | None) -> str:
