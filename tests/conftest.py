@@ -17,6 +17,9 @@ LARGE = re.compile(
 )
 """Begins the names of cases that take a large network."""
 
+PHOTOGRAPHED = "MobileNetV2 and photographs"
+"""What packages carry for benchmarks/mobilenet.py: the weights for ImageNet, and photographs."""
+
 FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
 """Data sets, and the folders that torchvision keeps them in."""
 
@@ -41,6 +44,15 @@ def missing(need: str) -> str | None:
             f'python -c "import torchvision; torchvision.datasets.{need}({str(root)!r}, '
             'download=True)"'
         )
+    if need == PHOTOGRAPHED:
+        import mobilenet  # a benchmark, which other tests do not load
+        import photographs
+
+        try:
+            mobilenet.weights(), photographs.folders()
+        except ImportError as error:
+            return str(error)
+        return None
     if PUBLISHED[need].path.is_file():
         return None
     return (

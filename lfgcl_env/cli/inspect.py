@@ -26,7 +26,8 @@ def show_network(arguments: dict[str, Any]) -> Outcome:
     baseline = load_network(arguments)
     network = PrunableNetwork(baseline, **config)
     cost = network.baseline_cost
-    _print(_groups(network))
+    saved = {metric: _saved(network, metric) for metric in _METRICS}
+    _print(_groups(network, saved["macs"]))
     print(f"\n{len(network.groups)} groups, {described(baseline)}")
     print(f"MACs {cost.macs:,} for one input of {baseline.input_shape}, params {cost.params:,}")
     limits = {"protect": network.protect, **vars(network.limits)}
@@ -61,6 +62,7 @@ def show_network(arguments: dict[str, Any]) -> Outcome:
                 "bundle": group.bundle,
                 "fewest": int(network.rounding.fewest[index]),
                 "step": int(network.rounding.round_to[index]),
+                "saves": {metric: shares[index] for metric, shares in saved.items()},
                 "layers": _layers_of(group),
             }
             for index, group in enumerate(network.groups)
@@ -79,26 +81,29 @@ def show_network(arguments: dict[str, Any]) -> Outcome:
     }
 
 
-def _groups(network: PrunableNetwork) -> list[list[str]]:
+def _saved(network: PrunableNetwork, metric: str) -> list[float]:
+    """Return the share of the baseline's cost that every group saves where it alone is pruned."""
+    fewest, full = network.rounding.fewest, network.channels
+    alone = np.where(np.eye(len(full), dtype=bool), fewest, full)
+    whole = int(network.cost_model.many(full, metric))
+    return [1 - int(cost) / whole for cost in network.cost_model.many(alone, metric)]
+
+
+def _groups(network: PrunableNetwork, saved: Sequence[float]) -> list[list[str]]:
     """Return a row for each group: its channels, what pruning it alone can save, its layers.
 
     Channels that go in bundles are written as bundles times channels in each.
     """
     fewest, full = network.rounding.fewest, network.channels
-    alone = np.where(np.eye(len(full), dtype=bool), fewest, full)
-    whole = network.baseline_cost.macs
     rows = [["group", "channels", "keeps", "saves MACs", "layers that change"]]
-    for index, (group, macs) in enumerate(
-        zip(network.groups, network.cost_model.many(alone, "macs"), strict=True)
-    ):
+    for index, (group, share) in enumerate(zip(network.groups, saved, strict=True)):
         step = network.rounding.round_to[index]
         keeps = f"{fewest[index]} or more" + (f", by {step}" if step > 1 else "")
         if fewest[index] == full[index]:
             keeps = "all"
-        saves = f"{1 - int(macs) / whole:.1%}"
         changed = ", ".join(_layers_of(group))
         channels = str(group.channels) + (f" x {group.bundle}" if group.bundle > 1 else "")
-        rows.append([group.name, channels, keeps, saves, changed])
+        rows.append([group.name, channels, keeps, f"{share:.1%}", changed])
     return rows
 
 

@@ -1,7 +1,7 @@
 """``lfgcl prune``: search, and say what was found."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -26,11 +26,12 @@ from lfgcl_env.latency.table_cache import adopt
 from lfgcl_env.networks import Baseline
 from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.delivered_network import DELIVERIES, Delivery
 from lfgcl_env.pruning.structure.cost import TIMED
 from lfgcl_env.runs.commands import network_options, resume_command
 from lfgcl_env.runs.delivered_times import DeliveredTimes
 from lfgcl_env.runs.logs import check_wandb
-from lfgcl_env.runs.report import predict_latency
+from lfgcl_env.runs.report import predict_latency, say_delivery
 from lfgcl_env.runs.run_folder import LATENCY, PRUNED, RunFolder
 from lfgcl_env.search.budget_sweep import Point
 from lfgcl_env.search.protocol import find_agent
@@ -112,6 +113,7 @@ def _outcome(result: SearchResult, env: gym.Env[Any, Any]) -> Outcome:
         "baseline": {"macs": cost.macs, "params": cost.params},
         "groups": [group.name for group in own.problem.groups],
         "best": {"reward": result.reward, **asdict(result.best)} if not result.sweep else None,
+        "delivery": result.delivery,
         "times": _compared(own.problem, result.best, result.times) if not result.sweep else None,
         "shortlist": [asdict(one) for one in result.shortlist],
         "sweep": [
@@ -120,6 +122,7 @@ def _outcome(result: SearchResult, env: gym.Env[Any, Any]) -> Outcome:
                 "origin": point.origin,
                 "reward": point.reward,
                 **asdict(point.searched),
+                "delivery": point.delivery,
                 "times": _compared(own.problem, point.searched, point.times),
                 "file": network_file(point.budget),
             }
@@ -276,6 +279,7 @@ def _single(result: SearchResult, problem: PruningProblem, reward: str) -> list[
             if measured
             else []
         ),
+        *([say_delivery(result.delivery)] if result.delivery else []),
     ]
 
 
@@ -305,7 +309,8 @@ def _sweep(result: SearchResult, problem: PruningProblem, reward: str) -> list[s
     more = result.sweep[-1].evaluations - len(result.records)
     timed = problem.budget_metric == "latency"
     times = ["predicted [ms]", "", "measured [ms]", ""] if timed else []
-    cells = [["budget", "MACs", "", "params", "", *times, reward, "repaired", "origin"]]
+    heads = ["budget", "MACs", "", "params", "", *times, reward, "repaired"]
+    cells = [[*heads, "origin", "handed over"]]
     for point in result.sweep:
         kept = point.searched
         cells.append(
@@ -319,13 +324,20 @@ def _sweep(result: SearchResult, problem: PruningProblem, reward: str) -> list[s
                 f"{point.reward:.4f}",
                 _score(point.shortlist[0].score) if point.shortlist else "",
                 point.origin,
+                point.delivery,
             ]
         )
     return [
         f"{result.ended} on budgets from {result.sweep[0].budget:g} to "
         f"{result.sweep[-1].budget:g}, and {more} more for the sweep of {len(result.sweep)}",
-        *columns(cells, [*["right"] * (len(cells[0]) - 1), "left"]),
+        *columns(cells, [*["right"] * len(heads), "left", "left"]),
+        *_deliveries({point.delivery for point in result.sweep}),
     ]
+
+
+def _deliveries(found: Collection[Delivery]) -> list[str]:
+    """Return what the words of a sweep's last column mean."""
+    return [f"{word}: the network {text}" for word, text in DELIVERIES.items() if word in found]
 
 
 def _times_of(problem: PruningProblem, point: Point) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from lfgcl_env.page.markup import Html, element
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.delivered_network import DELIVERIES
 from lfgcl_env.runs.commands import resume_command
 from lfgcl_env.runs.measured import BASELINE, StoredMeasurement
 from lfgcl_env.runs.recoveries import describe_change
@@ -62,6 +63,8 @@ def result(run: RunFacts) -> Html:
         if run.best.shortlist and run.best.shortlist[0].score is not None:
             score = run.best.shortlist[0].score
             tiles.append(("as delivered", f"{score:.4f}", judged_by(run)))
+        text = f"the network {DELIVERIES[run.best.delivery]}"
+        tiles.append(("handed over", run.best.delivery, text))
     elif leader:
         tiles.append(("best reward", f"{leader.reward:.4f}", f"at evaluation {leader.index}"))
     used = [one for one in run.recoveries if one.used]

@@ -10,6 +10,7 @@ from lfgcl_env.page.networks_found import accuracy, exported, latency, recovery,
 from lfgcl_env.page.overview import METRIC_TITLES, headline, judged_by, result
 from lfgcl_env.page.run_facts import RunFacts
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.delivered_network import DELIVERIES
 from lfgcl_env.runs.problem_file import PrunedGroup
 
 _NAMED_CURVES = 5
@@ -191,13 +192,18 @@ def shortlist(run: RunFacts) -> Html:
                 f"{p['reward']:.4f}",
                 _score(p["shortlist"][0]["score"] if p["shortlist"] else None),
                 p["origin"],
+                p["delivery"],
             ]
             for p in run.sweep["points"]
         ]
         times = ["time left, predicted", "measured"] if timed else []
         heads = ["budget", "MACs", "MACs left", "params left", *times, "reward", "delivered"]
+        made = {p["delivery"] for p in run.sweep["points"]}
+        texts = [f"{word}: the network {DELIVERIES[word]}." for word in DELIVERIES if word in made]
         return section(
-            "Networks of the sweep", table([*heads, "origin"], rows, range(1, len(heads)))
+            "Networks of the sweep",
+            table([*heads, "origin", "handed over"], rows, range(1, len(heads))),
+            *(element("p", text, class_="quiet") for text in texts),
         )
     if not (run.best and run.best.shortlist):
         return Html("")
@@ -214,7 +220,8 @@ def shortlist(run: RunFacts) -> Html:
     ]
     text = (
         "The best strategies were repaired layer by layer and compared by "
-        f"{judged_by(run)}; the first was then repaired thoroughly and is handed over."
+        f"{judged_by(run)}; the first was then repaired thoroughly. What is handed over is the "
+        f"network {DELIVERIES[run.best.delivery]}."
     )
     heads = ["", "origin", "MACs left", "params left", "reward in the search", "as repaired"]
     return section("Shortlist", element("p", text), table(heads, rows, (2, 3, 4, 5)))

@@ -4,10 +4,12 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.feeding import fed, feed_plainly
 from lfgcl_env.networks.several_inputs import Several
 from lfgcl_env.pruning.checks import check_outputs
+from lfgcl_env.pruning.delivered_network import Delivered, Delivery
 from lfgcl_env.pruning.evaluation import Evaluation
 from lfgcl_env.pruning.inputs import fitting
 from lfgcl_env.pruning.repair.cut_graph import warn_of_obstacle
@@ -94,6 +97,8 @@ class PruningProblem(ScoredProblem):
         images: Tensor | Several,
         options: SequentialOptions = DELIVERING,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        score: Score | None = None,
     ) -> tuple[nn.Module, Evaluation]:
         """Compress a strategy, repair it sequentially, and score the result.
 
@@ -108,14 +113,17 @@ class PruningProblem(ScoredProblem):
                 (images, channels, height, width), or several inputs as at construction.
             options: of the repair, see there.
             progress: called with the steps done and their number.
+            score: your own, as a ``reward`` of environments: a function of a network and the images
+                that pruned networks are scored on, the higher the better. It decides which network
+                is returned; None compares similarities.
 
         Returns:
             The network, on the CPU, and its evaluation.
 
         Raises:
-            ValueError: if the images do not fit.
+            ValueError: if the images do not fit, or the score fails.
         """
-        return self.finish_all([strategy], images, options, progress)[0]
+        return self.finish_all([strategy], images, options, progress, score=score)[0]
 
     def finish_all(
         self,
@@ -123,44 +131,64 @@ class PruningProblem(ScoredProblem):
         images: Tensor | Several,
         options: SequentialOptions = DELIVERING,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        score: Score | None = None,
     ) -> list[tuple[nn.Module, Evaluation]]:
         """Do the same for several strategies in step, which share the baseline's forward pass.
 
         The activations of all these networks are held at the same time.
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
+        judge = None
+        if score is not None:
+            seen = torch.cat(self.score_batches).contiguous()
+            judge = OwnScore(name_of(score), score, seen, self.device, self.baseline.packing)
         warn_of_obstacle(self.network)
         networks = self.repair_all(keeps, images, options, progress)
-        return [self.keep_better(*one) for one in zip(networks, keeps, strict=True)]
+        best = [self.keep_better(*one, judge) for one in zip(networks, keeps, strict=True)]
+        return [(one.network, one.evaluation) for one in best]
 
-    def keep_better(self, network: nn.Module, strategy: ArrayLike) -> tuple[nn.Module, Evaluation]:
+    def keep_better(
+        self,
+        network: nn.Module,
+        strategy: ArrayLike,
+        judge: Callable[[nn.Module], float] | None = None,
+    ) -> Delivered:
         """Return a repaired network, or one of the same strategy that scores higher without.
 
-        Scores are the problem's similarity, whatever a search is rewarded by. It is compared with
-        the network merely cut, and with the one that :meth:`evaluate` scored, unless that takes a
-        costly repair. Where that was fitted to the images that it is scored
-        on, and has an advantage there, it is only taken if the repaired network is worse than the
-        one merely cut. A warning says so where one of these is better.
+        It is compared with the network merely cut and with the one that :meth:`evaluate` scored. By
+        the problem's similarity the latter is left out where it takes a costly repair, and where it
+        was fitted to the images that it is scored on, and has an advantage there, it is only taken
+        if the repaired network is worse than the one merely cut. A warning says so where one of
+        these is better.
 
-        Returns:
-            The network that is best, on the CPU, and its evaluation.
+        Args:
+            network: repaired as it is to be delivered.
+            strategy: its channels.
+            judge: the run's own score of a network, the higher the better, which compares all
+                three; None compares similarities.
         """
         keep = self.network.check_strategy(strategy)
-        score = best = self.score_network(network, keep)
+        similarity = partial(self.score_network, strategy=keep)
+        judged = judge or similarity
+        score = best = judged(network)
+        delivery: Delivery = "thorough"
         cut = self.cut(keep)
-        if (bare := self.score_network(cut, keep)) > best:
-            network, best = cut, bare
+        if (bare := judged(cut)) > best:
+            network, best, delivery = cut, bare, "cut"
         fair = self.score_batches is not self.batches
-        if not self.screens and (fair or best > score):
-            own = self.evaluate(keep).similarity
+        if judge is not None or (not self.screens and (fair or best > score)):
+            scored = self.compress(keep)
+            own = self.evaluate(keep).similarity if judge is None else judge(scored)
             if own > best:
-                network, best = self.compress(keep), own
+                network, best, delivery = scored, own, "scored"
         if best > score:
             _logger.warning(
-                "a repair made the network worse (similarity %.6f, %.6f without), so it was not "
-                "used", score, best,
+                "a repair made the network worse (%s %.6f, %.6f without), so it was not used",
+                "similarity" if judge is None else "score", score, best,
             )  # fmt: skip
-        return network.cpu(), self._evaluation(keep, best)
+        evaluation = self._evaluation(keep, best if judge is None else similarity(network))
+        return Delivered(network.cpu(), evaluation, delivery)
 
     def repair_all(
         self,

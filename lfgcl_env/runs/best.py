@@ -15,6 +15,7 @@ from lfgcl_env.edge.files import write_text
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed, sealed
 from lfgcl_env.pruning import Evaluation, PruningProblem
+from lfgcl_env.pruning.delivered_network import Delivery
 from lfgcl_env.pruning.structure.header import StoredEvaluation
 from lfgcl_env.runs import report
 from lfgcl_env.runs.delivered_times import DeliveredTimes, StoredTimes
@@ -41,6 +42,7 @@ class StoredCandidate(Schema):
     searched: StoredEvaluation
     repaired: StoredEvaluation | None
     score: float | None
+    delivery: Delivery | None
 
 
 class StoredGroup(Schema):
@@ -72,6 +74,8 @@ class Best(StoredEvaluation, Sealed):
         evaluations_asked: how many it might score.
         evaluations_with_shortlist: those of the shortlist's allocation included.
         settings: of the problem.
+        delivery: which network is handed over, one of
+            :data:`~lfgcl_env.pruning.delivered_network.DELIVERIES`.
         shortlist: what was repaired and compared, from the best to the worst.
         groups: in the order of ``keep``.
         layers: before and after, see :func:`~lfgcl_env.runs.report.compare_layers`.
@@ -93,6 +97,7 @@ class Best(StoredEvaluation, Sealed):
     evaluations_asked: Count
     evaluations_with_shortlist: Count
     settings: dict[Name, JsonValue]
+    delivery: Delivery
     shortlist: Annotated[list[StoredCandidate], MaxLen(LONGEST_LIST)]
     groups: Annotated[list[StoredGroup], MinLen(1), MaxLen(LONGEST_LIST)]
     layers: Annotated[list[StoredLayer], MaxLen(LONGEST_LIST)]
@@ -109,6 +114,7 @@ def write_best(
     best: Evaluation,
     repaired: Evaluation | None,
     network: nn.Module,
+    delivery: Delivery,
     shortlist: Sequence[Any],
     facts: Mapping[str, Any],
     times: DeliveredTimes | None = None,
@@ -121,6 +127,7 @@ def write_best(
         best: the evaluation of what is kept, as it was searched.
         repaired: the network's own, if it is another one than was searched.
         network: the network, compressed and repaired.
+        delivery: which one it is of those that were made.
         shortlist: what it was chosen from, from the best to the worst, see
             :class:`~lfgcl_env.search.shortlist.Shortlisted`; empty without one.
         facts: of the search, for ``best.json``: ``reward`` of what is kept, ``evaluations``,
@@ -135,7 +142,7 @@ def write_best(
     )
     table = report.compare_layers(problem.network, best.keep, network)
     title = report.format_headline(problem, best, repaired, times)
-    write_text(folder / "report.txt", report.format_page(problem, table, title))
+    write_text(folder / "report.txt", report.format_page(problem, table, title, delivery))
     if report.draw_layers(table, folder / "report.png", title) is None:
         _log.warning("no report.png: run `pip install lfgcl-env[plots]` to get one")
     ratios = problem.prune_ratios(best.keep).tolist()
@@ -143,6 +150,7 @@ def write_best(
         **asdict(best),
         **facts,
         "settings": problem.settings(),
+        "delivery": delivery,
         "shortlist": [asdict(candidate) for candidate in shortlist],
         "groups": [
             {"name": group.name, "channels": group.channels, "keep": kept, "prune_ratio": ratio}

@@ -1,5 +1,6 @@
 """What a strategy does to every layer, as text and as a picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from lfgcl_env.edge.files import write_png
 from lfgcl_env.networks.feeding import fed
 from lfgcl_env.pruning import Evaluation, PrunableNetwork, PruningProblem
+from lfgcl_env.pruning.delivered_network import DELIVERIES, Delivery
 from lfgcl_env.pruning.moments.second_moments import LARGEST, large_layers
 from lfgcl_env.pruning.structure.emptied import Constant, NoChannels
 from lfgcl_env.pruning.structure.layers import layer_sizes, measure_layers
@@ -30,7 +32,8 @@ class LayerChange:
         inputs: input channels; None where there is no such number.
         outputs: output channels; None where there is no such number.
         macs: multiply-accumulates for one input.
-        params: number of parameters, bias included.
+        params: number of parameters, bias included. A parameter that several layers share counts
+            for the first of them.
     """
 
     name: str
@@ -59,6 +62,8 @@ def compare_layers(
     example = torch.zeros(1, *network.baseline.input_shape)
     with fed(pruned, network.baseline.feeding):
         after = {layer.name: layer for layer in measure_layers(pruned, example)}
+    names = [layer.name for layer in network.layers]
+    params_before, params_after = _count_params(whole, names), _count_params(pruned, names)
     table = [
         LayerChange(
             layer.name,
@@ -66,7 +71,7 @@ def compare_layers(
             (layer.in_channels, after[layer.name].in_channels if layer.name in after else 0),
             (layer.out_channels, _count_outputs(pruned, layer.name)),
             (layer.macs, after[layer.name].macs if layer.name in after else 0),
-            (_count_params(whole, layer.name), _count_params(pruned, layer.name)),
+            (params_before[layer.name], params_after[layer.name]),
         )
         for layer in network.layers
     ]
@@ -187,10 +192,22 @@ def predict_latency(problem: PruningProblem, kept: Evaluation) -> tuple[float, f
     return whole, pruned
 
 
-def format_page(problem: PruningProblem, table: list[LayerChange], above: str) -> str:
-    """Write a line above, the table, and the layers that are gone or repaired otherwise."""
+def format_page(
+    problem: PruningProblem, table: list[LayerChange], above: str, delivery: Delivery
+) -> str:
+    """Write two lines above, the table, and the layers that are gone or repaired otherwise."""
     below = list_removed_layers(table) + list_bundles(problem) + list_large_layers(problem)
+    above = f"{above}\n{say_delivery(delivery)}"
     return f"{above}\n\n{format_table(table)}" + (f"\n{below}" if below else "")
+
+
+def say_delivery(delivery: Delivery) -> str:
+    """Say which network of a strategy is handed over.
+
+    >>> say_delivery("scored")
+    'handed over: the network as it was scored in the search'
+    """
+    return f"handed over: the network {DELIVERIES[delivery]}"
 
 
 def draw_layers(table: list[LayerChange], path: Path, title: str) -> Path | None:
@@ -238,8 +255,15 @@ def _count_outputs(network: nn.Module, name: str) -> int:
     return 0 if isinstance(layer, NoChannels) else layer_sizes(layer)[0]
 
 
-def _count_params(network: nn.Module, name: str) -> int:
-    return sum(p.numel() for p in network.get_submodule(name).parameters(recurse=False))
+def _count_params(network: nn.Module, names: Sequence[str]) -> dict[str, int]:
+    """Count the parameters of every layer; one that several share counts for the first."""
+    seen: set[nn.Parameter] = set()
+    counts = {}
+    for name in names:
+        new = set(network.get_submodule(name).parameters(recurse=False)) - seen
+        counts[name] = sum(parameter.numel() for parameter in new)
+        seen |= new
+    return counts
 
 
 def _change(pair: tuple[int, int] | None) -> str:

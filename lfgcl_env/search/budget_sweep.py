@@ -25,6 +25,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lfgcl_env.pruning import Evaluation
+from lfgcl_env.pruning.delivered_network import Delivery
 from lfgcl_env.runs.delivered_times import DeliveredTimes
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search.protocol import Agent
@@ -45,6 +46,8 @@ class Point:
         searched: the evaluation of what was kept, after the problem's own repair.
         repaired: the evaluation of what is handed over, where it is another network than the one
             scored; None without a shortlist, unless the repair did harm.
+        delivery: which network is handed over, one of
+            :data:`~lfgcl_env.pruning.delivered_network.DELIVERIES`.
         shortlist: what was repaired and compared, from the best to the worst.
         evaluations: distinct strategies scored until this point was finished: those of the search,
             all predictions, and the allocation's.
@@ -58,6 +61,7 @@ class Point:
     reward: float
     searched: Evaluation
     repaired: Evaluation | None
+    delivery: Delivery
     shortlist: tuple[Shortlisted, ...]
     evaluations: int
     network: nn.Module = field(compare=False, repr=False)
@@ -171,9 +175,10 @@ def sweep(
         if images is not None:
             network, listed = choose(env, within, images, size=size, budget=budget, predicted=own)
             first = listed[0]
+            assert first.delivery
             yield Point(
                 budget, own, first.origin, first.reward, first.searched, first.repaired,
-                tuple(listed), len(counted), network,
+                first.delivery, tuple(listed), len(counted), network,
             )  # fmt: skip
             continue
         strategies = [Rewarded(r.evaluation, r.reward, r.budget) for r in within]
@@ -182,7 +187,9 @@ def sweep(
         if not strategies:
             raise ValueError(f"no strategy to choose from meets the budget of {budget:g}")
         best = best_first(strategies)[0]
-        network, bare = without_harm(env, best.evaluation.keep)
+        kept = without_harm(env, best.evaluation.keep)
+        bare = None if kept.delivery == "scored" else kept.evaluation
         yield Point(
-            budget, own, best.origin, best.reward, best.evaluation, bare, (), len(counted), network
-        )
+            budget, own, best.origin, best.reward, best.evaluation, bare, kept.delivery, (),
+            len(counted), kept.network,
+        )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.files import write_beside
 from lfgcl_env.pruning import Evaluation
+from lfgcl_env.pruning.delivered_network import Delivery
 from lfgcl_env.runs.best import write_best
 from lfgcl_env.runs.delivered_times import DeliveredTimes, measure_delivered
 from lfgcl_env.runs.findings import show_findings
@@ -42,6 +43,9 @@ class SearchResult:
         folder: the run folder, if there is one.
         shortlist: what was repaired sequentially, from the best to the worst.
         network: the winner of the shortlist, repaired; None without a shortlist.
+        delivery: which network is handed over, one of
+            :data:`~lfgcl_env.pruning.delivered_network.DELIVERIES`; None without a shortlist and a
+            run folder, where none is made, and for a sweep.
         times: of the network in the run folder, measured whole; None without one, or without a
             budget of latency.
         sweep: the points of a search over a range of budgets, from the lowest to the highest; empty
@@ -58,6 +62,7 @@ class SearchResult:
     folder: Path | None
     shortlist: tuple[Shortlisted, ...] = ()
     network: nn.Module | None = None
+    delivery: Delivery | None = None
     times: DeliveredTimes | None = None
     sweep: tuple[Point, ...] = ()
 
@@ -89,13 +94,17 @@ def with_shortlist(
         winner = listed[0]
         result = replace(
             result, best=winner.searched, reward=winner.reward, shortlist=tuple(listed),
-            network=network,
+            network=network, delivery=winner.delivery,
         )  # fmt: skip
     if result.folder:
         if result.network is None:
-            network, repaired = without_harm(env, result.best.keep)
+            kept = without_harm(env, result.best.keep)
+            network, delivery = kept.network, kept.delivery
+            repaired = None if delivery == "scored" else kept.evaluation
         else:
             network, repaired = result.network, result.shortlist[0].repaired
+            assert result.delivery
+            delivery = result.delivery
         facts = _facts(result, env) | {
             "reward": result.reward,
             "evaluations_asked": RunFolder(result.folder).asked()["evaluations"],
@@ -105,10 +114,18 @@ def with_shortlist(
             facts["repair_images"] = len(images)
         times = measure_delivered(problem, network)
         write_best(
-            result.folder, problem, result.best, repaired, network, result.shortlist, facts, times
+            result.folder,
+            problem,
+            result.best,
+            repaired,
+            network,
+            delivery,
+            result.shortlist,
+            facts,
+            times,
         )
         show_findings(result.folder)
-        result = replace(result, times=times)
+        result = replace(result, delivery=delivery, times=times)
     return result
 
 

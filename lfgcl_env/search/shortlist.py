@@ -3,12 +3,13 @@
 Finished networks are compared by ``env.unwrapped.judge``, on images that neither the search nor the
 repair has seen, where there are so many. A wrapper that changes rewards cannot be asked about a
 network: where one does, the strategy with the highest reward is kept and repaired without a
-comparison, and a warning says so.
+comparison of strategies, and a warning says so.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from lfgcl_env.edge.progress import progress
 from lfgcl_env.pruning import Evaluation, allocate
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.delivered_network import Delivered, Delivery
 from lfgcl_env.pruning.repair.profiles import SCORING
 from lfgcl_env.pruning.sensitivities import sensitivities
 from lfgcl_env.runs.record import Record
@@ -27,6 +29,13 @@ _logger = logging.getLogger(__name__)
 
 COMPARED_IMAGES = 256
 """Images that the strategies on a shortlist are repaired on, to compare them."""
+
+_HARMFUL: dict[Delivery, str] = {
+    "quick": "the thorough repair",
+    "scored": "a repair on other images",
+    "cut": "every repair",
+}
+"""What made the network worse, where another than the thoroughly repaired one is handed over."""
 
 TOGETHER = 4
 """Strategies that are repaired in step: they share the baseline, and memory holds them all."""
@@ -46,6 +55,8 @@ class Shortlisted:
             for the others.
         score: ``env.unwrapped.judge`` of the repaired network; None where a wrapper changes rewards
             and nothing was compared.
+        delivery: which network of the winner is handed over, one of
+            :data:`~lfgcl_env.pruning.delivered_network.DELIVERIES`; None for the others.
     """
 
     origin: str
@@ -53,6 +64,7 @@ class Shortlisted:
     searched: Evaluation
     repaired: Evaluation | None
     score: float | None
+    delivery: Delivery | None = None
 
 
 def choose(
@@ -100,9 +112,16 @@ def choose(
             "networks cannot be scored by them: the strategy with the highest reward is repaired "
             "without a comparison"
         )
+        keep = best.evaluation.keep
         with progress("repairing the winner") as advance:
-            network, final = problem.finish(best.evaluation.keep, images, progress=advance)
-        return network, [Shortlisted(best.origin, best.reward, best.evaluation, final, None)]
+            (repaired,) = problem.repair_all([keep], images, progress=advance)
+        own = partial(env.unwrapped.score, keep=keep)  # type: ignore[attr-defined]
+        kept = problem.keep_better(repaired, keep, own if _has_own_reward(env) else None)
+        return kept.network, [
+            Shortlisted(
+                best.origin, best.reward, best.evaluation, kept.evaluation, None, kept.delivery
+            )
+        ]
     where = "" if budget is None else f"budget {label(budget)}, "
     compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
     (quick, winner), *others = compared
@@ -110,22 +129,17 @@ def choose(
     return network, [winner, *(one for _, one in others)]
 
 
-def without_harm(
-    env: gym.Env[Any, Any], keep: tuple[int, ...]
-) -> tuple[nn.Module, Evaluation | None]:
-    """Return a strategy's network as it was scored, or merely cut where that scores higher.
-
-    Returns:
-        The network, on the CPU, and its evaluation if it is merely cut.
-    """
+def without_harm(env: gym.Env[Any, Any], keep: tuple[int, ...]) -> Delivered:
+    """Return a strategy's network as it was scored, or merely cut where that scores higher."""
     problem, own = problem_of(env), env.unwrapped
     network = problem.compress(keep)
     cut = problem.cut(keep)
     score, bare = (float(own.score(one, keep)) for one in (network, cut))  # type: ignore[attr-defined]
+    known = problem.evaluate(keep)
     if not bare > score:
-        return network, None
+        return Delivered(network, known, "scored")
     _warn("", "the repair", score, bare)
-    return cut, replace(problem.evaluate(keep), similarity=problem.score_network(cut, keep))
+    return Delivered(cut, replace(known, similarity=problem.score_network(cut, keep)), "cut")
 
 
 def _deliver(
@@ -136,25 +150,25 @@ def _deliver(
     with progress(f"{where}repairing the winner") as advance:
         (network,) = problem.repair_all([keep], images, progress=advance)
     score = best = _judge(env, network, keep)
-    what = ""
+    delivery: Delivery = "thorough"
     if _judged(winner) > best:
-        network, best, what = quick, _judged(winner), "the thorough repair"
-    # Costly scores are of a repair like the quick one, and so is what they would hand over.
-    if what or not problem.screens:
-        rough = problem.compress(keep)
-        if (own := _judge(env, rough, keep)) > best:
-            network, best, what = rough, own, "a repair on other images"
+        network, best, delivery = quick, _judged(winner), "quick"
+    own_reward = _has_own_reward(env)
+    # Costly similarities are of a repair like the quick one, and so is what they would hand over.
+    if own_reward or delivery == "quick" or not problem.screens:
+        scored = problem.compress(keep)
+        if (own := _judge(env, scored, keep)) > best:
+            network, best, delivery = scored, own, "scored"
     similarity = problem.score_network(network, keep)
     cut = problem.cut(keep)
     bare = problem.score_network(cut, keep)
     # Judging takes long: where rewards are similarities, only what is in doubt is judged.
-    own_reward = env.unwrapped.reward_name != "similarity"  # type: ignore[attr-defined]
     if (own_reward or bare > similarity) and (own := _judge(env, cut, keep)) > best:
-        network, best, what, similarity = cut, own, "every repair", bare
-    if what:
-        _warn(where, what, score, best)
+        network, best, delivery, similarity = cut, own, "cut", bare
+    if delivery in _HARMFUL:
+        _warn(where, _HARMFUL[delivery], score, best)
     final = replace(winner.searched, similarity=similarity)
-    return network, replace(winner, repaired=final, score=best)
+    return network, replace(winner, repaired=final, score=best, delivery=delivery)
 
 
 def _warn(where: str, what: str, score: float, best: float) -> None:
@@ -226,6 +240,11 @@ def _fill(
     for one in strategies:
         if len(listed) < size:
             listed.setdefault(one.evaluation.keep, one)
+
+
+def _has_own_reward(env: gym.Env[Any, Any]) -> bool:
+    """Whether networks are rewarded by anything but the similarity of features."""
+    return str(env.unwrapped.reward_name) != "similarity"  # type: ignore[attr-defined]
 
 
 def _judge(env: gym.Env[Any, Any], network: nn.Module, keep: Sequence[int]) -> float:

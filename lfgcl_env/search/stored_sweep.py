@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from lfgcl_env.edge.bounds import Budget, Count, Name
 from lfgcl_env.edge.schema import STRICT, Schema, read_text
 from lfgcl_env.edge.sealed import Sealed, parse_sealed
+from lfgcl_env.pruning.delivered_network import Delivery
 from lfgcl_env.pruning.structure.header import StoredEvaluation
 from lfgcl_env.runs.best import PredictedTimes, StoredCandidate
 from lfgcl_env.runs.delivered_times import StoredTimes
@@ -25,6 +26,7 @@ class StoredPoint(Schema):
     reward: float
     searched: StoredEvaluation
     repaired: StoredEvaluation | None
+    delivery: Delivery
     shortlist: Annotated[list[StoredCandidate], MaxLen(10_000)]
     evaluations: Count
     file: Name

@@ -82,7 +82,7 @@ class SweepFiles:
         title = f"budget {label(point.budget)}: "
         title += report.format_headline(problem, point.searched, point.repaired, point.times)
         table = report.compare_layers(problem.network, keep, point.network)
-        page = report.format_page(problem, table, title)
+        page = report.format_page(problem, table, title, point.delivery)
         write_text(path.with_name(f"report_{label(point.budget)}.txt"), page)
         self._points = sorted([*self._points, point], key=lambda p: p.budget)
         described = [self._describe(point) for point in self._points]
@@ -121,6 +121,7 @@ class SweepFiles:
                 _evaluation(one["searched"]),
                 one["repaired"] and _evaluation(one["repaired"]),
                 one["score"],
+                one["delivery"],
             )
             for one in known.pop("shortlist")
         ]
@@ -206,6 +207,7 @@ def _rows(points: Sequence[Point]) -> list[dict[str, Any]]:
             "repaired_similarity": point.repaired.similarity if point.repaired else "",
             "predicted_similarity": point.predicted.similarity,
             "origin": point.origin,
+            "delivery": point.delivery,
             "keep": " ".join(map(str, point.searched.keep)),
             "file": network_file(point.budget),
         }

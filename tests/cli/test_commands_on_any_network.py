@@ -8,6 +8,7 @@ import pytest
 from command_for_tests import prune, said
 
 from lfgcl_env.cli.main import main
+from lfgcl_env.pruning.delivered_network import DELIVERIES
 
 CASES = {
     "segmentation": ("segmenting", "3,12,10", ()),
@@ -60,7 +61,12 @@ def test_sweeps_and_shortlists_of_networks_without_classes_are_evaluated(case, n
     shortlist = ["--shortlist", "2"]
     name = f"any_networks:{build}"
     assert prune("run", *arguments, *shortlist, target=name) == 0
-    capsys.readouterr()
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.strip()[:5] in ("0.70 ", "0.90 ")]
+    points = json.loads(Path("run/sweep.json").read_text())["points"]
+    assert [row[-1] for row in rows] == [point["delivery"] for point in points]
+    for word in {point["delivery"] for point in points}:
+        assert f"\n{word}: the network {DELIVERIES[word]}\n" in printed
     assert main(["evaluate", "run", "--network", name]) == 0
     printed = capsys.readouterr().out
     assert "budget" in printed

@@ -61,6 +61,26 @@ def test_inspect_says_what_each_group_can_save_and_the_lowest_budget_under_limit
     assert "max_prune_ratio layer3.*=0.5 *=0.9" in told
 
 
+def test_json_says_of_every_group_what_the_table_says(capsys):
+    options = ["--min-channels", "4", "--round-to", "2", "--protect", "layer2"]
+    rows = {line[0]: line for line in inspected(capsys, *options)}
+    assert main(["inspect", "resnet20", "--weights", "random", *options, "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    base = load_baseline("resnet20", "random")
+    network = PrunableNetwork(base, min_channels=4, round_to=2, protect="layer2")
+    assert [one["name"] for one in groups] == [group.name for group in network.groups]
+    for index, one in enumerate(groups):
+        keeps, saves, layers = rows[one["name"]][2:5]
+        assert keeps == f"{one['fewest']} or more, by {one['step']}"
+        assert saves == f"{one['saves']['macs']:.1%}"
+        assert layers == ", ".join(one["layers"])
+        alone = network.channels.copy()
+        alone[index] = one["fewest"]
+        for metric, whole in vars(network.baseline_cost).items():
+            left = getattr(network.cost(alone), metric) / whole
+            assert one["saves"][metric] == pytest.approx(1 - left)
+
+
 def test_inspect_shows_both_scopes_and_names_the_one_with_more_groups(capsys):
     wide = [*inspected(capsys, "--network-arguments", "shortcut=B")]
     rows = {line[0]: line for line in wide}

@@ -1,5 +1,6 @@
 """Code that the user or a file names: it runs if the user says so, and its faults are told."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from command_for_tests import prune, said
 
 from lfgcl_env.cli.main import main
 from lfgcl_env.images import LabelledImages
+from lfgcl_env.pruning import load_pruned
 from lfgcl_env.runs.run_folder import RunFolder
 
 NETWORK = """
@@ -174,6 +176,40 @@ REWARD = """
 def score(network, images):
     return float(network[0].out_channels)
 """
+
+
+UNTOUCHED = """
+from torch import nn
+
+def build():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )
+    for place in (0, 2, 6):
+        nn.init.constant_(network[place].bias, 0.125)
+    return network
+
+def score(network, images):
+    return -sum(float((network[place].bias - 0.125).abs().sum()) for place in (0, 2, 6))
+"""
+
+
+def test_a_reward_decides_what_is_handed_over_and_the_command_says_so(here, capsys):
+    (here / "untouched.py").write_text(UNTOUCHED)
+    options = ["--reward", "untouched:score", "--input-shape", "12", "--budget", "0.6"]
+    options += ["--shortlist", "2", "--repair-images", "16"]
+    assert prune("run", *options, target="untouched:build") == 0
+    found = capsys.readouterr()
+    assert "\nhanded over: the network merely cut: every repair that was tried" in found.out
+    assert "every repair made the network worse" in found.err
+    best = json.loads(Path("run/best.json").read_text())
+    assert best["delivery"] == "cut"
+    network = load_pruned("run/pruned.safetensors", sys.modules["untouched"].build())
+    assert sys.modules["untouched"].score(network, None) == 0 > best["reward"]
+    again = ["untouched:build", "--reward", "untouched:score", "--resume", "--out", "run"]
+    assert main(["prune", *again, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["delivery"] == "cut"
 
 
 def test_workers_find_a_reward_in_the_current_folder(here, capsys):

@@ -137,6 +137,7 @@ def test_a_sweep_shows_all_its_networks(tmp_path):
     page = page_of(tmp_path / "sweep")
     assert page.headings[0] == "resnet20 pruned to 0.30 to 0.50 of its MACs"
     assert "Networks of the sweep" in page.headings
+    assert "scored: the network as it was scored in the search." in " ".join(page.words)
     assert "Channels that every budget keeps" in page.headings
 
 

@@ -163,16 +163,18 @@ def good(tmp_path_factory):
     )  # fmt: skip
     facts = {"reward": 0.5, "evaluations": 1, "evaluations_asked": 1}
     facts |= {"evaluations_with_shortlist": 1, "steps": 1}
-    write_best(folder, problem, evaluation, None, problem.compress([3, 4]), [], facts)
+    write_best(folder, problem, evaluation, None, problem.compress([3, 4]), "scored", [], facts)
     stored = json.loads((folder / "best.json").read_text())
     names = ("keep", "similarity", "macs", "params", "macs_ratio", "params_ratio")
     one = {name: stored[name] for name in names}
     line = {"index": 1, "seconds": 0.5, "reward": 0.5, "budget": 0.5, **one}
     (folder / "evaluations.jsonl").write_text(f"{sealed(line)}\n{sealed(line | {'index': 2})}\n")
-    candidate = {"origin": "search", "reward": 1.0, "searched": one, "repaired": one, "score": 1.0}
+    candidate = {"origin": "search", "reward": 1.0, "searched": one, "repaired": one, "score": 1.0,
+                 "delivery": "thorough"}  # fmt: skip
     point = {"budget": 0.5, "predicted": one, "origin": "search", "reward": 0.5, "searched": one,
-             "repaired": None, "shortlist": [candidate], "evaluations": 3, "file": "x",
-             "predicted_ms": [2.0, 1.0], "measured_ms": [TIMING, TIMING]}  # fmt: skip
+             "repaired": None, "delivery": "thorough", "shortlist": [candidate],
+             "evaluations": 3, "file": "x", "predicted_ms": [2.0, 1.0],
+             "measured_ms": [TIMING, TIMING]}  # fmt: skip
     (folder / "sweep.json").write_text(sealed({"budgets": [0.5], "points": [point]}))
     recovered = {
         "file": "a", "of": "b", "of_tensors": "a" * 64, "tensors": "b" * 64, "score": "outputs",

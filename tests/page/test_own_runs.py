@@ -149,6 +149,16 @@ def text_of_search_alone(folder):
     return text
 
 
+@pytest.mark.parametrize("value", ["best", None, 1, ["cut"]])
+def test_an_unknown_delivery_is_refused(value, run):
+    edit(run / "best.json", lambda facts: facts.update(delivery=value))
+    with pytest.raises(ValueError, match=r"best\.json is damaged: .*delivery.*'thorough', 'quick'"):
+        read_best(run)
+    edit(run / "best.json", lambda facts: facts.pop("delivery"))
+    with pytest.raises(ValueError, match=r"best\.json is damaged: .*delivery"):
+        read_best(run)
+
+
 def test_costs_are_shown_without_problem_json(run):
     whole = read_best(run).layers[-1].macs[0]
     (run / PROBLEM).unlink()

@@ -81,6 +81,58 @@ def test_finish_returns_what_scores_highest_and_says_so(caplog):
     assert problem.score_network(network, keep) == pytest.approx(evaluation.similarity)
 
 
+def near(wanted):
+    """A score of networks that is highest, 0, for one with these parameters."""
+
+    def score(network, _images):
+        pairs = zip(network.parameters(), wanted.parameters(), strict=True)
+        return -float(sum((mine - its).abs().sum() for mine, its in pairs))
+
+    return score
+
+
+@pytest.mark.parametrize("wanted", ["thorough", "scored", "cut"])
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_finish_goes_by_a_score_of_ones_own(wanted, repair, caplog):
+    problem = PruningProblem(
+        awaken(plain()), images(16), images(16, seed=2), budget=0.6, repair=repair
+    )
+    keep = uniform(problem)
+    (thorough,) = problem.repair_all([keep], images(32, seed=1), FEW)
+    networks = {
+        "thorough": thorough,
+        "scored": problem.compress(keep),
+        "cut": problem.cut(keep),
+    }
+    score = near(networks[wanted])
+    network, evaluation = problem.finish(keep, images(32, seed=1), FEW, score=score)
+    assert (
+        score(network, None)
+        == 0
+        > max(score(other, None) for name, other in networks.items() if name != wanted)
+    )
+    assert ("a repair made the network worse (score -" in caplog.text) == (wanted != "thorough")
+    assert evaluation.similarity == problem.score_network(networks[wanted], keep)
+    assert evaluation.keep == tuple(keep)
+    kept = problem.keep_better(thorough, keep, lambda one: score(one, None))
+    assert (kept.delivery, kept.evaluation) == (wanted, evaluation)
+
+
+def test_a_score_of_ones_own_sees_the_images_that_networks_are_scored_on():
+    judged, seen = images(5, seed=2), []
+    problem = PruningProblem(awaken(plain()), images(16), judged, budget=0.6)
+
+    def score(_network, given):
+        seen.append(given)
+        return 1
+
+    problem.finish(uniform(problem), images(16, seed=1), FEW, score=score)
+    assert len(seen) == 3
+    assert all(torch.equal(one, judged) for one in seen)
+    with pytest.raises(ValueError, match="must return a finite number, got None"):
+        problem.finish(uniform(problem), images(16, seed=1), FEW, score=lambda *_: None)
+
+
 def test_alternation_improves_on_a_single_pass():
     problem = made("resnet20", budget=0.5)
     keep = uniform(problem)

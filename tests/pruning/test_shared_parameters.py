@@ -1,12 +1,14 @@
 """Parameters that several modules share, and parameters that are not to be trained."""
 
+import numpy as np
 import pytest
 import torch
 from networks_for_tests import Head, awaken, images, random_strategy, simple_problem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lfgcl_env.pruning import load_pruned
+from lfgcl_env.pruning import REPAIRS, load_pruned
+from lfgcl_env.pruning.repair.profiles import SequentialOptions
 from lfgcl_env.pruning.structure.layers import count_macs
 
 
@@ -76,25 +78,78 @@ def test_weights_that_were_untied_after_the_cut_come_back_untied(tmp_path):
     assert torch.equal(loaded.b.weight, 2 * loaded.a.weight)
 
 
-@pytest.mark.parametrize("min_channels", [1, 0])
-def test_frozen_parameters_stay_frozen(min_channels, tmp_path):
-    def build() -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), Head(6)
-        )
+class Frozen(nn.Module):
+    """A network of which a user trains a part: whole layers, single tensors, one behind a norm."""
 
-    network = awaken(build())
-    network[0].requires_grad_(False)
-    network[1].weight.requires_grad_(False)
-    problem = simple_problem(network, images(), min_channels=min_channels)
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.second, self.third = nn.Conv2d(8, 6, 3, bias=False), nn.Conv2d(6, 8, 3)
+        self.patches = nn.Conv2d(8, 12, 2, stride=2)
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.up, self.down = nn.Linear(12, 16), nn.Linear(16, 12)
+        self.head = nn.Linear(12, 5)
+        frozen = (self.first, self.third.bias, self.norm.weight, self.attention.in_proj_weight)
+        for one in (*frozen, self.attention.out_proj.bias, self.up, self.down.weight):
+            one.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.third(F.relu(self.second(F.relu(self.norm(self.first(x)))))))
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head((x + self.down(F.gelu(self.up(x)))).mean(1))
+
+
+def frozen_in(network: nn.Module) -> set[str]:
+    return {name for name, p in network.named_parameters() if not p.requires_grad}
+
+
+FROZEN = {
+    *("first.weight", "first.bias", "norm.weight", "third.bias", "attention.out_proj.bias"),
+    *("up.weight", "up.bias", "down.weight"),
+    *(f"attention.{part}.weight" for part in "qkv"),
+}
+"""In a pruned network, whose queries, keys and values have layers of their own."""
+
+
+@pytest.mark.parametrize("repair", sorted(REPAIRS))
+@pytest.mark.parametrize("min_channels", [1, 0])
+@pytest.mark.parametrize("kind", ["scored", "thorough", "handed over", "cut"])
+def test_frozen_parameters_stay_frozen(kind, repair, min_channels, tmp_path):
+    problem = simple_problem(
+        awaken(Frozen()), images(16, 16), min_channels=min_channels, repair=repair
+    )
+    strategy = np.minimum(problem.channels // 2, 3)
+    if min_channels == 0:
+        strategy[problem.lowest == 0] = 0
+    options = SequentialOptions(rows=4096)
+    network = {
+        "scored": lambda: problem.compress(strategy),
+        "thorough": lambda: problem.repair_all([strategy], images(16, 16, 1), options)[0],
+        "handed over": lambda: problem.finish(strategy, images(16, 16, 1), options)[0],
+        "cut": lambda: problem.cut(strategy),
+    }[kind]()
+    there = dict(network.named_parameters()).keys()
+    assert ("up.weight" in there) == (min_channels == 1)
+    assert frozen_in(network) == FROZEN & there
+    loaded = load_pruned(problem.save(tmp_path / "one", strategy, network), Frozen())
+    assert frozen_in(loaded) == FROZEN & there
+    before = {name: p.detach().clone() for name, p in loaded.named_parameters()}
+    optimizer = torch.optim.SGD(loaded.train().parameters(), lr=0.1)
+    loaded(images(4, 16, 2)).square().sum().backward()
+    optimizer.step()
+    changed = {name for name, p in loaded.named_parameters() if not torch.equal(p, before[name])}
+    assert changed.isdisjoint(FROZEN)
+    assert {"second.weight", "head.weight"} <= changed
+
+
+@pytest.mark.parametrize("min_channels", [1, 0])
+def test_frozen_parameters_are_frozen_as_the_network_was_saved(min_channels, tmp_path):
+    problem = simple_problem(awaken(Frozen()), images(4, 16), min_channels=min_channels)
     strategy = random_strategy(problem, 0)
     smaller = problem.compress(strategy)
-    frozen = {name: p.requires_grad for name, p in network.named_parameters()}
-    assert {name: p.requires_grad for name, p in smaller.named_parameters()} == frozen
-    loaded = load_pruned(problem.save(tmp_path / "one", strategy, smaller), build())
-    assert {name: p.requires_grad for name, p in loaded.named_parameters()} == frozen
-    # As the network had it when it was saved, whatever the baseline had.
+    # Whatever the baseline had.
     smaller.requires_grad_(True)
-    smaller[3].bias.requires_grad_(False)
-    loaded = load_pruned(problem.save(tmp_path / "two", strategy, smaller), build())
-    assert [n for n, p in loaded.named_parameters() if not p.requires_grad] == ["3.bias"]
+    smaller.third.bias.requires_grad_(False)
+    loaded = load_pruned(problem.save(tmp_path / "two", strategy, smaller), Frozen())
+    assert frozen_in(loaded) == {"third.bias"}

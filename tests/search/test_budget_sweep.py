@@ -13,6 +13,7 @@ from networks_for_tests import Concatenating, awaken, images, plain
 import lfgcl_env
 from lfgcl_env import zoo
 from lfgcl_env.pruning.budget.tolerance import label
+from lfgcl_env.pruning.delivered_network import DELIVERIES
 from lfgcl_env.runs.record import Record
 from lfgcl_env.search import shortlist
 from lfgcl_env.search.budget_sweep import answer, ask, spaced, sweep
@@ -218,6 +219,7 @@ def test_a_search_over_a_range_writes_a_network_for_every_budget(finished):
         assert similarity == pytest.approx(point.repaired.similarity)
         report = (folder / f"sweep/report_{label(point.budget)}.txt").read_text()
         assert f"-> {point.searched.macs:,}" in report
+        assert f"\nhanded over: the network {DELIVERIES[point.delivery]}\n" in report
     assert result.best == result.sweep[-1].searched
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
@@ -233,7 +235,7 @@ def test_the_table_of_a_front_says_what_it_is_made_of(finished):
         assert float(row["repaired_similarity"]) == point.repaired.similarity
         assert float(row["predicted_similarity"]) == point.predicted.similarity
         assert tuple(map(int, row["keep"].split())) == point.searched.keep
-        assert row["origin"] == point.origin
+        assert (row["origin"], row["delivery"]) == (point.origin, point.delivery)
         assert (folder / row["file"]).exists()
     described = json.loads((folder / "sweep.json").read_text())
     assert described["evaluations"] == 6

@@ -12,10 +12,13 @@ from networks_for_tests import awaken, images, plain
 
 import lfgcl_env  # noqa: F401 - registers the environments
 from lfgcl_env.images import LabelledImages
-from lfgcl_env.pruning import allocate
+from lfgcl_env.page import write_page
+from lfgcl_env.pruning import allocate, load_pruned
 from lfgcl_env.pruning.repair import least_squares
 from lfgcl_env.pruning.repair.layer_fit import Fit
+from lfgcl_env.pruning.repair.profiles import SCORING
 from lfgcl_env.pruning.structure.saved_form import read_structure
+from lfgcl_env.runs.best import read_best
 from lfgcl_env.runs.run_folder import RunFolder
 from lfgcl_env.search.return_so_far import ReturnSoFar
 from lfgcl_env.search.run_search import run_search
@@ -208,6 +211,85 @@ def test_without_a_shortlist_a_harmful_repair_is_not_used_either(tmp_path, caplo
     assert "the repair made the network worse" in caplog.text
     saved = read_structure(tmp_path / "run" / "pruned.safetensors")
     assert saved["repaired"]["similarity"] > result.best.similarity
+
+
+class Prefers:
+    """A reward that ranks one network of every strategy highest: 1, and 0 for all others."""
+
+    def __init__(self, delivery):
+        self.delivery, self.problem = delivery, None
+
+    def wanted(self, keep):
+        """Return a network of a strategy."""
+        if self.delivery == "thorough":
+            return self.problem.repair_all([keep], OTHERS)[0]
+        if self.delivery == "quick":
+            return self.problem.repair_all([keep], OTHERS, SCORING)[0]
+        return getattr(self.problem, {"scored": "compress", "cut": "cut"}[self.delivery])(keep)
+
+    def __call__(self, network, images):
+        if self.problem is None:
+            return 0.0
+        wanted = self.wanted([network[0].out_channels, network[3].out_channels])
+        pairs = zip(network.parameters(), wanted.parameters(), strict=True)
+        return float(all(torch.equal(mine, its) for mine, its in pairs))
+
+
+@pytest.mark.parametrize("delivery", ["thorough", "quick", "scored", "cut"])
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_a_reward_of_ones_own_decides_which_network_of_the_winner_is_handed_over(
+    delivery, repair, caplog
+):
+    reward = Prefers(delivery)
+    env = make_env(budget=0.6, reward=reward, repair=repair)
+    reward.problem = env.unwrapped.problem
+    network, listed = choose(env, records(env, 3), OTHERS, size=2)
+    assert listed[0].score == reward(network, None) == 1
+    assert [one.delivery for one in listed] == [delivery, None]
+    keep = listed[0].searched.keep
+    assert listed[0].repaired.similarity == reward.problem.score_network(network, keep)
+    assert ("made the network worse" in caplog.text) == (delivery != "thorough")
+
+
+@pytest.mark.parametrize("delivery", ["thorough", "scored", "cut"])
+def test_so_it_does_where_a_wrapper_changes_it(delivery):
+    reward = Prefers(delivery)
+    env = TransformReward(
+        make_env(budget=0.6, reward=reward, repair="sequential"), lambda reward: 2 * reward + 1
+    )
+    reward.problem = env.unwrapped.problem
+    network, (only,) = choose(env, records(env, 3), OTHERS, size=2)
+    assert (only.score, only.delivery) == (None, delivery)
+    assert reward(network, None) == 1
+
+
+@pytest.mark.parametrize(
+    ("delivery", "size", "words"),
+    [
+        ("thorough", 2, "repaired thoroughly, layer by layer"),
+        ("quick", 2, "repaired quickly, layer by layer: the thorough repair made it worse"),
+        ("scored", 2, "as it was scored in the search"),
+        ("scored", 0, "as it was scored in the search"),
+        ("cut", 2, "merely cut: every repair that was tried made it worse"),
+        ("cut", 0, "merely cut: every repair that was tried made it worse"),
+    ],
+)
+def test_a_run_says_which_network_it_hands_over(delivery, size, words, tmp_path):
+    reward = Prefers(delivery)
+    env = make_env(budget=0.6, reward=reward)
+    reward.problem = env.unwrapped.problem
+    result = run_search(
+        env, "random", 2, out=tmp_path, shortlist=size, repair_images=OTHERS if size else None
+    )
+    best = read_best(tmp_path)
+    assert result.delivery == best.delivery == delivery
+    assert [one.delivery for one in best.shortlist[:1]] == [delivery] * min(size, 1)
+    report = (tmp_path / "report.txt").read_text().splitlines()
+    assert report[1:3] == [f"handed over: the network {words}", ""]
+    assert reward(load_pruned(tmp_path / "pruned.safetensors", plain()), None) == 1
+    text = write_page(tmp_path).read_text(encoding="utf-8")
+    assert f'handed over</span><b>{delivery}</b><span class="quiet">the network {words}<' in text
+    assert (f"What is handed over is the network {words}." in text) == (size > 0)
 
 
 @pytest.mark.parametrize("wrapper", [negated, Penalised])
