@@ -30,15 +30,15 @@ _logger = logging.getLogger(__name__)
 COMPARED_IMAGES = 256
 """Images that the strategies on a shortlist are repaired on, to compare them."""
 
+TOGETHER = 4
+"""Strategies that are repaired in step: they share the baseline, and memory holds them all."""
+
 _HARMFUL: dict[Delivery, str] = {
     "quick": "the thorough repair",
     "scored": "a repair on other images",
     "cut": "every repair",
 }
 """What made the network worse, where another than the thoroughly repaired one is handed over."""
-
-TOGETHER = 4
-"""Strategies that are repaired in step: they share the baseline, and memory holds them all."""
 
 
 @dataclass(frozen=True)

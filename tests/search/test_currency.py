@@ -251,6 +251,21 @@ def test_a_reward_of_ones_own_decides_which_network_of_the_winner_is_handed_over
     assert ("made the network worse" in caplog.text) == (delivery != "thorough")
 
 
+def test_accuracy_decides_too():
+    inputs = images(200, seed=2)
+    problem = make_env(budget=0.6).unwrapped.problem
+    keep = tuple(problem.project([0.5, 0.5]).tolist())
+    with torch.no_grad():
+        labels = problem.cut(keep)(inputs).argmax(1)
+    labelled = LabelledImages(inputs, labels, "what the merely cut network says")
+    env = make_env(budget=0.6, reward="accuracy", labelled=labelled)
+    found = [Rewarded(problem.evaluate(keep), reward_of(env, keep, 0.6), 0.6)]
+    network, (only,) = choose(env, found, OTHERS, size=1)
+    assert (only.delivery, only.score) == ("cut", 1.0)
+    assert only.reward < 1  # as the search scored it
+    assert torch.equal(network[0].weight, problem.cut(keep)[0].weight)
+
+
 @pytest.mark.parametrize("delivery", ["thorough", "scored", "cut"])
 def test_so_it_does_where_a_wrapper_changes_it(delivery):
     reward = Prefers(delivery)
