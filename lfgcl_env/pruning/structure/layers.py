@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lfgcl_env.pruning.structure.flop_formulas import more_formulas
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -195,7 +196,7 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
     """Count MACs of all that PyTorch's FLOP counter knows, for one input: half its FLOPs.
 
     Attention and recurrent layers are run step by step, not as fused operations, which are not
-    counted.
+    counted. Products that it leaves out are in :mod:`lfgcl_env.pruning.structure.flop_formulas`.
 
     Args:
         network: in evaluation mode.
@@ -217,7 +218,7 @@ def counting_flops() -> Iterator[FlopCounterMode]:
         warnings.catch_warnings(action="ignore"),  # of settings for other devices
         torch.backends.mkldnn.flags(enabled=False),
         step_by_step(),
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping=more_formulas()) as counter,
     ):
         yield counter
 

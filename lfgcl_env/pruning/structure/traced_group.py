@@ -6,11 +6,15 @@ import numpy as np
 import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import nn
+from torchvision.ops import DeformConv2d
 
 from lfgcl_env.pruning.structure.groups import Group, Member, Unprunable
 from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
 
 OUTPUT = "its channels are the network's output"
+
+_UNKNOWN = (nn.RNNBase, nn.Bilinear, DeformConv2d)
+"""Kinds of layers that Torch-Pruning does not know, of which it sees parameters alone."""
 
 
 def side_of(item: tp.dependency.Group) -> str:
@@ -94,7 +98,7 @@ def _bundles(channels: int, met: Sequence[set[int]]) -> NDArray[np.int64]:
 def _whose(parameter: object, names: dict[nn.Module, str]) -> str:
     """Say what a parameter that channels meet outside of known layers belongs to."""
     for module, name in names.items():
-        if isinstance(module, nn.RNNBase) and any(p is parameter for p in module.parameters()):
+        if isinstance(module, _UNKNOWN) and any(p is parameter for p in module.parameters()):
             return _why_not(module, name)
     return "a free parameter of the network follows its channels"
 
