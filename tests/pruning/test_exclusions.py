@@ -135,10 +135,10 @@ def reasons(problem: PruningProblem) -> dict[str, str]:
             "Conv2d between ties it to channels that stay: a free parameter",
         ),
         (
-            lambda: Chain(nn.ConvTranspose2d(8, 8, 2, 2, groups=2)),
+            lambda: Chain(nn.ConvTranspose2d(8, 4, 2, 2, groups=4), 4),
             ["b", "c"],
             "a",
-            "a transposed convolution with groups",
+            "between gives one channel for several, which is not followed",
         ),
         (
             lambda: Chain(nn.Conv2d(8, 4, 1, groups=4), 4),

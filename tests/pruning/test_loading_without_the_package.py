@@ -29,7 +29,8 @@ def build():
         nn.Conv2d(24, 12, 1), FrozenBatchNorm2d(12), nn.ReLU(),
         nn.Conv2d(12, 12, 3, groups=12), nn.BatchNorm2d(12), nn.ReLU(),
         nn.Conv2d(12, 24, 3, groups=12, bias=False), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.ReLU(),
-        nn.ConvTranspose2d(8, 10, 2), nn.ReLU(), nn.Conv2d(10, 8, 1),
+        nn.ConvTranspose2d(8, 10, 2), nn.ReLU(), nn.ConvTranspose2d(10, 20, 3, groups=5), nn.ReLU(),
+        nn.Conv2d(20, 8, 1),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 5),
     ]
     layers[0].bias.requires_grad_(False)

@@ -82,6 +82,7 @@ class Candidate:
         self._places = {name: places.get(m, []) for name, m in self._modules.items()}
         # Before any cut: a depthwise convolution cut to one channel looks like any other.
         self._sizes = {name: Sizes(module) for name, module in self._modules.items()}
+        self._weight_axes = {name: weight_axes(module) for name, module in self._modules.items()}
         self._axes = {n: head_axes(m) for n, m in self._modules.items() if head_count(m)}
         self._originals = {
             name: {key: t for key, t in _tensors(module) if self._is_cut(name, key, t)}
@@ -123,13 +124,14 @@ class Candidate:
         module = self._modules[name]
         out = slices.out.kept(mask) if slices.out else None
         into = slices.into.kept(mask) if slices.into else None
+        rows = slices.rows.kept(mask) if slices.rows else None
         empty = any(kept is not None and not len(kept) for kept in (out, into))
         if empty and name not in self._axes:
             put(self._stand_in(name, out, into), self._places[name])
             return
         put(module, self._places[name])
         tensors = self._originals[name]
-        outputs, inputs = weight_axes(module)
+        outputs, inputs = self._weight_axes[name]
         if into is not None and self.solver is not None and name in self.solver:
             weight, bias = self.solver(name, into)
             tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
@@ -143,10 +145,10 @@ class Candidate:
             }
         for key, tensor in tensors.items():
             if out is not None:
-                axis = outputs if key == "weight" else 0
+                axis, kept = (outputs, rows) if key == "weight" else (0, out)
                 if name in self._axes:
                     axis = self._axes[name][key]
-                tensor = tensor.index_select(axis, torch.from_numpy(out).to(tensor.device))
+                tensor = tensor.index_select(axis, torch.from_numpy(kept).to(tensor.device))
             self._replace(module, key, tensor)
         self._sizes[name].set(
             None if out is None else len(out), None if into is None else len(into)

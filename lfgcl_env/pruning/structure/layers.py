@@ -31,7 +31,8 @@ class Layer:
 
     Attributes:
         name: the module's name in ``network.named_modules()``.
-        kind: ``"conv"``, ``"depthwise"``, ``"grouped"``, ``"transposed"`` or ``"linear"``.
+        kind: ``"conv"``, ``"depthwise"``, ``"grouped"``, ``"transposed"`` or ``"linear"``; of a
+            transposed convolution with groups one of the second and third.
         in_channels: input channels (features of a linear layer).
         out_channels: output channels.
         fan: input channels that one output channel sees (1 for a depthwise convolution).
@@ -61,20 +62,31 @@ def layer_kind(module: nn.Module) -> str | None:
     """Return the kind of a layer with MACs, or None for every other module."""
     if isinstance(module, nn.Linear):
         return "linear"
-    if isinstance(module, CONVOLUTIONS):
+    if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
         if module.groups == 1:
-            return "conv"
+            return "transposed" if isinstance(module, TRANSPOSED) else "conv"
         if module.groups == module.in_channels == module.out_channels:
             return "depthwise"
         return "grouped"
-    if isinstance(module, TRANSPOSED) and module.groups == 1:
-        return "transposed"
     return None
 
 
 def weight_axes(module: nn.Module) -> tuple[int, int]:
-    """Return the dimensions of a layer's weight that hold its output and its input channels."""
-    return (1, 0) if isinstance(module, TRANSPOSED) else (0, 1)
+    """Return the dimensions of a layer's weight that hold its output and its input channels.
+
+    With groups the first of both follows the output channels, see :func:`weight_rows`.
+    """
+    return (1, 0) if layer_kind(module) == "transposed" else (0, 1)
+
+
+def weight_rows(module: nn.Module) -> int:
+    """Return the length of the dimension of a layer's weight that follows its output channels.
+
+    A transposed convolution with groups has its input channels there. They go with the outputs of
+    their groups, in proportion.
+    """
+    transposed = isinstance(module, TRANSPOSED) and module.groups > 1
+    return int(module.in_channels) if transposed else layer_sizes(module)[0]  # type: ignore[arg-type]
 
 
 def is_frozen_norm(module: nn.Module) -> bool:

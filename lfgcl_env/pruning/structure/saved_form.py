@@ -35,6 +35,7 @@ from lfgcl_env.pruning.structure.layers import (
     layer_sizes,
     names_of,
     weight_axes,
+    weight_rows,
 )
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
@@ -246,7 +247,9 @@ def _check_shapes(
             raise ValueError(f"it has no layer {name!r}")
         shape = _shape_of_layer(name, shapes, modules[name], cut)
         sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
-        if sides != cut or not Sizes(modules[name]).fits(cut[0]):
+        outputs = layer_sizes(modules[name])[0]
+        rows = cut[0] and cut[0] * weight_rows(modules[name]) // outputs
+        if sides != [rows, cut[1]] or not Sizes(modules[name]).fits(cut[0]):
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
     firsts = {name: first for first, names in names_of(module).items() for name in names}
     for key, full in whole.items():

@@ -110,8 +110,6 @@ def _why_not(module: nn.Module, name: str) -> str:
         return f"{kind} {name} computes each of its channels from all of them"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return f"{kind} {name} is a recurrent layer, which is not cut"
-    if getattr(module, "transposed", False):
-        return f"{kind} {name} is a transposed convolution with groups, which is not cut"
     return f"{kind} {name} is of a kind that is not cut"
 
 
