@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.networks.copying import copy_network, forget
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
 from lfgcl_env.pruning.structure.layers import (
@@ -35,6 +37,14 @@ class Solver(Protocol):
 
     def __call__(self, layer: str, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the weight (out, kept, ...) and bias (out,) for the inputs at ``kept``."""
+
+    def change(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
+        """Return a factor for what a norm over channels gives, and what is added to it.
+
+        Args:
+            norm: its name.
+            kept: the channels that it knows, at least one.
+        """
 
 
 class Candidate:
@@ -141,6 +151,12 @@ class Candidate:
                 key: tensor.index_select(inputs, chosen.to(tensor.device))
                 if key == "weight"
                 else tensor
+                for key, tensor in tensors.items()
+            }
+        elif out is not None and self.solver is not None and is_channel_norm(module):
+            factor, added = self.solver.change(name, out)
+            tensors = {
+                key: tensor * factor if key == "weight" else tensor + added * tensors["weight"]
                 for key, tensor in tensors.items()
             }
         for key, tensor in tensors.items():
@@ -296,8 +312,9 @@ class Sizes:
         self._layer = layer
         self._whole = dict(zip(("out", "in"), layer_sizes(layer), strict=True))
         self._attributes = {
-            name: (side, int(getattr(layer, name)))
+            name: (side, prod(value) if isinstance(value, tuple) else int(value))
             for name, side in channel_attributes(layer).items()
+            for value in [getattr(layer, name)]
         }
 
     def fits(self, out: int | None) -> bool:
@@ -312,4 +329,6 @@ class Sizes:
         for name, (side, size) in self._attributes.items():
             kept = left[side]
             if kept is not None:
-                setattr(self._layer, name, size * kept // self._whole[side])
+                value = size * kept // self._whole[side]
+                is_shape = isinstance(getattr(self._layer, name), tuple)
+                setattr(self._layer, name, (value,) if is_shape else value)

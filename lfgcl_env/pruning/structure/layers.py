@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.flop_formulas import more_formulas
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
 
@@ -109,10 +110,18 @@ def is_channelwise(module: nn.Module) -> bool:
     )
 
 
+def passes_channels(module: nn.Module) -> bool:
+    """Whether a layer gives the channels that it gets, and loses them exactly.
+
+    It is channelwise, or a norm over all channels together.
+    """
+    return is_channelwise(module) or is_channel_norm(module)
+
+
 def channel_groups(module: nn.Module) -> int:
     """Return the groups of channels inside of which a channelwise layer mixes them, or 0."""
     if isinstance(module, nn.GroupNorm):
-        return module.num_groups
+        return module.num_groups if module.num_groups > 1 else 0
     return int(module.groups) if layer_kind(module) == "grouped" else 0  # type: ignore[arg-type]
 
 
@@ -120,8 +129,10 @@ def channel_attributes(module: nn.Module) -> dict[str, str]:
     """Map the attributes of a module that count channels to the side that they follow.
 
     They are proportional to the channels on this side: ``"out"``, which is all there is of a layer
-    that is channelwise, or ``"in"``. The channels of attention are its heads.
+    that passes channels on, or ``"in"``. The channels of attention are its heads.
     """
+    if is_channel_norm(module):
+        return {"num_channels" if isinstance(module, nn.GroupNorm) else "normalized_shape": "out"}
     if is_channelwise(module):
         return {name: "out" for name in _COUNTS if isinstance(getattr(module, name, None), int)}
     if isinstance(module, nn.Linear):
@@ -132,7 +143,7 @@ def channel_attributes(module: nn.Module) -> dict[str, str]:
 
 
 def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """Return a layer's output and input channels, also for one that is channelwise.
+    """Return a layer's output and input channels, also for one that passes channels on.
 
     The channels of attention are its heads.
     """
@@ -146,6 +157,8 @@ def layer_sizes(module: nn.Module) -> tuple[int, int]:
         size = module.running_mean.numel()  # type: ignore[union-attr, operator]
     elif isinstance(module, nn.GroupNorm):
         size = module.num_channels
+    elif is_channel_norm(module):
+        (size,) = module.normalized_shape  # type: ignore[misc]
     else:
         size = getattr(module, "num_features", None) or getattr(module, "num_parameters", None)
     return int(size), int(size)  # type: ignore[arg-type]

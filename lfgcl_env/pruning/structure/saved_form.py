@@ -30,10 +30,10 @@ from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of,
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count, heads_of
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
 from lfgcl_env.pruning.structure.layers import (
-    is_channelwise,
     layer_kind,
     layer_sizes,
     names_of,
+    passes_channels,
     weight_axes,
     weight_rows,
 )
@@ -359,7 +359,7 @@ def _shape_of_layer(
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return layer_kind(module) is not None or is_channelwise(module)
+    return layer_kind(module) is not None or passes_channels(module)
 
 
 def _with_heads(attention: nn.Module, key: str, whole: list[int], heads: int | None) -> list[int]:
