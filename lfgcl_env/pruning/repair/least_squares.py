@@ -98,7 +98,7 @@ class LeastSquaresSolver:
             kept: positions of its channels that stay, ascending.
 
         Returns:
-            A factor for its output without bias, and what is added before it is scaled.
+            A factor for what it gives before its weight and bias, and what is added behind it.
         """
         if norm not in self._norms:
             return 1.0, 0.0

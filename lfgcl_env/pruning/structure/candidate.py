@@ -39,11 +39,14 @@ class Solver(Protocol):
         """Return the weight (out, kept, ...) and bias (out,) for the inputs at ``kept``."""
 
     def change(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
-        """Return a factor for what a norm over channels gives, and what is added to it.
+        """Return how what a norm over channels gives is to change, before its weight and bias.
 
         Args:
             norm: its name.
             kept: the channels that it knows, at least one.
+
+        Returns:
+            A factor, and what is added behind it.
         """
 
 
@@ -154,11 +157,7 @@ class Candidate:
                 for key, tensor in tensors.items()
             }
         elif out is not None and self.solver is not None and is_channel_norm(module):
-            factor, added = self.solver.change(name, out)
-            tensors = {
-                key: tensor * factor if key == "weight" else tensor + added * tensors["weight"]
-                for key, tensor in tensors.items()
-            }
+            tensors = _changed(tensors, *self.solver.change(name, out))
         for key, tensor in tensors.items():
             if out is not None:
                 axis, kept = (outputs, rows) if key == "weight" else (0, out)
@@ -266,6 +265,16 @@ def _note_statistics(
 ) -> None:
     variance, mean = torch.var_mean(inputs[0], [0, *range(2, inputs[0].dim())], correction=0)
     statistics[name] = (mean, variance)
+
+
+def _changed(tensors: Mapping[str, Tensor], factor: float, added: float) -> dict[str, Tensor]:
+    """Return a norm's tensors by which its normalised input is scaled and shifted first."""
+    changed = dict(tensors)
+    if "weight" in tensors:
+        changed["weight"] = tensors["weight"] * factor
+        if "bias" in tensors:
+            changed["bias"] = tensors["bias"] + tensors["weight"] * added
+    return changed
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
