@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from lfgcl_env.edge.files import write_text
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm, normalise_kept
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs, layer_kind
 
 IMAGES = 32
@@ -219,12 +221,18 @@ def standardise(network: nn.Module, images: Tensor) -> None:
 
 
 def hidden(problem: PruningProblem, keep: NDArray[np.int64]) -> nn.Module:
-    """Return the whole network with the removed channels set to zero wherever they are read."""
+    """Return the whole network with the removed channels set to zero wherever they are read.
+
+    Norms over all channels go by those that stay.
+    """
     network = copy_network(problem.baseline.network)
     mask = problem.network.plan.mask(problem.kept_channels(keep))
     for name, slices in problem.network.plan.layers.items():
+        module = network.get_submodule(name)
+        if slices.out is not None and is_channel_norm(module):
+            known = torch.from_numpy(slices.out.kept(mask))
+            module.register_forward_hook(partial(normalise_kept, known))
         if slices.into is not None:
-            module = network.get_submodule(name)
             gone = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
             dimension = -1 if layer_kind(module) == "linear" else 1
             module.register_forward_pre_hook(_hide(torch.from_numpy(gone), dimension))

@@ -115,7 +115,10 @@ def drawn(network: PrunableNetwork, keep: np.ndarray, seed: int = 0) -> list[np.
 
 @torch.no_grad()
 def hidden(network: PrunableNetwork, kept: list[np.ndarray], inputs: Tensor) -> Tensor:
-    """The whole network's outputs where all consumers get zeros for what is removed."""
+    """The whole network's outputs where all consumers get zeros for what is removed.
+
+    Norms over all channels take mean and variance of what stays.
+    """
     module = network.baseline.network
 
     def hide(places: Tensor):
@@ -132,7 +135,39 @@ def hidden(network: PrunableNetwork, kept: list[np.ndarray], inputs: Tensor) -> 
                     gone = torch.from_numpy(member.positions[~np.isin(member.channels, stay)])
                     layer = module.get_submodule(member.layer)
                     stack.callback(layer.register_forward_pre_hook(hide(gone)).remove)
+                norm = module.get_submodule(member.layer)
+                if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)) or (
+                    isinstance(norm, nn.GroupNorm) and norm.num_groups == 1
+                ):
+                    known = torch.zeros(len(member.positions))
+                    known[member.positions[np.isin(member.channels, stay)]] = 1.0
+                    stack.callback(norm.register_forward_hook(normalising(known)).remove)
         return module(inputs)
+
+
+def normalising(known: Tensor):
+    """A hook that normalises by the channels flagged in ``known``, and gives zeros for others."""
+
+    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+        x = inputs[0]
+        last = isinstance(norm, nn.RMSNorm) or type(norm).forward is nn.LayerNorm.forward
+        shape = [1] * x.dim()
+        shape[-1 if last else 1] = len(known)
+        axes = list(range(1, x.dim())) if isinstance(norm, nn.GroupNorm) else [-1 if last else 1]
+        flags = known.reshape(shape).expand(x.shape)
+        count = flags.sum(axes, keepdim=True)
+        if not isinstance(norm, nn.RMSNorm):
+            x = x - (x * flags).sum(axes, keepdim=True) / count
+        variance = (x.square() * flags).sum(axes, keepdim=True) / count
+        eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
+        x = x / (variance + eps).sqrt()
+        if norm.weight is not None:
+            x = x * norm.weight.reshape(shape)
+        if getattr(norm, "bias", None) is not None:
+            x = x + norm.bias.reshape(shape)
+        return x * flags
+
+    return hook
 
 
 def check_exactness(

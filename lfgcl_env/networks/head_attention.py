@@ -21,9 +21,6 @@ class HeadAttention(nn.Module):
     Attributes:
         num_heads: how many heads there are.
         head_dim: channels of a head.
-        embed_dim: channels of what queries are made of, and of the output.
-        kdim: channels of what keys are made of.
-        vdim: channels of what values are made of.
         q: gives the queries; (..., heads * head_dim).
         k: gives the keys.
         v: gives the values.
@@ -44,7 +41,6 @@ class HeadAttention(nn.Module):
     def __init__(self, stock: nn.MultiheadAttention) -> None:
         super().__init__()
         self.num_heads, self.head_dim = stock.num_heads, stock.head_dim
-        self.embed_dim, self.kdim, self.vdim = stock.embed_dim, stock.kdim, stock.vdim
         self.dropout, self.batch_first = stock.dropout, stock.batch_first
         joint, bias = stock.in_proj_weight, stock.in_proj_bias
         apart = (stock.q_proj_weight, stock.k_proj_weight, stock.v_proj_weight)
@@ -58,6 +54,21 @@ class HeadAttention(nn.Module):
                 layer.bias.requires_grad_(bias.requires_grad)
         self.out_proj = stock.out_proj
         self.train(stock.training)
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of what queries are made of, and of the output."""
+        return self.out_proj.out_features
+
+    @property
+    def kdim(self) -> int:
+        """Channels of what keys are made of."""
+        return self.k.in_features
+
+    @property
+    def vdim(self) -> int:
+        """Channels of what values are made of."""
+        return self.v.in_features
 
     def forward(
         self,

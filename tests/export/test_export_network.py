@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import FAMILIES, Shuffling, awake_baseline, plain, shared_problem
+from networks_for_tests import (
+    FAMILIES,
+    Shuffling,
+    awake_baseline,
+    awaken,
+    plain,
+    shared_problem,
+)
 from torch import nn
+from torchvision import models
 
 from lfgcl_env.export import FORMATS, export_network
 from lfgcl_env.networks import Normalization
@@ -294,16 +302,30 @@ for name in ("lfgcl_env", "torch_pruning", "torchvision"):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["pt2", "torchscript"])
-def test_a_file_for_pytorch_runs_where_this_package_cannot_be_imported(format, tmp_path):
+def without_a_block() -> nn.Module:
+    """A pruned network with this package's modules in the place of layers that are gone."""
     problem = PruningProblem(
         awake_baseline("resnet20"), torch.randn(4, 3, 32, 32), criterion="l1", repair="none",
         min_channels=0,
     )  # fmt: skip
     keep = problem.channels // 2
-    keep[2] = 0  # in whose place this package puts modules of its own
-    network, images = problem.compress(keep), torch.rand(5, 3, 32, 32)
+    keep[2] = 0
+    return problem.compress(keep)
+
+
+def without_heads() -> nn.Module:
+    """A pruned network with this package's modules in the place of ``nn.MultiheadAttention``."""
+    network = awaken(models.VisionTransformer(32, 8, 2, 4, 32, 48, num_classes=5))
+    problem = PruningProblem(network, torch.randn(4, 3, 32, 32), criterion="l1", repair="none")
+    return problem.compress(problem.channels // 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [without_a_block, without_heads])
+@pytest.mark.parametrize("format", ["pt2", "torchscript"])
+def test_a_file_for_pytorch_runs_where_this_package_cannot_be_imported(format, build, tmp_path):
+    network, images = build(), torch.rand(5, 3, 32, 32)
+    assert any(type(m).__module__.startswith("lfgcl_env") for m in network.modules())
     path = tmp_path / f"network{FORMATS[format].suffix}"
     normalization = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     export_network(network, images, path, format, normalization=normalization)

@@ -15,9 +15,11 @@ from networks_for_tests import (
 )
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import DeformConv2d
 
 from lfgcl_env.networks import load_baseline
-from lfgcl_env.pruning.structure.layers import count_macs, measure_layers
+from lfgcl_env.pruning.structure.layers import count_macs, counting_flops, measure_layers
+from lfgcl_env.pruning.structure.product_calls import find_products
 
 
 def counted(network: nn.Module) -> tuple[int, int]:
@@ -125,6 +127,122 @@ def test_products_of_attention_count_in_macs_and_go_with_heads():
     hidden = 12 * 16 * (8 + 8)  # channels x tokens x (in + out)
     head = 4 * 16 * 8 * 4 + 2 * 16 * 16 * 4  # four layers, and two products of tokens
     assert saved == hidden + head
+
+
+def macs_of(network: nn.Module, *inputs: Tensor) -> int:
+    """MACs of a module of any inputs, by what a problem counts with."""
+    with counting_flops() as counter:
+        network(*inputs)
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_bilinear_layers_count_as_the_contractions_that_they_are(bias):
+    layer = nn.Bilinear(6, 5, 7, bias=bias)
+    left, right = torch.randn(2, 3, 6), torch.randn(2, 3, 5)
+
+    class Contracting(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.einsum("...i,oij,...j->...o", x, layer.weight, y)
+
+    assert torch.allclose(
+        Contracting()(left, right), layer(left, right) - (layer.bias if bias else 0)
+    )
+    assert macs_of(layer, left, right) == 6 * 7 * 5 * (6 + 1)
+    with FlopCounterMode(display=False) as counter:
+        Contracting()(left, right)
+    assert macs_of(layer, left, right) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_deformable_convolutions_count_as_those_that_are_not(groups, masked):
+    arguments = {"stride": 2, "padding": 1, "groups": groups}
+    layer, usual = DeformConv2d(4, 6, 3, **arguments), nn.Conv2d(4, 6, 3, **arguments)
+    x = torch.randn(2, 4, 9, 9)
+    sizes = usual(x).shape[2:]
+    mask = [torch.ones(2, 9, *sizes)] if masked else []
+    assert macs_of(layer, x, torch.zeros(2, 18, *sizes), *mask) == macs_of(usual, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "macs"),
+    [
+        (torch.mv, [(3, 4), (4,)], 12),
+        (torch.addmv, [(3,), (3, 4), (4,)], 12),
+        (torch.dot, [(4,), (4,)], 4),
+        (torch.vdot, [(4,), (4,)], 4),
+        (torch.matmul, [(2, 3, 4), (4,)], 24),
+        (torch.addbmm, [(3, 5), (2, 3, 4), (2, 4, 5)], 2 * 3 * 4 * 5),
+    ],
+)
+def test_products_that_pytorchs_counter_leaves_out_are_counted(function, shapes, macs):
+    class Calling(nn.Module):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return function(*inputs)
+
+    assert macs_of(Calling(), *map(torch.ones, shapes)) == macs
+
+
+class Pairing(nn.Module):
+    """Two readings of rows that meet in a bilinear layer, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 8), nn.Linear(6, 5)
+        self.pair = nn.Bilinear(8, 5, 7)
+        self.after = nn.Sequential(nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.pair(self.left(x).relu(), self.right(x).relu()).relu())
+
+
+class Deforming(nn.Module):
+    """A deformable convolution, and the two convolutions that give its positions and mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.where, self.deform = nn.Conv2d(6, 27, 1), DeformConv2d(8, 6, 3, padding=1)
+        self.after, self.head = nn.Conv2d(6, 8, 1), Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x).relu()
+        places, mask = self.where(self.inner(x).relu()).split([18, 9], 1)
+        return self.head(self.after(self.deform(x, places, mask.sigmoid()).relu()).relu())
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "groups", "whole", "why"),
+    [
+        (Pairing, torch.randn(4, 6), ["after.0"], "left", "Bilinear pair is of a kind that"),
+        (Deforming, images(), ["inner", "after"], "enter", "DeformConv2d deform is of a kind that"),
+    ],
+)
+def test_networks_with_such_layers_are_cut_around_them(network, inputs, groups, whole, why):
+    torch.manual_seed(0)
+    module = network().eval()
+    problem = simple_problem(module, inputs, scope="all")
+    assert [group.name for group in problem.groups] == groups
+    assert why in {left.name: left.reason for left in problem.excluded}[whole]
+    layers = sum(layer.macs for layer in problem.network.layers)
+    known = {"pair": 7 * 5 * (8 + 1), "deform": 32 * 32 * 9 * 8 * 6}
+    assert problem.baseline_cost.macs == layers + sum(
+        known.get(n, 0) for n, _ in module.named_children()
+    )
+    for seed in range(2):
+        keep = random_strategy(problem, seed)
+        cut = problem.compress(keep)
+        cost = problem.cost(keep)
+        assert cost.macs == count_macs(cut, inputs[:1])
+        assert cost.params == sum(p.numel() for p in cut.parameters())
+
+
+@pytest.mark.parametrize(("network", "shape"), [(Pairing, (2, 6)), (Deforming, (1, 3, 8, 8))])
+def test_their_products_are_taken_for_no_attention(network, shape):
+    called = find_products(network().eval(), [torch.ones(shape)], {})
+    assert None not in called
+    assert {nn.Bilinear, DeformConv2d} & {type(layer) for layer in called}
 
 
 @pytest.mark.parametrize(

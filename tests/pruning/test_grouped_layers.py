@@ -7,6 +7,7 @@ from networks_for_tests import (
     Head,
     awaken,
     check_exactness,
+    drawn,
     images,
     random_strategy,
     simple_problem,
@@ -18,6 +19,7 @@ from lfgcl_env.envs.rendering import table
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned, read_structure
 from lfgcl_env.pruning.structure.candidate import Candidate
+from lfgcl_env.pruning.structure.saved_form import save_again
 from lfgcl_env.runs.report import list_bundles
 
 
@@ -88,14 +90,19 @@ GROUPED = {
     "narrowing": lambda: nn.Conv2d(16, 8, 1, groups=4),
     "widening": lambda: nn.Conv2d(4, 8, 1, groups=2),
     "multiplied depthwise": lambda: nn.Conv2d(4, 8, 3, padding=1, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(8, 8, 3, 2, padding=1, output_padding=1, groups=4),
+    "transposed, narrowing": lambda: nn.ConvTranspose2d(16, 8, 2, 2, groups=4, bias=False),
+    "transposed, widening": lambda: nn.ConvTranspose2d(4, 8, 3, dilation=2, groups=2),
+    "transposed, depthwise": lambda: nn.ConvTranspose2d(8, 8, 2, stride=2, groups=8),
+    "transposed, multiplied": lambda: nn.ConvTranspose2d(4, 8, 2, stride=2, groups=4),
 }
 
 
 def network_of(layer: nn.Module) -> nn.Module:
-    into = layer.in_channels if isinstance(layer, nn.Conv2d) else 8
+    convolves = isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
     torch.manual_seed(0)
-    network = stack(layer, into).eval()
-    return network if not isinstance(layer, nn.Conv2d) else awaken(network)
+    network = stack(layer, layer.in_channels if convolves else 8).eval()
+    return awaken(network) if convolves else network
 
 
 def problem_of(network: nn.Module, **arguments) -> PruningProblem:
@@ -157,6 +164,11 @@ def test_a_least_squares_repair_is_no_worse_than_none():
         ("four groups", 4, {"in_channels": 6, "out_channels": 6, "groups": 3}),
         ("narrowing", 4, {"in_channels": 12, "out_channels": 6, "groups": 3}),
         ("multiplied depthwise", 4, {"in_channels": 3, "out_channels": 6, "groups": 3}),
+        ("transposed", 4, {"in_channels": 6, "out_channels": 6, "groups": 3}),
+        ("transposed, narrowing", 4, {"in_channels": 12, "out_channels": 6, "groups": 3}),
+        ("transposed, widening", 2, {"in_channels": 2, "out_channels": 4, "groups": 1}),
+        ("transposed, depthwise", 8, {"in_channels": 3, "out_channels": 3, "groups": 3}),
+        ("transposed, multiplied", 4, {"in_channels": 3, "out_channels": 6, "groups": 3}),
         ("group", 4, {"num_channels": 6, "num_groups": 3}),
         ("instance", 8, {"num_features": 3}),
         ("synchronised", 8, {"num_features": 3}),
@@ -166,9 +178,10 @@ def test_a_strategy_counts_bundles_and_the_layers_say_what_they_have_left(name, 
     problem = problem_of(network_of((NORMS | GROUPED)[name]()))
     assert problem.channels.tolist() == [channels, 6]
     assert problem.groups[0].bundle == problem.baseline.network[0].out_channels // channels
-    layer = problem.compress([3, 6])[2]
-    assert {key: getattr(layer, key) for key in sizes} == sizes
-    assert problem.compress([3, 6])[4].in_channels == (6 if channels == 4 else 3)
+    keep = min(3, channels - 1)
+    smaller = problem.compress([keep, 6])
+    assert {key: getattr(smaller[2], key) for key in sizes} == sizes
+    assert smaller[4].in_channels == keep * 8 // channels
 
 
 @pytest.mark.parametrize(
@@ -188,6 +201,29 @@ def test_bundles_can_be_ordered_by_every_criterion(order):
     problem = problem_of(network_of(GROUPED["four groups"]()), criterion=order)
     assert sorted(problem.kept_channels([4, 6])[0]) == [0, 1, 2, 3]
     assert problem.evaluate([2, 3]).similarity < 1
+
+
+def test_a_candidate_gets_back_the_groups_that_it_lost():
+    """A transposed convolution of one group has its outputs elsewhere in its weight."""
+    problem = problem_of(network_of(GROUPED["transposed, narrowing"]()))
+    candidate = problem.network.candidate()
+    for keep in ([1, 6], [4, 6], [2, 3], [1, 1], [3, 2]):
+        kept = drawn(problem.network, np.array(keep))
+        candidate.install(kept)
+        with torch.no_grad():
+            found = candidate.network(images(2)), problem.network.cut(kept)(images(2))
+        assert torch.allclose(*found, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+def test_a_file_whose_weight_has_other_rows_than_its_header_says_is_refused(rows, tmp_path):
+    problem = problem_of(network_of(GROUPED["transposed, narrowing"]()))
+    path = problem.save(tmp_path / "pruned", [2, 6])  # 8 of 16 inputs, 4 of 8 outputs
+    network = problem.compress([2, 6])
+    network.pruned_structure = read_structure(path)
+    network[2].weight = nn.Parameter(network[2].weight[:rows])
+    with pytest.raises(ValueError, match="which its header says is cut to"):
+        load_pruned(save_again(path, network), network_of(GROUPED["transposed, narrowing"]()))
 
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "regnet_y_400mf", "shufflenet_v2_x1_0"])

@@ -1,10 +1,12 @@
 """The lines in docs/saved_networks.md load pruned networks without this package."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks_for_tests import awaken, images, random_strategy, simple_problem
@@ -19,18 +21,22 @@ INPUTS = images(4, seed=3)
 
 ARCHITECTURE = """
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import FrozenBatchNorm2d
 
 
 def build():
     layers = [
-        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.PReLU(16),
+        nn.Conv2d(3, 6, 1), LayerNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 1), nn.GroupNorm(1, 6),
+        nn.ReLU(), nn.Conv2d(6, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.PReLU(16),
         nn.Conv2d(16, 24, 3, padding=1, groups=8), nn.InstanceNorm2d(24), nn.ReLU(),
         nn.Conv2d(24, 12, 1), FrozenBatchNorm2d(12), nn.ReLU(),
         nn.Conv2d(12, 12, 3, groups=12), nn.BatchNorm2d(12), nn.ReLU(),
         nn.Conv2d(12, 24, 3, groups=12, bias=False), nn.ReLU(), nn.Conv2d(24, 8, 1), nn.ReLU(),
-        nn.ConvTranspose2d(8, 10, 2), nn.ReLU(), nn.Conv2d(10, 8, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 5),
+        nn.ConvTranspose2d(8, 10, 2), nn.ReLU(), nn.ConvTranspose2d(10, 20, 3, groups=5), nn.ReLU(),
+        nn.Conv2d(20, 8, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 12), nn.LayerNorm(12), nn.ReLU(),
+        nn.Linear(12, 5),
     ]
     layers[0].bias.requires_grad_(False)
     return nn.Sequential(*layers)
@@ -148,9 +154,60 @@ def test_the_lines_load_networks_of_timm_that_lost_heads(tmp_path, name):
     check_loaded(problem, keep, tmp_path)
 
 
-def test_the_lines_refuse_stock_attention_that_lost_heads(tmp_path):
-    code = "models.SwinTransformer([4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5)"
-    network = awaken(eval(code, {"models": models}))
-    problem = simple_problem(network, images(8), budget=1.0)
-    done = load_elsewhere(problem, problem.channels // 2, code, tmp_path)
-    assert "takes a head's width for channels divided by heads" in done.stderr
+SWIN = "[4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5"
+STOCK = {
+    "Swin": (f"models.SwinTransformer({SWIN})", ["window_attention"]),
+    "Swin V2": (
+        f"models.SwinTransformer({SWIN}, block=models.swin_transformer.SwinTransformerBlockV2, "
+        "downsample_layer=models.swin_transformer.PatchMergingV2)",
+        ["window_attention"],
+    ),
+    "ViT": ("models.VisionTransformer(32, 8, 2, 4, 32, 48, num_classes=5)", ["head_attention"]),
+    "encoder": ("__import__('encoder').build()", ["padded_encoder", "head_attention"]),
+}
+"""Networks whose attention has to be replaced: their code, and the files that do it."""
+
+ENCODER = """
+from torch import nn
+
+
+class Encoding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, stride=8)
+        layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(16))
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        padding = x.new_zeros(len(x), 16).bool()
+        padding[:, 12:] = True
+        return self.fc(self.encoder(tokens, src_key_padding_mask=padding)[:, :12].mean(1))
+
+
+def build():
+    return Encoding()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STOCK)
+def test_copied_files_load_stock_attention_that_lost_heads(name, tmp_path, monkeypatch):
+    (tmp_path / "encoder.py").write_text(ENCODER)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, files = STOCK[name]
+    problem = simple_problem(awaken(eval(code, {"models": models})), images(8), budget=1.0)
+    heads = [
+        g for g, group in enumerate(problem.groups) if "attn" in group.name or ".q" in group.name
+    ]
+    keep = random_strategy(problem, 3)
+    keep[heads] = np.maximum(1, problem.channels[heads] // 2)
+    assert heads
+    for file in files:
+        done = load_elsewhere(problem, keep, code, tmp_path)
+        assert f"No module named '{file}'" in done.stderr
+        shutil.copy(PAGE.parents[1] / "lfgcl_env/networks" / f"{file}.py", tmp_path)
+    done = load_elsewhere(problem, keep, code, tmp_path)
+    assert not done.returncode, done.stderr
+    check_loaded(problem, keep, tmp_path)

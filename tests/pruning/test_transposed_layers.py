@@ -161,13 +161,28 @@ def test_they_keep_a_channel_where_whole_groups_may_go():
     assert problem.network.lowest.tolist() == [1]
 
 
-def test_those_with_groups_are_left_whole_and_say_so():
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("groups", [3, 6])
+def test_those_with_groups_lose_whole_groups(axes, groups):
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    up = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[axes - 1]
     network = nn.Sequential(
-        *(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(6, 6, 2, 2, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 1)),
+        *(conv(3, 8, 1), nn.ReLU(), conv(8, 6, 1), nn.ReLU()),
+        *(up(6, 6, 2, 2, groups=groups), nn.ReLU(), conv(6, 4, 1)),
     ).eval()
-    problem = simple_problem(network, images())
-    assert [group.name for group in problem.groups] == ["0"]
-    (excluded,) = (e for e in problem.excluded if e.name == "2")
-    assert "is a transposed convolution with groups, which is not cut" in excluded.reason
-    assert problem.cost([3]).macs == count_macs(problem.compress([3]), images())
+    problem = simple_problem(network, rows(4, axes))
+    assert [(group.name, group.channels) for group in problem.groups] == [("0", 8), ("2", groups)]
+    layer = problem.compress([8, 2])[4]
+    size = 12 // groups
+    assert (layer.in_channels, layer.out_channels, layer.groups) == (size, size, 2)
+    assert layer.weight.shape == (size, 6 // groups, *[2] * axes)
+    inputs = rows(3, axes, seed=3)
+    for seed in range(3):
+        keep = random_strategy(problem, seed)
+        kept = drawn(problem.network, keep)
+        cut = problem.network.cut(kept)
+        with torch.no_grad():
+            found, expected = cut(inputs), hidden(problem.network, kept, inputs)
+        assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        assert problem.cost(keep).macs == count_macs(cut, inputs)
+        assert problem.cost(keep).params == sum(p.numel() for p in cut.parameters())

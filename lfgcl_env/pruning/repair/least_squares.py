@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lfgcl_env.pruning.moments.norm_statistics import NormStatistics, collect_norm_statistics
 from lfgcl_env.pruning.moments.second_moments import Moments, repaired_weights
 from lfgcl_env.pruning.repair.interface import Repair, repair
 from lfgcl_env.pruning.structure.candidate import Candidate
@@ -36,7 +37,8 @@ class LeastSquaresRepair(Repair):
         dtype = next(candidate.network.parameters()).dtype
         refittable = find_refittable(network.baseline.network)
         known = {name: found for name, found in moments().items() if name in refittable}
-        candidate.solver = LeastSquaresSolver(known, dtype)
+        norms = collect_norm_statistics(candidate.network, network.plan, images)
+        candidate.solver = LeastSquaresSolver(known, norms, dtype)
 
 
 class LeastSquaresSolver:
@@ -44,11 +46,17 @@ class LeastSquaresSolver:
 
     Args:
         moments: of every layer that can be refitted, by name.
+        norms: what norms over channels see, by name.
         dtype: of the weights.
     """
 
-    def __init__(self, moments: Mapping[str, Moments], dtype: torch.dtype) -> None:
-        self._moments = moments
+    def __init__(
+        self,
+        moments: Mapping[str, Moments],
+        norms: Mapping[str, NormStatistics],
+        dtype: torch.dtype,
+    ) -> None:
+        self._moments, self._norms = moments, norms
         self._dtype = dtype
         self._cache: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor]] = OrderedDict()
         self._bytes = 0
@@ -81,6 +89,21 @@ class LeastSquaresSolver:
         while self._bytes > _CACHE_BYTES and len(self._cache) > 1:
             self._bytes -= _size(self._cache.popitem(last=False)[1])
         return solved
+
+    def change(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
+        """Return what gives a norm's kept channels their values in the baseline back, on average.
+
+        Args:
+            norm: its name.
+            kept: positions of its channels that stay, ascending.
+
+        Returns:
+            A factor for what it gives before its weight and bias, and what is added behind it.
+        """
+        if norm not in self._norms:
+            return 1.0, 0.0
+        statistics = self._norms[norm]
+        return statistics.change(torch.from_numpy(kept).to(statistics.mean.device))
 
 
 def _size(tensors: tuple[Tensor, Tensor]) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from lfgcl_env.networks.copying import forget
 from lfgcl_env.networks.padded_encoder import PaddedEncoder
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count
 from lfgcl_env.pruning.structure.layers import is_frozen_norm
 
@@ -27,7 +28,7 @@ class OneInput(nn.Module):
 
 
 class Tracer(fx.Tracer):
-    """Sees norms of buffers and encoders as one operation, and counts of heads as what may change.
+    """Sees norms and encoders as one operation, and counts of heads as what may change.
 
     Attributes that count heads which may go are read when the graph is run, from the network that
     it is run on. Otherwise their values would be fixed to the baseline's.
@@ -41,7 +42,7 @@ class Tracer(fx.Tracer):
         """Whether calls of a module are one operation."""
         if module_qualified_name == _ROOT:
             return False
-        known = is_frozen_norm(m) or isinstance(m, PaddedEncoder)
+        known = is_frozen_norm(m) or is_channel_norm(m) or isinstance(m, PaddedEncoder)
         return known or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:

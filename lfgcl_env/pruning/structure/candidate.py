@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.networks.copying import copy_network, forget
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.emptied import places_of, put, stand_in
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count
 from lfgcl_env.pruning.structure.layers import (
@@ -35,6 +37,17 @@ class Solver(Protocol):
 
     def __call__(self, layer: str, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the weight (out, kept, ...) and bias (out,) for the inputs at ``kept``."""
+
+    def change(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
+        """Return how what a norm over channels gives is to change, before its weight and bias.
+
+        Args:
+            norm: its name.
+            kept: the channels that it knows, at least one.
+
+        Returns:
+            A factor, and what is added behind it.
+        """
 
 
 class Candidate:
@@ -82,6 +95,7 @@ class Candidate:
         self._places = {name: places.get(m, []) for name, m in self._modules.items()}
         # Before any cut: a depthwise convolution cut to one channel looks like any other.
         self._sizes = {name: Sizes(module) for name, module in self._modules.items()}
+        self._weight_axes = {name: weight_axes(module) for name, module in self._modules.items()}
         self._axes = {n: head_axes(m) for n, m in self._modules.items() if head_count(m)}
         self._originals = {
             name: {key: t for key, t in _tensors(module) if self._is_cut(name, key, t)}
@@ -123,13 +137,14 @@ class Candidate:
         module = self._modules[name]
         out = slices.out.kept(mask) if slices.out else None
         into = slices.into.kept(mask) if slices.into else None
+        rows = slices.rows.kept(mask) if slices.rows else None
         empty = any(kept is not None and not len(kept) for kept in (out, into))
         if empty and name not in self._axes:
             put(self._stand_in(name, out, into), self._places[name])
             return
         put(module, self._places[name])
         tensors = self._originals[name]
-        outputs, inputs = weight_axes(module)
+        outputs, inputs = self._weight_axes[name]
         if into is not None and self.solver is not None and name in self.solver:
             weight, bias = self.solver(name, into)
             tensors = {"weight": weight, "bias": bias} if "bias" in tensors else {"weight": weight}
@@ -141,12 +156,14 @@ class Candidate:
                 else tensor
                 for key, tensor in tensors.items()
             }
+        elif out is not None and self.solver is not None and is_channel_norm(module):
+            tensors = _changed(tensors, *self.solver.change(name, out))
         for key, tensor in tensors.items():
             if out is not None:
-                axis = outputs if key == "weight" else 0
+                axis, kept = (outputs, rows) if key == "weight" else (0, out)
                 if name in self._axes:
                     axis = self._axes[name][key]
-                tensor = tensor.index_select(axis, torch.from_numpy(out).to(tensor.device))
+                tensor = tensor.index_select(axis, torch.from_numpy(kept).to(tensor.device))
             self._replace(module, key, tensor)
         self._sizes[name].set(
             None if out is None else len(out), None if into is None else len(into)
@@ -250,6 +267,16 @@ def _note_statistics(
     statistics[name] = (mean, variance)
 
 
+def _changed(tensors: Mapping[str, Tensor], factor: float, added: float) -> dict[str, Tensor]:
+    """Return a norm's tensors by which its normalised input is scaled and shifted first."""
+    changed = dict(tensors)
+    if "weight" in tensors:
+        changed["weight"] = tensors["weight"] * factor
+        if "bias" in tensors:
+            changed["bias"] = tensors["bias"] + tensors["weight"] * added
+    return changed
+
+
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
@@ -294,8 +321,9 @@ class Sizes:
         self._layer = layer
         self._whole = dict(zip(("out", "in"), layer_sizes(layer), strict=True))
         self._attributes = {
-            name: (side, int(getattr(layer, name)))
+            name: (side, prod(value) if isinstance(value, tuple) else int(value))
             for name, side in channel_attributes(layer).items()
+            for value in [getattr(layer, name)]
         }
 
     def fits(self, out: int | None) -> bool:
@@ -310,4 +338,6 @@ class Sizes:
         for name, (side, size) in self._attributes.items():
             kept = left[side]
             if kept is not None:
-                setattr(self._layer, name, size * kept // self._whole[side])
+                value = size * kept // self._whole[side]
+                is_shape = isinstance(getattr(self._layer, name), tuple)
+                setattr(self._layer, name, (value,) if is_shape else value)

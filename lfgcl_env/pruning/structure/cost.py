@@ -183,8 +183,8 @@ def parameters(measured: Measured) -> Count:
                 continue
             sizes: list[Dimension | int] = [*shape, 1, 1][: max(2, len(shape))]
             out, into = weight_axes(module) if key == "weight" else (0, 1)
-            if slices and slices.out and shape:
-                sizes[out] = slices.out
+            if slices and slices.out and slices.rows and shape:
+                sizes[out] = slices.rows if key == "weight" else slices.out
             if slices and slices.into and key == "weight":  # others have no inputs
                 sizes[into] = slices.into
             products.add(int(np.prod(shape[2:], dtype=np.int64)), sizes[0], sizes[1])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
 from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
 from lfgcl_env.pruning.structure.training_mode import set_training
 
@@ -123,14 +124,10 @@ def _factor(node: Any) -> float:
     return float((up / getattr(node.grad_fn, "_saved_downscale_factor", 1)) ** 2)
 
 
-class _FrozenNorm(tp.BasePruningFunc):  # type: ignore[misc]
-    """Tells Torch-Pruning that channels go through a BatchNorm made of buffers."""
+class _Norm(tp.BasePruningFunc):  # type: ignore[misc]
+    """Tells Torch-Pruning that channels go through a norm that it does not know."""
 
     def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
-        kept = sorted(set(range(layer_sizes(layer)[0])) - set(idxs))
-        for key, tensor in layer.named_buffers(recurse=False):
-            if tensor.dim():
-                layer._buffers[key] = tensor[kept]
         return layer
 
     prune_in_channels = prune_out_channels
@@ -171,9 +168,10 @@ def dependency_graph(
                 example_inputs=inputs,
                 forward_fn=run,
                 customized_pruners={
-                    type(module): _FrozenNorm()
+                    type(module): _Norm()
                     for module in network.modules()
                     if is_frozen_norm(module)
+                    or (isinstance(module, nn.RMSNorm) and is_channel_norm(module))
                 },
                 verbose=False,
             )

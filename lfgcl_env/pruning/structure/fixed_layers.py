@@ -8,8 +8,8 @@ from lfgcl_env.pruning.structure.layers import (
     CONVOLUTIONS,
     TRANSPOSED,
     does_more,
-    is_channelwise,
     layer_kind,
+    passes_channels,
 )
 
 _FORWARDS = {kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)}
@@ -31,7 +31,7 @@ def find_fixed(network: nn.Module) -> dict[str, str]:
         for parameter in module._parameters.values():
             if parameter is not None:
                 owners.setdefault(parameter, []).append(name)
-        if (layer_kind(module) or is_channelwise(module)) and (way_out := _way_out(module)):
+        if (layer_kind(module) or passes_channels(module)) and (way_out := _way_out(module)):
             found[name] = f"the weight of {name} is computed from others: {way_out} ends that"
     for name, module in network.named_modules():
         for key, parameter in module._parameters.items():

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
+from lfgcl_env.pruning.structure.flop_formulas import more_formulas
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -30,7 +32,8 @@ class Layer:
 
     Attributes:
         name: the module's name in ``network.named_modules()``.
-        kind: ``"conv"``, ``"depthwise"``, ``"grouped"``, ``"transposed"`` or ``"linear"``.
+        kind: ``"conv"``, ``"depthwise"``, ``"grouped"``, ``"transposed"`` or ``"linear"``; of a
+            transposed convolution with groups one of the second and third.
         in_channels: input channels (features of a linear layer).
         out_channels: output channels.
         fan: input channels that one output channel sees (1 for a depthwise convolution).
@@ -60,20 +63,31 @@ def layer_kind(module: nn.Module) -> str | None:
     """Return the kind of a layer with MACs, or None for every other module."""
     if isinstance(module, nn.Linear):
         return "linear"
-    if isinstance(module, CONVOLUTIONS):
+    if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
         if module.groups == 1:
-            return "conv"
+            return "transposed" if isinstance(module, TRANSPOSED) else "conv"
         if module.groups == module.in_channels == module.out_channels:
             return "depthwise"
         return "grouped"
-    if isinstance(module, TRANSPOSED) and module.groups == 1:
-        return "transposed"
     return None
 
 
 def weight_axes(module: nn.Module) -> tuple[int, int]:
-    """Return the dimensions of a layer's weight that hold its output and its input channels."""
-    return (1, 0) if isinstance(module, TRANSPOSED) else (0, 1)
+    """Return the dimensions of a layer's weight that hold its output and its input channels.
+
+    With groups the first of both follows the output channels, see :func:`weight_rows`.
+    """
+    return (1, 0) if layer_kind(module) == "transposed" else (0, 1)
+
+
+def weight_rows(module: nn.Module) -> int:
+    """Return the length of the dimension of a layer's weight that follows its output channels.
+
+    A transposed convolution with groups has its input channels there. They go with the outputs of
+    their groups, in proportion.
+    """
+    transposed = isinstance(module, TRANSPOSED) and module.groups > 1
+    return int(module.in_channels) if transposed else layer_sizes(module)[0]  # type: ignore[arg-type]
 
 
 def is_frozen_norm(module: nn.Module) -> bool:
@@ -96,10 +110,18 @@ def is_channelwise(module: nn.Module) -> bool:
     )
 
 
+def passes_channels(module: nn.Module) -> bool:
+    """Whether a layer gives the channels that it gets, and loses them exactly.
+
+    It is channelwise, or a norm over all channels together.
+    """
+    return is_channelwise(module) or is_channel_norm(module)
+
+
 def channel_groups(module: nn.Module) -> int:
     """Return the groups of channels inside of which a channelwise layer mixes them, or 0."""
     if isinstance(module, nn.GroupNorm):
-        return module.num_groups
+        return module.num_groups if module.num_groups > 1 else 0
     return int(module.groups) if layer_kind(module) == "grouped" else 0  # type: ignore[arg-type]
 
 
@@ -107,8 +129,10 @@ def channel_attributes(module: nn.Module) -> dict[str, str]:
     """Map the attributes of a module that count channels to the side that they follow.
 
     They are proportional to the channels on this side: ``"out"``, which is all there is of a layer
-    that is channelwise, or ``"in"``. The channels of attention are its heads.
+    that passes channels on, or ``"in"``. The channels of attention are its heads.
     """
+    if is_channel_norm(module):
+        return {"num_channels" if isinstance(module, nn.GroupNorm) else "normalized_shape": "out"}
     if is_channelwise(module):
         return {name: "out" for name in _COUNTS if isinstance(getattr(module, name, None), int)}
     if isinstance(module, nn.Linear):
@@ -119,7 +143,7 @@ def channel_attributes(module: nn.Module) -> dict[str, str]:
 
 
 def layer_sizes(module: nn.Module) -> tuple[int, int]:
-    """Return a layer's output and input channels, also for one that is channelwise.
+    """Return a layer's output and input channels, also for one that passes channels on.
 
     The channels of attention are its heads.
     """
@@ -133,6 +157,8 @@ def layer_sizes(module: nn.Module) -> tuple[int, int]:
         size = module.running_mean.numel()  # type: ignore[union-attr, operator]
     elif isinstance(module, nn.GroupNorm):
         size = module.num_channels
+    elif is_channel_norm(module):
+        (size,) = module.normalized_shape  # type: ignore[misc]
     else:
         size = getattr(module, "num_features", None) or getattr(module, "num_parameters", None)
     return int(size), int(size)  # type: ignore[arg-type]
@@ -195,7 +221,7 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
     """Count MACs of all that PyTorch's FLOP counter knows, for one input: half its FLOPs.
 
     Attention and recurrent layers are run step by step, not as fused operations, which are not
-    counted.
+    counted. Products that it leaves out are in :mod:`lfgcl_env.pruning.structure.flop_formulas`.
 
     Args:
         network: in evaluation mode.
@@ -217,7 +243,7 @@ def counting_flops() -> Iterator[FlopCounterMode]:
         warnings.catch_warnings(action="ignore"),  # of settings for other devices
         torch.backends.mkldnn.flags(enabled=False),
         step_by_step(),
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping=more_formulas()) as counter,
     ):
         yield counter
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torchvision.ops import DeformConv2d
 
 from lfgcl_env.pruning.structure.layers import TRANSPOSED, counting_flops, layer_kind
 
-_MULTIPLYING = (*TRANSPOSED, nn.RNNBase, nn.RNNCellBase)
+_MULTIPLYING = (*TRANSPOSED, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, DeformConv2d)
 
 
 def find_products(

@@ -30,11 +30,12 @@ from lfgcl_env.pruning.structure.emptied import Constant, NoChannels, places_of,
 from lfgcl_env.pruning.structure.head_counts import head_axes, head_count, heads_of
 from lfgcl_env.pruning.structure.header import FORMAT, LARGEST_HEADER, Header
 from lfgcl_env.pruning.structure.layers import (
-    is_channelwise,
     layer_kind,
     layer_sizes,
     names_of,
+    passes_channels,
     weight_axes,
+    weight_rows,
 )
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
@@ -246,7 +247,9 @@ def _check_shapes(
             raise ValueError(f"it has no layer {name!r}")
         shape = _shape_of_layer(name, shapes, modules[name], cut)
         sides = [size if size is None else shape[axis] for axis, size in enumerate(cut)]
-        if sides != cut or not Sizes(modules[name]).fits(cut[0]):
+        outputs = layer_sizes(modules[name])[0]
+        rows = cut[0] and cut[0] * weight_rows(modules[name]) // outputs
+        if sides != [rows, cut[1]] or not Sizes(modules[name]).fits(cut[0]):
             raise ValueError(f"its {name} is {shape}, which its header says is cut to {cut}")
     firsts = {name: first for first, names in names_of(module).items() for name in names}
     for key, full in whole.items():
@@ -356,7 +359,7 @@ def _shape_of_layer(
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return layer_kind(module) is not None or is_channelwise(module)
+    return layer_kind(module) is not None or passes_channels(module)
 
 
 def _with_heads(attention: nn.Module, key: str, whole: list[int], heads: int | None) -> list[int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.structure.groups import Group, Member
-from lfgcl_env.pruning.structure.layers import layer_sizes
+from lfgcl_env.pruning.structure.layers import channel_groups, layer_sizes, weight_rows
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ class LayerSlices:
     """Which dimensions of one layer follow groups; None for one that never changes.
 
     A layer with one parameter per channel (BatchNorm, depthwise convolution, PReLU) has ``out``
-    alone, and ``through`` set.
+    alone, and ``through`` set. ``rows`` is the dimension of its weight that follows ``out``, which
+    is another one in transposed convolutions with groups alone.
     """
 
     name: str
     out: Dimension | None
     into: Dimension | None
     through: bool
+    rows: Dimension | None
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -81,11 +83,13 @@ class SlicePlan:
             out = [(g, m) for g, m in members if m.side in ("out", "through")]
             into = [(g, m) for g, m in members if m.side == "in"]
             module = modules[name]
+            outputs = self._dimension(layer_sizes(module)[0], out) if out else None
             self.layers[name] = LayerSlices(
                 name,
-                self._dimension(layer_sizes(module)[0], out) if out else None,
+                outputs,
                 self._dimension(layer_sizes(module)[1], into) if into else None,
                 through,
+                outputs and _rows(module, outputs),
             )
 
     def _dimension(self, size: int, members: list[tuple[int, Member]]) -> Dimension:
@@ -117,3 +121,14 @@ class SlicePlan:
             return list(values)
         kept = torch.from_numpy(slices.out.kept(mask))
         return [value.index_select(1, kept.to(value.device)) for value in values]
+
+
+def _rows(module: nn.Module, outputs: Dimension) -> Dimension:
+    """Return the dimension of a layer's weight that follows its outputs."""
+    count, size = channel_groups(module), weight_rows(module)
+    if size == outputs.size:
+        return outputs
+    # All outputs of a group go together, and its rows with them.
+    firsts = np.arange(count).repeat(size // count) * (outputs.size // count)
+    shares, fixed = outputs.shares * size // outputs.size, outputs.fixed * size // outputs.size
+    return Dimension(size, outputs.slots[firsts], shares, fixed)

@@ -6,18 +6,22 @@ import numpy as np
 import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import nn
+from torchvision.ops import DeformConv2d
 
 from lfgcl_env.pruning.structure.groups import Group, Member, Unprunable
-from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
+from lfgcl_env.pruning.structure.layers import layer_kind, layer_sizes, passes_channels
 
 OUTPUT = "its channels are the network's output"
+
+_UNKNOWN = (nn.RNNBase, nn.Bilinear, DeformConv2d)
+"""Kinds of layers that Torch-Pruning does not know, of which it sees parameters alone."""
 
 
 def side_of(item: tp.dependency.Group) -> str:
     """Return the side of its module that a traced item prunes, or "" where it is no module's."""
     module = item.dep.target.module
     kind = layer_kind(module) if isinstance(module, nn.Module) else None
-    if isinstance(module, nn.Module) and kind != "grouped" and is_channelwise(module):
+    if isinstance(module, nn.Module) and kind != "grouped" and passes_channels(module):
         return "through"
     if kind is not None:
         return "in" if item.dep.handler.__name__ == "prune_in_channels" else "out"
@@ -94,7 +98,7 @@ def _bundles(channels: int, met: Sequence[set[int]]) -> NDArray[np.int64]:
 def _whose(parameter: object, names: dict[nn.Module, str]) -> str:
     """Say what a parameter that channels meet outside of known layers belongs to."""
     for module, name in names.items():
-        if isinstance(module, nn.RNNBase) and any(p is parameter for p in module.parameters()):
+        if isinstance(module, _UNKNOWN) and any(p is parameter for p in module.parameters()):
             return _why_not(module, name)
     return "a free parameter of the network follows its channels"
 
@@ -103,11 +107,9 @@ def _why_not(module: nn.Module, name: str) -> str:
     """Say why a layer that channels go through cannot lose any."""
     kind = type(module).__name__
     if isinstance(module, nn.LayerNorm):
-        return f"{kind} {name} computes each of its channels from all of them"
+        return f"{kind} {name} normalises over channels and positions together"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return f"{kind} {name} is a recurrent layer, which is not cut"
-    if getattr(module, "transposed", False):
-        return f"{kind} {name} is a transposed convolution with groups, which is not cut"
     return f"{kind} {name} is of a kind that is not cut"
 
 

@@ -20,6 +20,7 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
+from lfgcl_env.pruning.structure.channel_norms import is_channel_norm, normalise_kept
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
@@ -305,10 +306,17 @@ def _is_equal(cut: Tensor, hidden: Tensor, whole: Tensor | None) -> bool:
 
 
 def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]) -> nn.Module:
-    """Return a copy of the whole network whose consumers ignore all channels not in ``kept``."""
+    """Return a copy of the whole network whose consumers ignore all channels not in ``kept``.
+
+    So do norms over all channels.
+    """
     copied = copy_network(network)
     mask = plan.mask(kept)
     for name, slices in plan.layers.items():
+        norm = copied.get_submodule(name)
+        if slices.out is not None and is_channel_norm(norm):
+            known = torch.from_numpy(slices.out.kept(mask))
+            norm.register_forward_hook(partial(normalise_kept, known))  # type: ignore[arg-type]
         if slices.into is not None:
             hidden = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
             consumer = copied.get_submodule(name)

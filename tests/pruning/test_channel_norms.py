@@ -1,0 +1,250 @@
+"""Norms over all channels are cut, and then normalise over those that are left."""
+
+import numpy as np
+import pytest
+import torch
+from networks_for_tests import (
+    Head,
+    awaken,
+    check_exactness,
+    drawn,
+    hidden,
+    images,
+    random_strategy,
+    simple_problem,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.convnext import LayerNorm2d
+from unusual_networks import noise
+
+from lfgcl_env.networks import load_baseline
+from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
+from lfgcl_env.pruning.moments.norm_statistics import collect_norm_statistics
+from lfgcl_env.pruning.structure.channel_norms import channel_axis
+from lfgcl_env.pruning.structure.layers import count_macs
+
+
+class ChannelsLast(nn.Module):
+    """A norm of the last axis, on maps."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+NORMS = {
+    "layer, maps": lambda c: LayerNorm2d(c),
+    "layer": lambda c: ChannelsLast(nn.LayerNorm(c)),
+    "layer, plain": lambda c: ChannelsLast(nn.LayerNorm(c, elementwise_affine=False)),
+    "layer, no bias": lambda c: ChannelsLast(nn.LayerNorm(c, bias=False)),
+    "rms": lambda c: ChannelsLast(nn.RMSNorm(c)),
+    "rms, plain": lambda c: ChannelsLast(nn.RMSNorm(c, elementwise_affine=False)),
+    "group": lambda c: nn.GroupNorm(1, c),
+    "group, plain": lambda c: nn.GroupNorm(1, c, affine=False),
+}
+KINDS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+
+
+def normed(name: str) -> nn.Module:
+    """Convolutions with norms between, whose channels have means and scales of their own."""
+    torch.manual_seed(0)
+    norm = NORMS[name]
+    network = awaken(
+        nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, padding=1), norm(16), nn.ReLU()),
+            *(nn.Conv2d(16, 12, 3, padding=1), norm(12), nn.ReLU(), Head(12)),
+        )
+    )
+    for module in network.modules():
+        if isinstance(module, KINDS) and module.weight is not None:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            if getattr(module, "bias", None) is not None:
+                nn.init.uniform_(module.bias, -0.5, 0.5)
+    return network
+
+
+@pytest.mark.parametrize("min_channels", [1, 0])
+@pytest.mark.parametrize("name", NORMS)
+def test_cut_is_hidden_where_norms_know_what_is_left(name, min_channels):
+    baseline = load_baseline(normed(name), input_shape=(3, 32, 32))
+    network = PrunableNetwork(baseline, min_channels=min_channels)
+    assert [(group.name, group.bundle) for group in network.groups] == [("0", 1), ("3", 1)]
+    strategies = [
+        np.random.default_rng(seed).integers(2, network.channels + 1) for seed in range(3)
+    ]
+    check_exactness(network, strategies)
+
+
+def test_the_layers_say_what_they_have_left():
+    for name in NORMS:
+        smaller = simple_problem(normed(name), images()).compress([5, 3])
+        first, second = (module for module in smaller.modules() if isinstance(module, KINDS))
+        for module, channels in ((first, 5), (second, 3)):
+            if isinstance(module, nn.GroupNorm):
+                assert (module.num_groups, module.num_channels) == (1, channels)
+            else:
+                assert module.normalized_shape == (channels,)
+            assert module.weight is None or module.weight.shape == (channels,)
+
+
+@pytest.mark.parametrize("repair", ["none", "least_squares", "sequential"])
+@pytest.mark.parametrize("name", NORMS)
+def test_networks_are_repaired_saved_and_loaded(name, repair, tmp_path):
+    problem = simple_problem(normed(name), images(8), repair=repair)
+    assert problem.evaluate(problem.channels).similarity == pytest.approx(1, abs=1e-5)
+    keep = random_strategy(problem, 2)
+    smaller = problem.compress(keep)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, smaller), normed(name))
+    with torch.no_grad():
+        assert torch.equal(loaded(images(3, seed=5)), smaller(images(3, seed=5)))
+    for one, other in zip(loaded.modules(), smaller.modules(), strict=True):
+        assert one.extra_repr() == other.extra_repr()
+
+
+@pytest.mark.parametrize("name", ["layer, maps", "layer", "layer, no bias", "rms", "group"])
+def test_repairs_make_up_for_other_means_and_variances(name):
+    scores = []
+    for repair in ("none", "least_squares", "sequential"):
+        problem = PruningProblem(
+            normed(name),
+            images(64),
+            criterion="obs",
+            repair=repair,
+            similarity="mse",
+            features="output",
+        )
+        scores.append(problem.evaluate(problem.channels // 2).similarity)
+    assert scores[2] > scores[1] > scores[0] + 0.1
+    whole = problem.compress(problem.channels)
+    with torch.no_grad():
+        assert torch.allclose(whole(images()), problem.baseline.network(images()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["layer, maps", "layer", "rms", "group"])
+def test_the_closed_form_scales_a_norm_by_what_it_sees_on_average(name):
+    """Of channels that are all alike any number has their mean and variance."""
+    network = normed(name)
+    problem = simple_problem(network, images(8), repair="least_squares")
+    inputs: list[Tensor] = []
+    norms = [module for module in network.modules() if isinstance(module, KINDS)]
+    handle = norms[0].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    with torch.no_grad():
+        network(images(8))
+    handle.remove()
+    (x,) = inputs
+    x = x.double() if name in ("layer", "rms") else x.double().movedim(1, -1)
+    kept = torch.tensor([1, 4, 7, 8, 13])
+    axes = [1, 2, 3] if name == "group" else [-1]
+
+    def spread(values: Tensor) -> float:
+        square = values.square().mean(axes)
+        return float((square - (0 if name == "rms" else values.mean(axes).square())).mean())
+
+    eps = 0.0 if name == "rms" else norms[0].eps
+    factor = ((spread(x[..., kept]) + eps) / (spread(x) + eps)) ** 0.5
+    moved = float(x[..., kept].mean() - x.mean()) / (spread(x) + eps) ** 0.5
+    found = collect_norm_statistics(network, problem.network.plan, [images(8)])
+    change = next(iter(found.values())).change(kept)
+    assert change == pytest.approx((factor, 0.0 if name == "rms" else moved), rel=1e-4)
+
+
+class Branch(nn.Module):
+    """A residual branch with a norm in it."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.inner, self.norm = nn.Conv2d(6, 4, 1), norm
+        self.outer, self.head = nn.Conv2d(4, 6, 1), Head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head(x + self.outer(self.norm(self.inner(x)).relu()))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_whole_branches_go_with_the_norms_in_them(name, tmp_path):
+    def build() -> nn.Module:
+        return awaken(Branch(NORMS[name](4)))
+
+    problem = simple_problem(build(), images(8), min_channels=0)
+    assert problem.network.lowest.tolist() == [0]
+    smaller = problem.compress([0])
+    loaded = load_pruned(problem.save(tmp_path / "pruned", [0], smaller), build())
+    with torch.no_grad():
+        network = problem.baseline.network
+        x = network.stem(images()).relu()
+        expected = network.head(x + network.outer.bias[:, None, None])
+        assert torch.allclose(smaller(images()), expected, atol=1e-6)
+        assert torch.equal(loaded(images()), smaller(images()))
+
+
+class Tokens(nn.Module):
+    """Residual blocks that normalise a stream of tokens before they read it."""
+
+    def __init__(self, norm: type[nn.Module] = nn.LayerNorm) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 12)
+        self.norms = nn.ModuleList(norm(12) for _ in range(3))
+        self.widen = nn.ModuleList(nn.Linear(12, 16) for _ in range(2))
+        self.narrow = nn.ModuleList(nn.Linear(16, 12) for _ in range(2))
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for norm, widen, narrow in zip(self.norms, self.widen, self.narrow, strict=False):
+            x = x + narrow(F.gelu(widen(norm(x))))
+        return self.head(self.norms[-1](x).mean(1))
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_streams_between_norms_are_cut_with_scope_all(norm):
+    torch.manual_seed(0)
+    problem = simple_problem(awaken_tokens(Tokens(norm)), noise(8, 6, 5), scope="all")
+    assert "embed" in [group.name for group in problem.groups]
+    inputs = noise(3, 6, 5, seed=3)
+    for seed in range(3):
+        keep = np.maximum(2, random_strategy(problem, seed))
+        kept = drawn(problem.network, keep)
+        cut = problem.network.cut(kept)
+        with torch.no_grad():
+            found, expected = cut(inputs), hidden(problem.network, kept, inputs)
+        assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        assert problem.cost(keep).macs == count_macs(cut, inputs)
+        assert problem.cost(keep).params == sum(p.numel() for p in cut.parameters())
+
+
+def test_streams_of_stock_transformers_are_cut_with_their_attention(tmp_path):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(12, 2, 16, batch_first=True)
+        encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(12))
+        return nn.Sequential(nn.Linear(5, 12), encoder, nn.Linear(12, 4)).eval()
+
+    problem = simple_problem(build(), noise(8, 6, 5), scope="all")
+    keep = np.maximum(1, problem.channels // 2)
+    smaller = problem.compress(keep)
+    attention = smaller[1].layers[0].self_attn
+    assert (attention.embed_dim, attention.kdim, attention.vdim) == (6, 6, 6)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, smaller), build)
+    with torch.no_grad():
+        assert torch.equal(loaded(noise(3, 6, 5)), smaller(noise(3, 6, 5)))
+
+
+def awaken_tokens(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    return network.eval()
+
+
+def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
+    x = torch.randn(2, 4, 4, 4)
+    for norm, axis in ((LayerNorm2d(4), 1), (nn.LayerNorm(4), -1), (nn.GroupNorm(1, 4), 1)):
+        assert channel_axis(norm, x, norm(x)) == axis
+        assert channel_axis(norm, x, norm(x) + 0.01) is None
+    assert channel_axis(nn.GroupNorm(2, 4), x, nn.GroupNorm(2, 4)(x)) is None
