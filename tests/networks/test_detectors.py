@@ -141,3 +141,16 @@ def test_detectors_with_a_forward_of_their_own_are_called_by_it():
     baseline = load_baseline(given, input_shape=SHAPE)
     assert baseline.feeding is None
     assert baseline.outputs == {"": (16, 8, 8)}
+
+
+def test_the_layers_behind_regions_are_a_network_of_their_own():
+    given = detector("Faster R-CNN")
+    heads = given.roi_heads
+    problem = PruningProblem(
+        nn.Sequential(heads.box_head, heads.box_predictor), noise(32, 16, 3, 3), budget=0.5
+    )
+    assert [group.name for group in problem.groups] == ["0.fc6", "0.fc7"]
+    network, _ = problem.finish(halved(problem), noise(64, 16, 3, 3, seed=1))
+    heads.box_head, heads.box_predictor = network
+    with torch.inference_mode():
+        assert given([torch.rand(*SHAPE)])[0].keys() == {"boxes", "scores", "labels"}
