@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSD, SSDHead
@@ -67,6 +67,13 @@ DETECTORS: dict[str, Callable[[], nn.Module]] = {
         head=SSDHead([16, 16], [4, 4], 4),
     ),
     "Faster R-CNN": lambda: _faster_rcnn(Pyramid(16), **_SIZES),
+    "Mask R-CNN": lambda: MaskRCNN(
+        *(Pyramid(16), 4),
+        rpn_anchor_generator=_anchors(),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], 3, 2),
+        mask_roi_pool=MultiScaleRoIAlign(["0", "1"], 4, 2),
+        **_SIZES,
+    ),
     "Faster R-CNN of one map": lambda: _faster_rcnn(
         OneMap(nn.Conv2d(3, 12, 3, 4, 1), nn.ReLU(), nn.Conv2d(12, 16, 3, 1, 1), nn.ReLU()),
         **_SIZES,

@@ -55,7 +55,7 @@ class RecoveryScore:
             device: where to compute.
         """
         if self.function is not None:
-            return OwnScore(self.reward, self.function, images, device)
+            return OwnScore(self.reward, self.function, images, device, baseline.feeding)
         if self.needs_labels:
             assert labels is not None
             test_set = LabelledImages(images, labels, "held out")

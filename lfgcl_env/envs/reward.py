@@ -116,7 +116,7 @@ class FunctionReward:
 
     def __init__(self, name: str, function: Score, problem: PruningProblem, images: Tensor) -> None:
         self.name, self._problem = name, problem
-        self._own = OwnScore(name, function, images, problem.device, problem.baseline.packing)
+        self._own = OwnScore(name, function, images, problem.device, problem.baseline.feeding)
         self._known: dict[tuple[int, ...], float] = {}
 
     def score(self, strategy: ArrayLike) -> float:

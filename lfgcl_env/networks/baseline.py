@@ -21,9 +21,9 @@ from lfgcl_env.networks.builders import (
     check_arguments,
     find_builder,
 )
-from lfgcl_env.networks.detectors import DenseOutputs, dense_outputs, normalization_of
+from lfgcl_env.networks.detectors import DenseOutputs, dense_outputs
 from lfgcl_env.networks.embedded_weights import embedded_names, load_embedded
-from lfgcl_env.networks.feeding import Feeding, feed
+from lfgcl_env.networks.feeding import Feeding, feed, feed_plainly, is_fed
 from lfgcl_env.networks.free_heads import computes_the_same, with_free_heads
 from lfgcl_env.networks.normalization import IMAGENET, Normalization, as_normalization
 from lfgcl_env.networks.outputs import Shape, find_outputs, holds_classes
@@ -173,7 +173,10 @@ def build_baseline(
         shape = check_shape(source.input_shape if input_shape is None else input_shape)
     else:
         shape = packing.shape
-    feeding = dense_outputs(settled) if packing is None else packing
+    if is_fed(settled):  # a baseline's own
+        settled = feed_plainly(copy_module(settled))
+    dense = dense_outputs(settled)
+    feeding = dense if packing is None else packing
     free = with_free_heads(settled)
     fed = _feed(free, feeding)
     if free is not settled and not computes_the_same(stock := _feed(settled, feeding), fed, shape):
@@ -184,7 +187,7 @@ def build_baseline(
         arguments=source.arguments,
         input_shape=shape,
         outputs=find_outputs(fed, shape, what, None if packing is None else str(packing)),
-        normalization=given or source.normalization or normalization_of(settled),
+        normalization=given or source.normalization or (dense.normalization if dense else None),
         weights=source.weights,
         feeding=feeding,
     )

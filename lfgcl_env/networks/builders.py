@@ -148,6 +148,12 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
 
     names = torchvision_names()
     if name not in names:
+        for kind in ("detection", "segmentation"):
+            if name in models.list_models(module=getattr(models, kind)):
+                raise ValueError(
+                    f"{name!r} is among torchvision's networks for {kind}: give "
+                    f"'torchvision.models.{kind}:{name}' and an input_shape"
+                )
         raise ValueError(
             f"torchvision has no classification network {name!r}: see "
             f"torchvision.models.list_models().{closest(name, names)}"

@@ -1,7 +1,7 @@
 """torchvision's detectors: what they compute everywhere in an image, before they pick boxes.
 
 What a detector returns differs in number from image to image, and cannot be compared; which boxes
-it picks hangs on thresholds. Before that it is a network like others: a backbone gives maps, and
+it picks depends on thresholds. Before that it is a network like others: a backbone gives maps, and
 dense heads give scores and boxes at every place of them.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lfgcl_env.networks.normalization import Normalization
@@ -31,7 +32,12 @@ class DenseOutputs:
     every anchor. Those of two stages (Faster, Mask and Keypoint R-CNN) return what their region
     proposal network does, and the maps that later stages cut regions out of; these later stages are
     not run.
+
+    Attributes:
+        normalization: that the detector's transform applies before its backbone.
     """
+
+    normalization: Normalization
 
     def run(self, network: Any, forward: Callable[..., Any], images: Tensor) -> Any:
         """Return the dense outputs of images, (images, 3, height, width), normalised."""
@@ -42,6 +48,14 @@ class DenseOutputs:
         scores, boxes = network.rpn.head(list(named.values()))
         return {"maps": dict(named), "objectness": scores, "rpn_boxes": boxes}
 
+    def given(self, images: Tensor) -> Tensor:
+        """Return images as pixels from 0 to 1, which the detector normalises itself."""
+        mean, std = (
+            torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
+            for values in (self.normalization.mean, self.normalization.std)
+        )
+        return images * std + mean
+
 
 def dense_outputs(network: nn.Module) -> DenseOutputs | None:
     """Return how to call a network if it is a detector of torchvision, else None."""
@@ -50,13 +64,7 @@ def dense_outputs(network: nn.Module) -> DenseOutputs | None:
         kind = getattr(module, name, None)
         if kind is not None and isinstance(network, kind):
             own = type(network).forward is not kind.forward or "forward" in vars(network)
-            return None if own else DenseOutputs()
+            transform: Any = network.transform
+            means, deviations = tuple(transform.image_mean), tuple(transform.image_std)
+            return None if own else DenseOutputs(Normalization(means, deviations))
     return None
-
-
-def normalization_of(network: nn.Module) -> Normalization | None:
-    """Return what a detector of torchvision normalises its images by; None for other networks."""
-    if dense_outputs(network) is None:
-        return None
-    transform: Any = network.transform
-    return Normalization(tuple(transform.image_mean), tuple(transform.image_std))

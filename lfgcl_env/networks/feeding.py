@@ -19,6 +19,9 @@ class Feeding(Protocol):
             inputs: one tensor, with an entry for every image.
         """
 
+    def given(self, inputs: Tensor) -> Any:
+        """Return inputs in the form in which a user calls the network with them."""
+
 
 class _Fed:
     """Stands in for the forward of a network."""
@@ -55,6 +58,18 @@ def feed_plainly(network: nn.Module) -> nn.Module:
 def is_fed(network: nn.Module) -> bool:
     """Whether a network is called otherwise than its user does."""
     return isinstance(vars(network).get("forward"), _Fed)
+
+
+@contextmanager
+def plainly(network: nn.Module) -> Iterator[None]:
+    """Let a network be called as its user does inside the block, if it is not."""
+    forward = vars(network).get("forward")
+    feed_plainly(network)
+    try:
+        yield
+    finally:
+        if isinstance(forward, _Fed):
+            network.forward = forward  # type: ignore[assignment]
 
 
 @contextmanager

@@ -142,7 +142,8 @@ class PruningProblem(ScoredProblem):
         judge = None
         if score is not None:
             seen = torch.cat(self.score_batches).contiguous()
-            judge = OwnScore(name_of(score), score, seen, self.device, self.baseline.packing)
+            judge = OwnScore(name_of(score), score, seen, self.device, self.baseline.feeding)
+            judge(self.cut(keeps[0]))  # one that fails does so before minutes of repair
         warn_of_obstacle(self.network)
         networks = self.repair_all(keeps, images, options, progress)
         best = [self.keep_better(*one, judge) for one in zip(networks, keeps, strict=True)]
@@ -257,12 +258,10 @@ class PruningProblem(ScoredProblem):
             judge = self.judge(watched)
         else:
             watched = fitting(self.baseline, watched, "judge")
-            judge = OwnScore(name_of(score), score, watched, self.device, packing)
+            judge = OwnScore(name_of(score), score, watched, self.device, feeding)
 
         def judged(one: nn.Module) -> float:
-            if self.device.type != "cpu" or feeding is not None:
-                one = copy_network(one).to(self.device)
-            return judge(one if score is None else feed_plainly(one))
+            return judge(copy_network(one).to(self.device) if self.device.type != "cpu" else one)
 
         if packing is not None:  # among several inputs may be numbers that cannot be mixed
             options = replace(options or RecoveryOptions(), mixup=0.0)

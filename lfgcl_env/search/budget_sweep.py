@@ -44,8 +44,8 @@ class Point:
         origin: of what was kept: ``"prediction"``, ``"search"`` or ``"allocation"``.
         reward: of what was kept, after the problem's own repair.
         searched: the evaluation of what was kept, after the problem's own repair.
-        repaired: the evaluation of what is handed over, where it is another network than the one
-            scored; None without a shortlist, unless the repair did harm.
+        repaired: the evaluation of what is handed over, after a shortlist, or where the repair did
+            harm; else None: it is the network that was scored.
         delivery: which network is handed over, one of
             :data:`~lfgcl_env.pruning.delivered_network.DELIVERIES`.
         shortlist: what was repaired and compared, from the best to the worst.

@@ -153,21 +153,17 @@ def _deliver(
     delivery: Delivery = "thorough"
     if _judged(winner) > best:
         network, best, delivery = quick, _judged(winner), "quick"
-    own_reward = _has_own_reward(env)
     # Costly similarities are of a repair like the quick one, and so is what they would hand over.
-    if own_reward or delivery == "quick" or not problem.screens:
+    if _has_own_reward(env) or delivery == "quick" or not problem.screens:
         scored = problem.compress(keep)
         if (own := _judge(env, scored, keep)) > best:
             network, best, delivery = scored, own, "scored"
-    similarity = problem.score_network(network, keep)
     cut = problem.cut(keep)
-    bare = problem.score_network(cut, keep)
-    # Judging takes long: where rewards are similarities, only what is in doubt is judged.
-    if (own_reward or bare > similarity) and (own := _judge(env, cut, keep)) > best:
-        network, best, delivery, similarity = cut, own, "cut", bare
+    if (own := _judge(env, cut, keep)) > best:
+        network, best, delivery = cut, own, "cut"
     if delivery in _HARMFUL:
         _warn(where, _HARMFUL[delivery], score, best)
-    final = replace(winner.searched, similarity=similarity)
+    final = replace(winner.searched, similarity=problem.score_network(network, keep))
     return network, replace(winner, repaired=final, score=best, delivery=delivery)
 
 

@@ -400,6 +400,8 @@ def test_torchvision_weights_are_checked_and_bring_their_arguments(torch_home, m
         ("resnet65", r"Did you mean 'resnet56'\?"),
         ("resnet18", r"Did you mean 'torchvision:resnet18'\?"),
         ("torchvision:resnet51", r"Did you mean 'resnet50'\?"),
+        ("torchvision:fcos_resnet50_fpn", "give 'torchvision.models.detection:fcos_resnet50_fpn'"),
+        ("torchvision:fcn_resnet50", "give 'torchvision.models.segmentation:fcn_resnet50'"),
         ("no.such.package:build", "cannot import 'no.such.package'"),
         (f"{__name__}:smal", r"Did you mean 'small'\?"),
         (f"{__name__}:OWN", "not callable"),

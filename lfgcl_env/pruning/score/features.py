@@ -50,7 +50,11 @@ class FeatureReader:
         network: what is pruned.
         places: module names, ``"output"`` for all outputs, or None for the inputs of the layers
             that feed the outputs (of a classifier: the penultimate features).
-        upstream: a layer whose input is read too, as the first of all places; None for no such.
+        upstream: a layer whose input is read too, as the first of all places, if it is used before
+            all heads; None for no such.
+
+    Attributes:
+        upstream: the same, or None if it is not read.
 
     Raises:
         ValueError: for an unknown module name, or no names.
@@ -67,12 +71,18 @@ class FeatureReader:
         names = [name for name, _ in baseline.network.named_modules() if name]
         if places is not None and not places:
             raise ValueError("features names no module: give at least one, or None")
+        heads = find_heads(baseline, network.layers) if places is None else ()
+        used = [layer.name for layer in network.layers]
+        if upstream is not None and any(
+            used.index(head.layer) < used.index(upstream) for head in heads
+        ):
+            upstream = None  # what it gets says nothing of what a head before it lost
+        self.upstream = upstream
         self._places = []
         if upstream is not None:
             self._places.append(_into(plan, upstream, "input"))
-        if places is None:
-            for head in find_heads(baseline, network.layers):
-                self._places.append(_into(plan, head.layer, "gridded" if head.maps else "pooled"))
+        for head in heads:
+            self._places.append(_into(plan, head.layer, "gridded" if head.maps else "pooled"))
         for place in places or ():
             if place != OUTPUT and place not in names:
                 raise ValueError(f"no module {place!r} to take features at.{closest(place, names)}")

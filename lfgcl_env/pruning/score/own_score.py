@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.schema import short
+from lfgcl_env.networks.feeding import Feeding, plainly
 from lfgcl_env.networks.prepared import settle
-from lfgcl_env.networks.several_inputs import Packing
 
 Score = Callable[[nn.Module, Tensor], float]
 
@@ -28,7 +28,8 @@ class OwnScore:
         images: float (images, ...). Several inputs reach the function as they were given: a tuple,
             or a dictionary.
         device: where to compute.
-        packing: of several inputs, or None.
+        feeding: how its networks are called elsewhere, see :class:`~lfgcl_env.networks.Baseline`;
+            the function gets networks and images as a user has them.
     """
 
     def __init__(
@@ -37,12 +38,12 @@ class OwnScore:
         function: Score,
         images: Tensor,
         device: torch.device,
-        packing: Packing | None = None,
+        feeding: Feeding | None = None,
     ) -> None:
         self._name, self._function, self._device = name, function, device
         # A copy, so that a function that writes to its inputs cannot change somebody's images.
         copied = images.detach().to(device, copy=True)
-        self._images: Any = copied if packing is None else packing.given(copied)
+        self._images: Any = copied if feeding is None else feeding.given(copied)
 
     def __call__(self, network: nn.Module) -> float:
         """Return the score of a network, which is copied if it is trained or elsewhere.
@@ -52,7 +53,7 @@ class OwnScore:
         """
         settled = ready(network, self._device)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), plainly(settled):
                 value = self._function(settled, self._images)
         except Exception as error:  # somebody's own function may raise anything
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

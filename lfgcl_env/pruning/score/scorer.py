@@ -51,8 +51,9 @@ class Scorer:
         places = [OUTPUT] if self._similarity.of_outputs else features
         find = self._similarity.upstream if features is None else None
         upstream = find(network.plan) if find is not None else None
-        self._extra = int(upstream is not None)
         self.reader = FeatureReader(network, places, upstream)
+        upstream = self.reader.upstream
+        self._extra = int(upstream is not None)
         found = run_plain(candidate.network, self.reader, batches)
         self.targets = self._shape(self.reader.join(found, None))
         # Constant, and as costly as the comparison itself.
