@@ -141,15 +141,16 @@ def hidden(network: PrunableNetwork, kept: list[np.ndarray], inputs: Tensor) -> 
                 ):
                     known = torch.zeros(len(member.positions))
                     known[member.positions[np.isin(member.channels, stay)]] = 1.0
-                    stack.callback(norm.register_forward_hook(normalising(known)).remove)
+                    hook = normalising(known)
+                    stack.callback(norm.register_forward_hook(hook, with_kwargs=True).remove)
         return module(inputs)
 
 
 def normalising(known: Tensor):
     """A hook that normalises by the channels flagged in ``known``, and gives zeros for others."""
 
-    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
-        x = inputs[0]
+    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], named: dict, _: Tensor) -> Tensor:
+        (x,) = (*inputs, *named.values())
         last = isinstance(norm, nn.RMSNorm) or type(norm).forward is nn.LayerNorm.forward
         shape = [1] * x.dim()
         shape[-1 if last else 1] = len(known)

@@ -36,8 +36,20 @@ class ChannelsLast(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Named(nn.Module):
+    """A norm that gets its input by name."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x=x)
+
+
 NORMS = {
     "layer, maps": lambda c: LayerNorm2d(c),
+    "layer, by name": Named,
     "layer": lambda c: ChannelsLast(nn.LayerNorm(c)),
     "layer, plain": lambda c: ChannelsLast(nn.LayerNorm(c, elementwise_affine=False)),
     "layer, no bias": lambda c: ChannelsLast(nn.LayerNorm(c, bias=False)),
@@ -246,5 +258,8 @@ def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
     x = torch.randn(2, 4, 4, 4)
     for norm, axis in ((LayerNorm2d(4), 1), (nn.LayerNorm(4), -1), (nn.GroupNorm(1, 4), 1)):
         assert channel_axis(norm, x, norm(x)) == axis
-        assert channel_axis(norm, x, norm(x) + 0.01) is None
+        for other in (norm(x) + 0.01, norm(x).flatten(1), (norm(x), x)):
+            assert channel_axis(norm, x, other) is None
+        assert channel_axis(norm, None, norm(x)) is None
+        assert channel_axis(norm, x, norm(x).half().double()) is None
     assert channel_axis(nn.GroupNorm(2, 4), x, nn.GroupNorm(2, 4)(x)) is None

@@ -316,7 +316,7 @@ def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]
         norm = copied.get_submodule(name)
         if slices.out is not None and is_channel_norm(norm):
             known = torch.from_numpy(slices.out.kept(mask))
-            norm.register_forward_hook(partial(normalise_kept, known))  # type: ignore[arg-type]
+            norm.register_forward_hook(partial(normalise_kept, known), with_kwargs=True)
         if slices.into is not None:
             hidden = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
             consumer = copied.get_submodule(name)
