@@ -102,8 +102,9 @@ def shared_problem(family: str, scope: str = "inner") -> PruningProblem:
 
 
 def random_strategy(problem: PruningProblem, seed: int) -> np.ndarray:
-    """Any number of channels in every group, from 1 to all."""
-    return np.random.default_rng(seed).integers(1, problem.channels + 1)
+    """Any number of channels in every group, from the fewest, but for none, to all."""
+    lowest = np.maximum(1, problem.network.lowest)
+    return np.random.default_rng(seed).integers(lowest, problem.channels + 1)
 
 
 def drawn(network: PrunableNetwork, keep: np.ndarray, seed: int = 0) -> list[np.ndarray]:
