@@ -231,7 +231,7 @@ def hidden(problem: PruningProblem, keep: NDArray[np.int64]) -> nn.Module:
         module = network.get_submodule(name)
         if slices.out is not None and is_channel_norm(module):
             known = torch.from_numpy(slices.out.kept(mask))
-            module.register_forward_hook(partial(normalise_kept, known))
+            module.register_forward_hook(partial(normalise_kept, known), with_kwargs=True)
         if slices.into is not None:
             gone = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
             dimension = -1 if layer_kind(module) == "linear" else 1

@@ -102,8 +102,9 @@ def shared_problem(family: str, scope: str = "inner") -> PruningProblem:
 
 
 def random_strategy(problem: PruningProblem, seed: int) -> np.ndarray:
-    """Any number of channels in every group, from 1 to all."""
-    return np.random.default_rng(seed).integers(1, problem.channels + 1)
+    """Any number of channels in every group, from the fewest, but for none, to all."""
+    lowest = np.maximum(1, problem.network.lowest)
+    return np.random.default_rng(seed).integers(lowest, problem.channels + 1)
 
 
 def drawn(network: PrunableNetwork, keep: np.ndarray, seed: int = 0) -> list[np.ndarray]:
@@ -141,15 +142,16 @@ def hidden(network: PrunableNetwork, kept: list[np.ndarray], inputs: Tensor) -> 
                 ):
                     known = torch.zeros(len(member.positions))
                     known[member.positions[np.isin(member.channels, stay)]] = 1.0
-                    stack.callback(norm.register_forward_hook(normalising(known)).remove)
+                    hook = normalising(known)
+                    stack.callback(norm.register_forward_hook(hook, with_kwargs=True).remove)
         return module(inputs)
 
 
 def normalising(known: Tensor):
     """A hook that normalises by the channels flagged in ``known``, and gives zeros for others."""
 
-    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
-        x = inputs[0]
+    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], named: dict, _: Tensor) -> Tensor:
+        (x,) = (*inputs, *named.values())
         last = isinstance(norm, nn.RMSNorm) or type(norm).forward is nn.LayerNorm.forward
         shape = [1] * x.dim()
         shape[-1 if last else 1] = len(known)

@@ -113,8 +113,8 @@ class ScoredProblem:
             self.network, self.candidate, self.score_batches, self.similarity, chosen["features"]
         )
         self._repair.prepare(self.network, self.candidate, self.batches, lambda: self.moments)
-        halves = self.kept_channels(np.maximum(1, self.channels // 2))
-        self.scorer.check_places(self.candidate, halves)
+        halves = np.maximum(np.maximum(1, self.channels // 2), self.network.lowest)
+        self.scorer.check_places(self.candidate, self.kept_channels(halves))
         self._memory = Memory(self._score)
         self._screen: Screen | None = None
 

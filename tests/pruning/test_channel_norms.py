@@ -36,8 +36,20 @@ class ChannelsLast(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Named(nn.Module):
+    """A norm that gets its input by name."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x=x)
+
+
 NORMS = {
     "layer, maps": lambda c: LayerNorm2d(c),
+    "layer, by name": Named,
     "layer": lambda c: ChannelsLast(nn.LayerNorm(c)),
     "layer, plain": lambda c: ChannelsLast(nn.LayerNorm(c, elementwise_affine=False)),
     "layer, no bias": lambda c: ChannelsLast(nn.LayerNorm(c, bias=False)),
@@ -73,10 +85,43 @@ def test_cut_is_hidden_where_norms_know_what_is_left(name, min_channels):
     baseline = load_baseline(normed(name), input_shape=(3, 32, 32))
     network = PrunableNetwork(baseline, min_channels=min_channels)
     assert [(group.name, group.bundle) for group in network.groups] == [("0", 1), ("3", 1)]
+    assert network.lowest.tolist() == [2, 2]
     strategies = [
-        np.random.default_rng(seed).integers(2, network.channels + 1) for seed in range(3)
+        np.random.default_rng(seed).integers(network.lowest, network.channels + 1)
+        for seed in range(3)
     ]
     check_exactness(network, strategies)
+
+
+@pytest.mark.parametrize("min_channels", [1, 0])
+@pytest.mark.parametrize("name", NORMS)
+def test_the_fewest_channels_that_stay_still_tell_images_apart(name, min_channels):
+    problem = simple_problem(normed(name), images(8), min_channels=min_channels)
+    assert problem.lowest.tolist() == problem.network.lowest.tolist() == [2, 2]
+    with torch.no_grad():
+        outputs = problem.compress(problem.lowest)(images(8))
+    assert float(outputs.std(0).max()) > 1e-3
+    for keep in ([1, 6], [6, 1]):
+        with pytest.raises(ValueError, match=r"can keep 2 to 1\d channels"):
+            problem.evaluate(keep)
+
+
+def test_what_norms_need_is_counted_in_bundles_and_in_no_more_than_there_are():
+    one = nn.Sequential(nn.Conv2d(3, 1, 1), nn.GroupNorm(1, 1), nn.Conv2d(1, 6, 1), Head(6))
+    assert simple_problem(awaken(one), images()).network.lowest.tolist() == [1, 1]
+    pairs = nn.Sequential(
+        *(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=4), nn.GroupNorm(1, 8), Head(8))
+    )
+    network = simple_problem(awaken(pairs), images()).network
+    assert [(g.channels, g.bundle) for g in network.groups] == [(4, 2)]
+    assert network.lowest.tolist() == [1]
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_narrow_groups_in_front_of_norms_make_a_problem(channels):
+    problem = simple_problem(awaken(Branch(nn.GroupNorm(1, channels), channels)), images(8))
+    assert problem.lowest.tolist() == [2]
+    assert problem.evaluate(problem.lowest).similarity > 0
 
 
 def test_the_layers_say_what_they_have_left():
@@ -155,11 +200,11 @@ def test_the_closed_form_scales_a_norm_by_what_it_sees_on_average(name):
 class Branch(nn.Module):
     """A residual branch with a norm in it."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: nn.Module, channels: int = 4) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 6, 3, padding=1)
-        self.inner, self.norm = nn.Conv2d(6, 4, 1), norm
-        self.outer, self.head = nn.Conv2d(4, 6, 1), Head(6)
+        self.inner, self.norm = nn.Conv2d(6, channels, 1), norm
+        self.outer, self.head = nn.Conv2d(channels, 6, 1), Head(6)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).relu()
@@ -208,7 +253,7 @@ def test_streams_between_norms_are_cut_with_scope_all(norm):
     assert "embed" in [group.name for group in problem.groups]
     inputs = noise(3, 6, 5, seed=3)
     for seed in range(3):
-        keep = np.maximum(2, random_strategy(problem, seed))
+        keep = random_strategy(problem, seed)
         kept = drawn(problem.network, keep)
         cut = problem.network.cut(kept)
         with torch.no_grad():
@@ -246,5 +291,8 @@ def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
     x = torch.randn(2, 4, 4, 4)
     for norm, axis in ((LayerNorm2d(4), 1), (nn.LayerNorm(4), -1), (nn.GroupNorm(1, 4), 1)):
         assert channel_axis(norm, x, norm(x)) == axis
-        assert channel_axis(norm, x, norm(x) + 0.01) is None
+        for other in (norm(x) + 0.01, norm(x).flatten(1), (norm(x), x)):
+            assert channel_axis(norm, x, other) is None
+        assert channel_axis(norm, None, norm(x)) is None
+        assert channel_axis(norm, x, norm(x).half().double()) is None
     assert channel_axis(nn.GroupNorm(2, 4), x, nn.GroupNorm(2, 4)(x)) is None

@@ -86,6 +86,43 @@ class Counting(nn.LayerNorm):
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+class Reshaping(nn.LayerNorm):
+    """A norm that makes tokens of maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(2).transpose(1, 2))
+
+
+class Paired(nn.LayerNorm):
+    """A norm that returns what it was given too."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x), x
+
+
+class Conditioned(nn.LayerNorm):
+    """A norm with a second input."""
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        return super().forward(x) + shift
+
+
+class Normed(nn.Module):
+    """Calls a norm of the last axis on maps."""
+
+    def __init__(self, norm: nn.Module, call) -> None:
+        super().__init__()
+        self.norm, self.call = norm, call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self.norm, x.movedim(1, -1)).movedim(-1, 1)
+
+
+def as_tokens() -> nn.Module:
+    unflatten = Do(lambda x: x.transpose(1, 2).unflatten(2, (32, 32)))
+    return Chain(Reshaping(8), behind=unflatten)
+
+
 class ConvNeXtLike(nn.Module):
     """LayerNorm over channels, and linear layers on channels-last maps."""
 
@@ -145,6 +182,9 @@ def reasons(problem: PruningProblem) -> dict[str, str]:
             "LayerNorm between normalises over channels and positions together",
         ),
         (lambda: Chain(Counting(8)), ["b", "c"], "a", WRONG),
+        (as_tokens, ["b", "c"], "a", WRONG),
+        (lambda: Chain(Normed(Paired(8), lambda n, x: n(x)[0])), ["b", "c"], "a", WRONG),
+        (lambda: Chain(Normed(Conditioned(8), lambda n, x: n(x, x))), ["b", "c"], "a", WRONG),
         (
             lambda: Chain(nn.Conv2d(8, 8, 3, padding=1, groups=2), behind=Scale(trained=True)),
             ["b", "c"],
@@ -197,6 +237,7 @@ def test_what_cannot_be_cut_is_excluded_by_name_and_reason_and_the_rest_works(
         (lambda: Chain(nn.GroupNorm(1, 8)), ["a", "b", "c"]),
         (lambda: Chain(nn.GroupNorm(1, 8, affine=False)), ["a", "b", "c"]),
         (lambda: Chain(LayerNorm2d(8)), ["a", "b", "c"]),
+        (lambda: Chain(Normed(nn.LayerNorm(8), lambda n, x: n(input=x))), ["a", "b", "c"]),
         (ConvNeXtLike, ["stem", "widen", "narrow"]),
         (lambda: Chain(nn.Conv2d(8, 8, 3, padding=1, groups=8)), ["a", "b", "c"]),
         (lambda: Chain(Do(lambda x: F.pad(x, (1, 1, 1, 1)))), ["a", "b", "c"]),

@@ -428,3 +428,39 @@ def test_layers_behind_a_module_with_cut_layers_inside_are_refitted():
     judge = problem.judge(torch.randn(64, 20, 16))
     assert not torch.equal(repaired.last.weight, closed.last.weight)
     assert judge(repaired) > judge(closed)
+
+
+class Adaptive(nn.LayerNorm):
+    """A norm whose scale and shift layers of its own compute, as in a DiT."""
+
+    def __init__(self):
+        super().__init__(8, elementwise_affine=False)
+        self.widen, self.modulate = nn.Linear(6, 16), nn.Linear(16, 16)
+
+    def forward(self, x, condition):
+        scale, shift = self.modulate(self.widen(condition).relu()).chunk(2, -1)
+        return super().forward(x) * (1 + scale) + shift
+
+
+class Modulated(nn.Module):
+    """Tokens through such a norm, whose condition is their mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(6, 8), Adaptive(), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.last(self.norm(self.embed(x), x.mean(1, True)).mean(1))
+
+
+def test_layers_inside_a_norm_are_refitted():
+    torch.manual_seed(0)
+    inputs, more, judged = (torch.randn(256, 4, 6) for _ in range(3))
+    problem = PruningProblem(Modulated().eval(), inputs, judged, budget=0.7, repair="none")
+    assert [group.name for group in problem.groups] == ["norm.widen"]
+    keep = np.array([6])
+    assert find_obstacle(problem.network) is None
+    (repaired,) = problem.repair_all([keep], more, FEW)
+    merely_cut = problem.compress(keep)
+    assert not torch.equal(repaired.norm.modulate.weight, merely_cut.norm.modulate.weight)
+    assert problem.score_network(repaired, keep) > problem.score_network(merely_cut, keep)

@@ -1,14 +1,14 @@
 """What norms over all channels see in the baseline, and how it changes without some channels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.patches import gram
-from lfgcl_env.pruning.structure.channel_norms import channel_axis, is_channel_norm
+from lfgcl_env.pruning.structure.channel_norms import channel_axis, is_channel_norm, only_input
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 
@@ -72,7 +72,7 @@ def collect_norm_statistics(
         module = network.get_submodule(name)
         if is_channel_norm(module) and module.weight is not None:
             sums[name] = _Sums()
-            handles.append(module.register_forward_hook(partial(_Sums.add, sums[name])))
+            handles.append(module.register_forward_hook(sums[name].add, with_kwargs=True))
     try:
         for batch in batches if sums else ():
             network(batch)
@@ -95,11 +95,14 @@ class _Sums:
         self._products: Tensor | float = 0.0
         self._squares: Tensor | float = 0.0
 
-    def add(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        axis = channel_axis(module, inputs[0], output)
+    def add(
+        self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any], output: Any
+    ) -> None:
+        x = only_input(arguments, named)
+        axis = channel_axis(module, x, output)
         if axis is None:
             return
-        rows = inputs[0].movedim(axis, -1)
+        rows = x.movedim(axis, -1)
         together = isinstance(module, nn.GroupNorm)
         means = rows.flatten(1, -2).mean(1) if together and rows.dim() > 2 else rows.flatten(0, -2)
         flat = rows.flatten(0, -2)

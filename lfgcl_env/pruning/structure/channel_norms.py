@@ -5,6 +5,9 @@ norm means what it means for other readers, that they no longer count: mean and 
 of the rest.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,52 +28,63 @@ def is_channel_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.GroupNorm) and module.num_groups == 1
 
 
-def channel_axis(module: nn.Module, x: Tensor, output: Tensor) -> int | None:
+def only_input(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """Return the one argument of a call, by position or by name; None where there are several."""
+    given = (*arguments, *named.values())
+    return given[0] if len(given) == 1 else None
+
+
+def channel_axis(module: nn.Module, x: Any, output: Any) -> int | None:
     """Return the axis of its input that a norm over all channels normalises over.
 
     Its code is not trusted: the axis is the one for which PyTorch's own function gives its output.
 
     Args:
         module: the norm, uncut.
-        x: its input.
+        x: its only input.
         output: of its forward.
 
     Returns:
-        -1 or 1, None where it computes something else.
+        -1 or 1, None where it computes something else, or from or to anything but one tensor.
     """
-    if not is_channel_norm(module):
+    tensors = isinstance(x, Tensor) and isinstance(output, Tensor) and x.shape == output.shape
+    if not (is_channel_norm(module) and tensors and output.numel()):
         return None
     rounding = 1e-5 * float(output.detach().abs().max())
     for axis in (1,) if isinstance(module, nn.GroupNorm) else (-1, 1):
-        last = x.movedim(axis, -1)
-        if last.shape[-1] == _size(module):
+        if axis < x.dim() and x.shape[axis] == _size(module):
             every = torch.arange(_size(module), device=x.device)
-            if torch.allclose(
-                _normalise(module, last, every).movedim(-1, axis), output, 0, rounding
-            ):
+            given = _normalise(module, x.movedim(axis, -1), every).movedim(-1, axis)
+            if float((given - output).detach().abs().max()) <= rounding:
                 return axis
     return None
 
 
 def normalise_kept(
-    kept: Tensor, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
-) -> Tensor:
+    kept: Tensor,
+    module: nn.Module,
+    arguments: tuple[Any, ...],
+    named: Mapping[str, Any],
+    output: Any,
+) -> Any:
     """Return what a norm gives that knows some of its channels alone, as a forward hook.
 
     Args:
         kept: positions of the channels that it knows; int64.
         module: the norm with all of its channels.
-        inputs: of its forward.
+        arguments: of its forward, by position.
+        named: of its forward, by name.
         output: of its forward.
 
     Returns:
         The output for these channels, and zeros for the others; what came out of a module that
         computes something else.
     """
-    axis = channel_axis(module, inputs[0], output)
+    x = only_input(arguments, named)
+    axis = channel_axis(module, x, output)
     if axis is None:
         return output
-    last = inputs[0].movedim(axis, -1)
+    last = x.movedim(axis, -1)
     given = torch.zeros_like(last)
     if len(kept):
         given[..., kept] = _normalise(module, last[..., kept], kept)

@@ -37,7 +37,7 @@ class PrunableNetwork:
         latency: whose time a budget of latency counts; None for the defaults.
         **config: see :class:`~lfgcl_env.config.StructureConfig`. With ``min_channels=0`` a group
             may lose all its channels where that is exact and leaves an output that depends on the
-            images; every other group keeps at least one.
+            images; every other group keeps at least one, or two in front of a norm over channels.
 
     Raises:
         ValueError: for an unknown scope, a pattern that matches nothing, or a network in which
@@ -53,7 +53,7 @@ class PrunableNetwork:
         plan: which positions of every layer follow which group.
         cost_model: counts MACs and parameters of any strategy.
         channels: channels of every group, or bundles where they go so, read-only; int64, (groups,).
-        lowest: fewest channels that every group can keep, 0 or 1, read-only; int64, (groups,).
+        lowest: fewest channels that every group can keep, 0 to 2, read-only; int64, (groups,).
         protect: patterns of modules whose layers keep their shapes.
         limits: how far groups may be pruned.
         rounding: the counts that limits allow every group to keep.

@@ -32,6 +32,8 @@ from lfgcl_env.pruning.structure.training_mode import (
 
 WRONG = "removing its channels changes more than hiding them from their consumers would"
 
+_FEWEST_NORMALISED = 2
+
 
 def split_exact(
     network: nn.Module,
@@ -82,8 +84,9 @@ def find_lowest(
     fewest: Sequence[int],
     layout: torch.memory_format = torch.channels_last,
 ) -> NDArray[np.int64]:
-    """Find the fewest channels that every group can keep: 0 where all of them may go, else 1.
+    """Find the fewest channels that every group can keep: 0 where all of them may go, else 1 or 2.
 
+    A norm over channels needs two: of one, which is its own mean, it gives the same for all images.
     All groups for which it is 0 may go together. They are tried together first; of those that fail,
     each half is tried again.
 
@@ -91,13 +94,13 @@ def find_lowest(
         network: the baseline in evaluation mode; not changed.
         groups: those that can be cut.
         example: inputs (images, channels, height, width).
-        fewest: channels that every group is to keep; where it is above 0, the answer is 1.
+        fewest: channels that every group is to keep; where it is above 0, the answer is too.
         layout: that the network can be run in.
 
     Returns:
         int64, (groups,).
     """
-    lowest = np.ones(len(groups), dtype=np.int64)
+    lowest = np.array([_fewest_left(network, group) for group in groups], dtype=np.int64)
     tried = [index for index, least in enumerate(fewest) if least == 0]
     if not tried:
         return lowest
@@ -107,6 +110,14 @@ def find_lowest(
     live = _find_removable(removal.leaves_output, tried)
     lowest[_find_removable(removal.is_exact, live)] = 0
     return lowest
+
+
+def _fewest_left(network: nn.Module, group: Group) -> int:
+    """Return the fewest channels, or bundles, of a group that all norms behind it can work with."""
+    through = (member for member in group.members if member.side == "through")
+    norms = (m for m in through if is_channel_norm(network.get_submodule(m.layer)))
+    counts = [-(-_FEWEST_NORMALISED // group.bundle_of(member)) for member in norms]
+    return min(group.channels, max([1, *counts]))
 
 
 def _find_removable(
@@ -316,7 +327,7 @@ def _hide(network: nn.Module, plan: SlicePlan, kept: Sequence[NDArray[np.int64]]
         norm = copied.get_submodule(name)
         if slices.out is not None and is_channel_norm(norm):
             known = torch.from_numpy(slices.out.kept(mask))
-            norm.register_forward_hook(partial(normalise_kept, known))  # type: ignore[arg-type]
+            norm.register_forward_hook(partial(normalise_kept, known), with_kwargs=True)
         if slices.into is not None:
             hidden = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
             consumer = copied.get_submodule(name)
