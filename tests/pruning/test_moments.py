@@ -199,7 +199,7 @@ def test_large_layers_are_named_without_images_and_in_the_report(monkeypatch, ca
     assert all(f"{name} (577)" in remarks for name in large)
     keep = refitting.channels
     table = report.compare_layers(refitting.network, keep, refitting.compress(keep))
-    assert report.format_page(refitting, table, "title").endswith(remarks)
+    assert report.format_page(refitting, table, "title", "scored").endswith(remarks)
     main(["inspect", "resnet20", "--weights", "random"])
     printed = capsys.readouterr().out
     assert all(f"{name}  577" in printed for name in large)

@@ -298,7 +298,7 @@ def test_the_report_names_what_is_removed():
     keep = problem.channels.copy()
     keep[3] = 0
     table = report.compare_layers(problem.network, keep, problem.compress(keep))
-    page = report.format_page(problem, table, "title")
+    page = report.format_page(problem, table, "title", "scored")
     assert "\nremoved: layer2.0.conv1\n" in page
     assert "\nconstant, for want of inputs: layer2.0.conv2\n" in page
     total = table[-1]
