@@ -173,10 +173,14 @@ def normalising(known: Tensor):
 
 
 def check_exactness(
-    network: PrunableNetwork, strategies: list[np.ndarray], tolerance: float = 1e-5
+    network: PrunableNetwork,
+    strategies: list[np.ndarray],
+    tolerance: float = 1e-5,
+    inputs: Tensor | None = None,
 ) -> None:
     """Cut networks compute what hiding computes, and cost what PyTorch counts."""
-    inputs = images(5, network.baseline.input_shape[-1], seed=3)
+    if inputs is None:
+        inputs = images(5, network.baseline.input_shape[-1], seed=3)
     candidate = network.candidate()
     for keep in strategies:
         kept = drawn(network, keep)

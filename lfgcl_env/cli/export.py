@@ -35,7 +35,6 @@ from lfgcl_env.images import LabelledImages, TooFewImages
 from lfgcl_env.images.calibration import DEFAULT_COUNT, MADE, load_calibration
 from lfgcl_env.images.views import make_views
 from lfgcl_env.networks import Baseline, Normalization
-from lfgcl_env.networks.detectors import dense_outputs
 from lfgcl_env.networks.normalization import as_normalization
 from lfgcl_env.networks.outputs import find_outputs
 from lfgcl_env.runs.findings import add_export
@@ -243,7 +242,6 @@ def _load(arguments: Mapping[str, Any]) -> _Source:
         outputs=find_outputs(network, shape, title),
         normalization=_normalization(path, structure["normalization"], arguments),
         weights=structure["weights"],
-        feeding=dense_outputs(network),
     )
     evaluation = structure.get("evaluation") or {}
     return _Source(

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from networks_for_tests import Head, awaken, drawn, hidden, images, random_strategy, simple_problem
+from networks_for_tests import (
+    Head,
+    awaken,
+    check_exactness,
+    drawn,
+    hidden,
+    images,
+    random_strategy,
+    simple_problem,
+)
 from torch import Tensor, nn
 from unusual_networks import noise
 
@@ -176,13 +185,5 @@ def test_those_with_groups_lose_whole_groups(axes, groups):
     size = 12 // groups
     assert (layer.in_channels, layer.out_channels, layer.groups) == (size, size, 2)
     assert layer.weight.shape == (size, 6 // groups, *[2] * axes)
-    inputs = rows(3, axes, seed=3)
-    for seed in range(3):
-        keep = random_strategy(problem, seed)
-        kept = drawn(problem.network, keep)
-        cut = problem.network.cut(kept)
-        with torch.no_grad():
-            found, expected = cut(inputs), hidden(problem.network, kept, inputs)
-        assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
-        assert problem.cost(keep).macs == count_macs(cut, inputs)
-        assert problem.cost(keep).params == sum(p.numel() for p in cut.parameters())
+    strategies = [random_strategy(problem, seed) for seed in range(3)]
+    check_exactness(problem.network, strategies, inputs=rows(3, axes, seed=3))
