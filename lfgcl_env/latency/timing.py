@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lfgcl_env.latency.kept_memory import kept_memory
+
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
@@ -52,6 +54,7 @@ def take_turns(
 ) -> list[list[float]]:
     """Time calls in turn, round after round, until the time is up.
 
+    Memory is kept meanwhile, see :func:`~lfgcl_env.latency.kept_memory.kept_memory`.
     The first round warms caches and allocators up and does not count. Every other round goes
     through the calls in the opposite direction, so that none always follows the same one.
 
@@ -72,15 +75,16 @@ def take_turns(
     until = until or clock
     end = until() + seconds
     order = list(range(len(calls)))
-    for number in range(rounds[1] + 1):
-        if number > rounds[0] and until() >= end:
-            break
-        for place in order if number % 2 else reversed(order):
-            for _ in range(again):
-                begun = clock()
-                calls[place]()
-                idle()
-                took = clock() - begun
-            if number:
-                times[place].append(took)
+    with kept_memory():
+        for number in range(rounds[1] + 1):
+            if number > rounds[0] and until() >= end:
+                break
+            for place in order if number % 2 else reversed(order):
+                for _ in range(again):
+                    begun = clock()
+                    calls[place]()
+                    idle()
+                    took = clock() - begun
+                if number:
+                    times[place].append(took)
     return times

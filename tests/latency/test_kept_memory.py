@@ -1,0 +1,39 @@
+"""While calls are timed, freed memory is kept, and none of them pays for new pages."""
+
+import sys
+
+import pytest
+import torch
+
+from lfgcl_env.latency.timing import take_turns
+
+resource = pytest.importorskip("resource")
+
+MIB = 2**20
+
+
+def faults_of_a_call(size):
+    """Count the pages that the system hands out for a tensor that is made, filled and dropped."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(size, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
+def test_large_tensors_cost_no_new_pages_while_calls_are_timed():
+    counted = []
+    before = min(faults_of_a_call(64 * MIB) for _ in range(3))
+    if before < 5000:
+        pytest.skip("this system's allocator, or its pages, make that cheap already")
+    take_turns([lambda: counted.append(faults_of_a_call(64 * MIB))], 0.0, rounds=(4, 4))
+    assert len(counted) == 5
+    assert max(counted[1:]) < before / 10  # the first round takes the memory
+    assert min(faults_of_a_call(64 * MIB) for _ in range(3)) > before / 2  # given back
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
+def test_memory_is_given_back_if_a_call_fails():
+    before = min(faults_of_a_call(64 * MIB) for _ in range(3))
+    with pytest.raises(ZeroDivisionError):
+        take_turns([lambda: 1 // 0], 0.0)
+    assert min(faults_of_a_call(64 * MIB) for _ in range(3)) >= before / 2
