@@ -53,6 +53,8 @@ SIGNALS = (
 )
 """Repairs, and the numbers of images that they see."""
 
+NAMES = tuple(f"{kind} {images}" for kind, images in SIGNALS)
+
 REWARDS = ("discounted_mse", "mse", "cosine", "cka")
 """Similarities of features on the images that the repair saw."""
 
@@ -62,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = study_parser(__doc__)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.35])
+    parser.add_argument(
+        "--signals", nargs="+", default=list(NAMES), choices=NAMES, help="repairs, and their images"
+    )
     options = parser.parse_args(arguments)
     repair("one_step")(OneStep)
     repair("two_steps")(TwoSteps)
@@ -71,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if record["budget"] in options.budgets
         and all(record[name] == value for name, value in DELIVERED.items())
     ]
+    some = {} if tuple(options.signals) == NAMES else {"repairs": options.signals}
     runs = [
-        {"network": record["network"], "budget": record["budget"], "keep": record["keep"]}
+        {"network": record["network"], "budget": record["budget"], "keep": record["keep"]} | some
         for record in delivered
     ]
     path = options.out / f"fidelity_{options.network}.jsonl"
@@ -124,6 +130,8 @@ def measured(run: Fields) -> Fields:
         value = reward_of(run["network"], similarity).evaluate(run["keep"]).similarity
         signals[f"least_squares 256, {similarity} of features 256"] = 1 - value
     for kind, images in SIGNALS:
+        if f"{kind} {images}" not in run.get("repairs", NAMES):
+            continue
         problem = problem_of(run["network"], kind, images)
         target = target_of(run["network"], kind, images)
         started = time.process_time()
@@ -170,6 +178,7 @@ def _signals(pairs: Sequence[tuple[Fields, Fields]]) -> dict[str, NDArray[np.flo
     found = {
         name: np.array([record["signals"][name] for _, record in pairs])
         for name in pairs[0][1]["signals"]
+        if all(name in record["signals"] for _, record in pairs)
     }
     for name in pairs[0][0]["judged"]:
         found[f"delivered, {name}"] = np.array([record["judged"][name] for record, _ in pairs])
