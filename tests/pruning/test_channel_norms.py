@@ -190,8 +190,8 @@ def test_the_closed_form_scales_a_norm_by_what_it_sees_on_average(name):
     factor = ((spread(x[..., kept]) + eps) / (spread(x) + eps)) ** 0.5
     moved = float(x[..., kept].mean() - x.mean()) / (spread(x) + eps) ** 0.5
     found = collect_norm_statistics(network, problem.network.plan, [images(8)])
-    change = next(iter(found.values())).change(kept)
-    assert change == pytest.approx((factor, 0.0 if name == "rms" else moved), rel=1e-4)
+    rescaling = next(iter(found.values())).rescale(kept)
+    assert rescaling == pytest.approx((factor, 0.0 if name == "rms" else moved), rel=1e-4)
 
 
 class Branch(nn.Module):
@@ -285,3 +285,21 @@ def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
         assert channel_axis(norm, None, norm(x)) is None
         assert channel_axis(norm, x, norm(x).half().double()) is None
     assert channel_axis(nn.GroupNorm(2, 4), x, nn.GroupNorm(2, 4)(x)) is None
+
+
+def test_what_a_norm_sees_of_all_channels_is_computed_once(monkeypatch):
+    network = normed("layer")
+    problem = simple_problem(network, images(8))
+    found = collect_norm_statistics(network, problem.network.plan, [images(8)])
+    statistics = next(iter(found.values()))
+    sizes: list[int] = []
+    deviation = type(statistics)._deviation
+
+    def counting(self, channels: Tensor) -> float:
+        sizes.append(len(channels))
+        return deviation(self, channels)
+
+    monkeypatch.setattr(type(statistics), "_deviation", counting)
+    for kept in (torch.arange(5), torch.arange(7), torch.arange(3)):
+        statistics.rescale(kept)
+    assert sorted(sizes) == [3, 5, 7, 16]
