@@ -252,6 +252,49 @@ def test_streams_between_norms_are_cut_with_scope_all(norm):
     check_exactness(problem.network, strategies, inputs=noise(3, 6, 5, seed=3))
 
 
+class Holding(nn.LayerNorm):
+    """A norm that holds the layer behind it, which others call."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.widen = nn.Linear(8, 12)
+
+
+class Held(nn.Module):
+    """Tokens through such a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(6, 8), Holding(), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm.widen(self.norm(self.embed(x))).relu().mean(1))
+
+
+@pytest.mark.parametrize("min_channels", [1, 0])
+def test_a_norm_is_cut_as_well_as_a_layer_that_it_holds(min_channels, tmp_path):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        network = awaken_tokens(Held())
+        nn.init.uniform_(network.norm.weight, 0.5, 1.5)
+        nn.init.uniform_(network.norm.bias, -0.5, 0.5)
+        return network
+
+    problem = simple_problem(
+        build(), noise(64, 4, 6), repair="sequential", min_channels=min_channels
+    )
+    assert [group.name for group in problem.groups] == ["embed", "norm.widen"]
+    assert problem.lowest[0] == 2  # the layer would go with the norm
+    strategies = [random_strategy(problem, seed) for seed in range(3)]
+    check_exactness(problem.network, strategies, inputs=noise(3, 4, 6, seed=3))
+    keep = problem.channels // 2
+    smaller = problem.compress(keep)
+    assert problem.evaluate(keep).similarity > problem.score_network(problem.cut(keep), keep)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, smaller), build)
+    with torch.no_grad():
+        assert torch.equal(loaded(noise(3, 4, 6)), smaller(noise(3, 4, 6)))
+
+
 def test_streams_of_stock_transformers_are_cut_with_their_attention(tmp_path):
     def build() -> nn.Module:
         torch.manual_seed(0)
