@@ -81,6 +81,7 @@ def measured(run: Fields) -> Fields:
     """Build, prune and check one network."""
     warnings.simplefilter("ignore")
     started = time.process_time()
+    torch.manual_seed(0)
     network, shape = build(run["network"])
     draw = torch.Generator().manual_seed(0)
     images, more, others = (torch.randn(IMAGES, *shape, generator=draw) for _ in range(3))
