@@ -20,6 +20,7 @@ from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
 from lfgcl_env.pruning.moments.norm_statistics import collect_norm_statistics
 from lfgcl_env.pruning.structure.channel_norms import channel_axis
+from lfgcl_env.pruning.structure.verification import WRONG
 
 
 class ChannelsLast(nn.Module):
@@ -44,6 +45,36 @@ class Named(nn.Module):
         return self.norm(x=x)
 
 
+class Copied(nn.Module):
+    """A norm of maps as it is copied from ConvNeXt's code: it is no LayerNorm, but says as much."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
+        self.normalized_shape, self.eps = (channels,), 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(1, keepdim=True)
+        x = x / torch.sqrt(x.pow(2).mean(1, keepdim=True) + self.eps)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class CopiedRms(nn.Module):
+    """The same of RMSNorm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.normalized_shape, self.eps = (channels,), 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + self.eps)
+        return x * self.weight.reshape(1, -1, 1, 1)
+
+
 NORMS = {
     "layer, maps": lambda c: LayerNorm2d(c),
     "layer, by name": Named,
@@ -54,8 +85,10 @@ NORMS = {
     "rms, plain": lambda c: ChannelsLast(nn.RMSNorm(c, elementwise_affine=False)),
     "group": lambda c: nn.GroupNorm(1, c),
     "group, plain": lambda c: nn.GroupNorm(1, c, affine=False),
+    "copied": Copied,
+    "rms, copied": CopiedRms,
 }
-KINDS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+KINDS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, Copied, CopiedRms)
 
 
 def normed(name: str) -> nn.Module:
@@ -147,7 +180,10 @@ def test_networks_are_repaired_saved_and_loaded(name, repair, tmp_path):
         assert one.extra_repr() == other.extra_repr()
 
 
-@pytest.mark.parametrize("name", ["layer, maps", "layer", "layer, no bias", "rms", "group"])
+@pytest.mark.parametrize(
+    "name",
+    ["layer, maps", "layer", "layer, no bias", "rms", "group", "copied", "rms, copied"],
+)
 def test_repairs_make_up_for_other_means_and_variances(name):
     scores = []
     for repair in ("none", "least_squares", "sequential"):
@@ -317,6 +353,38 @@ def awaken_tokens(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
     return network.eval()
+
+
+@pytest.mark.parametrize("norm", ["layernorm2d", "rmsnorm2d"])
+def test_streams_of_timms_convnext_are_cut_with_its_norms(norm, tmp_path):
+    problem = simple_problem(awaken(convnext(norm)), images(32), scope="all", repair="sequential")
+    assert [group.name for group in problem.groups if "mlp" not in group.name] == STREAMS
+    strategies = [random_strategy(problem, seed) for seed in range(3)]
+    check_exactness(problem.network, strategies)
+    keep = problem.channels // 2
+    smaller = problem.compress(keep)
+    assert problem.evaluate(keep).similarity > problem.score_network(problem.cut(keep), keep)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, smaller), convnext(norm))
+    with torch.no_grad():
+        assert torch.equal(loaded(images(3, seed=5)), smaller(images(3, seed=5)))
+
+
+def test_norms_with_another_formula_stay_whole():
+    """timm's SimpleNorm divides by the deviation of one channel less, and subtracts no means."""
+    problem = simple_problem(awaken(convnext("simplenorm2d")), images(4), scope="all")
+    reasons = {exclusion.name: exclusion.reason for exclusion in problem.excluded}
+    assert all(reasons[name] == WRONG for name in STREAMS)
+
+
+STREAMS = ["stem.0", *(f"stages.{stage}.downsample.1" for stage in (1, 2, 3))]
+
+
+def convnext(norm: str) -> nn.Module:
+    """timm's network with one block a stage, and without layer scales, which keep streams whole."""
+    module = pytest.importorskip("timm.models.convnext", reason="a development extra")
+    torch.manual_seed(0)
+    shape = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 20), "conv_mlp": True, "kernel_sizes": 3}
+    return module.ConvNeXt(norm_layer=norm, ls_init_value=None, num_classes=5, **shape)
 
 
 def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():

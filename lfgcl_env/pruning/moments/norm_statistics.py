@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.patches import gram
-from lfgcl_env.pruning.structure.channel_norms import channel_axis, is_channel_norm, only_input
+from lfgcl_env.pruning.structure.channel_norms import (
+    channel_axis,
+    is_centred,
+    is_channel_norm,
+    only_input,
+)
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 
@@ -125,5 +130,5 @@ class _Sums:
             self._products / self.count,
             self._squares / self._parts,
             float(module.eps or 0.0),  # type: ignore[arg-type]
-            not isinstance(module, nn.RMSNorm),
+            is_centred(module),
         )
