@@ -34,6 +34,13 @@ class ChannelsLast(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class InFloat(nn.LayerNorm):
+    """A norm that computes in float32 whatever it is given, as CLIP's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.type(torch.float32)).type(x.dtype)
+
+
 class Named(nn.Module):
     """A norm that gets its input by name."""
 
@@ -85,6 +92,7 @@ NORMS = {
     "rms, plain": lambda c: ChannelsLast(nn.RMSNorm(c, elementwise_affine=False)),
     "group": lambda c: nn.GroupNorm(1, c),
     "group, plain": lambda c: nn.GroupNorm(1, c, affine=False),
+    "layer, in float32": lambda c: ChannelsLast(InFloat(c)),
     "copied": Copied,
     "rms, copied": CopiedRms,
 }

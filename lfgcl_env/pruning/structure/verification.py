@@ -21,6 +21,7 @@ from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm, normalise_kept
+from lfgcl_env.pruning.structure.double_precision import InDouble
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
@@ -62,10 +63,12 @@ def split_exact(
     double = copy_network(network).eval().double().cpu()
     inputs = example.double().cpu()
     only = find_training_only(network, example) if only is None else only
-    training = _Training(double, inputs, only)
+    with InDouble():
+        training = _Training(double, inputs, only)
 
     def find_fault(right: Sequence[Group], tried: Sequence[Group]) -> str | None:
-        return _find_fault(double, right, tried, inputs, layout, training)
+        with InDouble():
+            return _find_fault(double, right, tried, inputs, layout, training)
 
     if find_fault((), groups) is None:
         return list(groups), []
@@ -108,10 +111,11 @@ def find_lowest(
     if not tried:
         return lowest
     double = copy_network(network).eval().double().cpu()
-    removal = _Removal(double, groups, example.double().cpu(), layout)
-    # The first trial is the cheap one, and the one that fails more often.
-    live = _find_removable(removal.leaves_output, tried)
-    lowest[_find_removable(removal.is_exact, live)] = 0
+    with InDouble():
+        removal = _Removal(double, groups, example.double().cpu(), layout)
+        # The first trial is the cheap one, and the one that fails more often.
+        live = _find_removable(removal.leaves_output, tried)
+        lowest[_find_removable(removal.is_exact, live)] = 0
     return lowest
 
 
