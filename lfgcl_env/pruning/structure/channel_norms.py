@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_OVER_LAST = (nn.LayerNorm, nn.RMSNorm)
+
 
 def is_channel_norm(module: nn.Module) -> bool:
     """Whether a module normalises over all channels together.
@@ -26,9 +28,11 @@ def is_channel_norm(module: nn.Module) -> bool:
     """
     if isinstance(module, nn.GroupNorm):
         return module.num_groups == 1
-    shape = getattr(module, "normalized_shape", None)
-    known = all(hasattr(module, name) for name in ("weight", "eps"))
-    return isinstance(shape, tuple) and len(shape) == 1 and known
+    # Its tensors are not read: that would be an operation where the network is being traced.
+    own = vars(module)
+    shape = own.get("normalized_shape")
+    known = isinstance(module, _OVER_LAST) or ("eps" in own and "weight" in module._parameters)
+    return known and isinstance(shape, tuple) and len(shape) == 1
 
 
 def is_centred(module: nn.Module) -> bool:
@@ -37,7 +41,7 @@ def is_centred(module: nn.Module) -> bool:
     >>> is_centred(nn.LayerNorm(8, bias=False)), is_centred(nn.RMSNorm(8))
     (True, False)
     """
-    return hasattr(module, "bias")
+    return isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or "bias" in module._parameters
 
 
 def only_input(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
