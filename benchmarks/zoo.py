@@ -16,7 +16,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from study import Fields, Study, markdown_table, prepare, study_parser
 from torch import Tensor, nn
+from zoo_hiding import hide
 from zoo_networks import NETWORKS, build
 
 from lfgcl_env import PruningProblem, load_pruned
@@ -32,7 +32,6 @@ from lfgcl_env.edge.files import write_text
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.repair.profiles import SequentialOptions
-from lfgcl_env.pruning.structure.channel_norms import is_channel_norm, normalise_kept
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, count_macs, layer_kind
 
 IMAGES = 32
@@ -82,6 +81,7 @@ def measured(run: Fields) -> Fields:
     """Build, prune and check one network."""
     warnings.simplefilter("ignore")
     started = time.process_time()
+    torch.manual_seed(0)
     network, shape = build(run["network"])
     draw = torch.Generator().manual_seed(0)
     images, more, others = (torch.randn(IMAGES, *shape, generator=draw) for _ in range(3))
@@ -109,7 +109,7 @@ def measured(run: Fields) -> Fields:
     keep = plain.project(np.full(len(plain.groups), 0.5), budget)
     evaluation = plain.evaluate(keep)
     cut = plain.compress(keep)
-    found["hidden"] = far(cut, hidden(plain, keep), images)
+    found["hidden"] = far(cut, hide(plain.network, plain.kept_channels(keep)), images)
     found["counted"] = (evaluation.macs, evaluation.params) == (
         count_macs(cut, images[:1]),
         sum(p.numel() for p in cut.parameters()),
@@ -218,32 +218,6 @@ def standardise(network: nn.Module, images: Tensor) -> None:
     network.eval()(images)
     for handle in handles:
         handle.remove()
-
-
-def hidden(problem: PruningProblem, keep: NDArray[np.int64]) -> nn.Module:
-    """Return the whole network with the removed channels set to zero wherever they are read.
-
-    Norms over all channels go by those that stay.
-    """
-    network = copy_network(problem.baseline.network)
-    mask = problem.network.plan.mask(problem.kept_channels(keep))
-    for name, slices in problem.network.plan.layers.items():
-        module = network.get_submodule(name)
-        if slices.out is not None and is_channel_norm(module):
-            known = torch.from_numpy(slices.out.kept(mask))
-            module.register_forward_hook(partial(normalise_kept, known), with_kwargs=True)
-        if slices.into is not None:
-            gone = np.setdiff1d(np.arange(slices.into.size), slices.into.kept(mask))
-            dimension = -1 if layer_kind(module) == "linear" else 1
-            module.register_forward_pre_hook(_hide(torch.from_numpy(gone), dimension))
-    return network
-
-
-def _hide(gone: Tensor, dimension: int) -> Callable[[nn.Module, tuple[Tensor, ...]], Any]:
-    def hide(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].index_fill(dimension, gone, 0), *inputs[1:])
-
-    return hide
 
 
 def far(one: nn.Module, other: nn.Module, images: Tensor) -> float:

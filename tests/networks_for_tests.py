@@ -1,6 +1,5 @@
 """Small networks, and awake ones of every family, that several test files prune."""
 
-from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zoo_hiding import hide
 
 from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem
@@ -120,56 +120,7 @@ def hidden(network: PrunableNetwork, kept: list[np.ndarray], inputs: Tensor) -> 
 
     Norms over all channels take mean and variance of what stays.
     """
-    module = network.baseline.network
-
-    def hide(places: Tensor):
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-            axis = -1 if isinstance(layer, nn.Linear) else 1
-            return inputs[0].index_fill(axis, places, 0.0)
-
-        return hook
-
-    with ExitStack() as stack:
-        for group, stay in zip(network.groups, kept, strict=True):
-            for member in group.members:
-                if member.side == "in":
-                    gone = torch.from_numpy(member.positions[~np.isin(member.channels, stay)])
-                    layer = module.get_submodule(member.layer)
-                    stack.callback(layer.register_forward_pre_hook(hide(gone)).remove)
-                norm = module.get_submodule(member.layer)
-                if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)) or (
-                    isinstance(norm, nn.GroupNorm) and norm.num_groups == 1
-                ):
-                    known = torch.zeros(len(member.positions))
-                    known[member.positions[np.isin(member.channels, stay)]] = 1.0
-                    hook = normalising(known)
-                    stack.callback(norm.register_forward_hook(hook, with_kwargs=True).remove)
-        return module(inputs)
-
-
-def normalising(known: Tensor):
-    """A hook that normalises by the channels flagged in ``known``, and gives zeros for others."""
-
-    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], named: dict, _: Tensor) -> Tensor:
-        (x,) = (*inputs, *named.values())
-        last = isinstance(norm, nn.RMSNorm) or type(norm).forward is nn.LayerNorm.forward
-        shape = [1] * x.dim()
-        shape[-1 if last else 1] = len(known)
-        axes = list(range(1, x.dim())) if isinstance(norm, nn.GroupNorm) else [-1 if last else 1]
-        flags = known.reshape(shape).expand(x.shape)
-        count = flags.sum(axes, keepdim=True)
-        if not isinstance(norm, nn.RMSNorm):
-            x = x - (x * flags).sum(axes, keepdim=True) / count
-        variance = (x.square() * flags).sum(axes, keepdim=True) / count
-        eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-        x = x / (variance + eps).sqrt()
-        if norm.weight is not None:
-            x = x * norm.weight.reshape(shape)
-        if getattr(norm, "bias", None) is not None:
-            x = x + norm.bias.reshape(shape)
-        return x * flags
-
-    return hook
+    return hide(network, kept)(inputs)
 
 
 def check_exactness(

@@ -6,6 +6,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -28,7 +29,7 @@ class MessageHandler(logging.Handler):
 
 @contextmanager
 def messages(*, verbose: bool, quiet: bool = False) -> Iterator[None]:
-    """Show the library's messages and all warnings inside the block.
+    """Show the library's messages, and every warning once, inside the block.
 
     Args:
         verbose: show the messages for its developers too.
@@ -42,7 +43,7 @@ def messages(*, verbose: bool, quiet: bool = False) -> Iterator[None]:
     logger.propagate = False
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = partial(_show_warning, set())
             yield
     finally:
         logger.removeHandler(handler)
@@ -50,8 +51,11 @@ def messages(*, verbose: bool, quiet: bool = False) -> Iterator[None]:
         logger.propagate = before[1]
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    logging.getLogger(_LIBRARY).warning("%s", sentence(message))
+def _show_warning(shown: set[str], message: Warning | str, *_: Any, **__: Any) -> None:
+    text = sentence(message)
+    if text not in shown:
+        shown.add(text)
+        logging.getLogger(_LIBRARY).warning("%s", text)
 
 
 def sentence(error: object) -> str:

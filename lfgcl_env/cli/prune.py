@@ -19,6 +19,7 @@ from lfgcl_env.cli.request import Request, check_trusted, request
 from lfgcl_env.cli.targets import config_of, import_own
 from lfgcl_env.cli.text import METRIC_NAMES, columns, described
 from lfgcl_env.config import EnvConfig, defaults, options
+from lfgcl_env.edge.named_code import names_code
 from lfgcl_env.edge.progress import is_shown
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
@@ -159,9 +160,10 @@ def _loading(asked: Request) -> str:
         **gym.spec(asked.environment).kwargs,
         **asked.config,
     }
-    count, images = config["num_images"], config["images"]
+    count, images, network = config["num_images"], config["images"], config["network"]
+    own = names_code(network) and config["weights"] == "published"  # it has what its code gives it
     return (
-        f"loading {config['network']} with {config['weights']} weights, and preparing "
+        f"loading {network} with {'given' if own else config['weights']} weights, and preparing "
         f"{'all' if count is None else count} {f'images of {images}' if images else 'images'}"
     )
 

@@ -84,7 +84,8 @@ def load_calibration(
     if baseline.normalization is None and pixels:
         warnings.warn(
             "the normalization of this network's inputs is not known, so pixels are only scaled to "
-            "[0, 1]: give normalization=((mean, ...), (std, ...)) if it needs another",
+            "[0, 1]: give normalization=((mean, ...), (std, ...)) (--normalization) if it needs "
+            "another",
             stacklevel=2,
         )
     source: Any = images

@@ -139,14 +139,17 @@ class PruningProblem(ScoredProblem):
         The activations of all these networks are held at the same time.
         """
         keeps = [self.network.check_strategy(strategy) for strategy in strategies]
-        judge = None
+        judge: OwnScore | None = None
+        bare: list[float | None] = [None] * len(keeps)
         if score is not None:
             seen = torch.cat(self.score_batches).contiguous()
             judge = OwnScore(name_of(score), score, seen, self.device, self.baseline.feeding)
-            judge(self.cut(keeps[0]))  # one that fails does so before minutes of repair
+            # One that fails does so before minutes of repair.
+            bare = [judge(self.cut(keep)) for keep in keeps]
         warn_of_obstacle(self.network)
         networks = self.repair_all(keeps, images, options, progress)
-        best = [self.keep_better(*one, judge) for one in zip(networks, keeps, strict=True)]
+        each = zip(networks, keeps, bare, strict=True)
+        best = [self.keep_better(one, keep, judge, of_cut) for one, keep, of_cut in each]
         return [(one.network, one.evaluation) for one in best]
 
     def keep_better(
@@ -154,6 +157,7 @@ class PruningProblem(ScoredProblem):
         network: nn.Module,
         strategy: ArrayLike,
         judge: Callable[[nn.Module], float] | None = None,
+        bare: float | None = None,
     ) -> Delivered:
         """Return a repaired network, or one of the same strategy that scores higher without.
 
@@ -168,15 +172,17 @@ class PruningProblem(ScoredProblem):
             strategy: its channels.
             judge: the run's own score of a network, the higher the better, which compares all
                 three; None compares similarities.
+            bare: the score of the network merely cut, where it is known.
         """
         keep = self.network.check_strategy(strategy)
         similarity = partial(self.score_network, strategy=keep)
         judged = judge or similarity
         score = best = judged(network)
         delivery: Delivery = "thorough"
-        cut = self.cut(keep)
-        if (bare := judged(cut)) > best:
-            network, best, delivery = cut, bare, "cut"
+        if bare is None:
+            bare = judged(self.cut(keep))
+        if bare > best:
+            network, best, delivery = self.cut(keep), bare, "cut"
         fair = self.score_batches is not self.batches
         if judge is not None or (not self.screens and (fair or best > score)):
             scored = self.compress(keep)

@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import warnings
 
 import pytest
 
 from lfgcl_env.cli.main import main
+from lfgcl_env.cli.messages import messages
 from lfgcl_env.edge import progress
 
 
@@ -60,3 +62,16 @@ def test_what_is_loaded_is_named_with_its_images(tmp_path, capsys):
     assert main([*asked, "--num-images", "all"]) == 2
     said = capsys.readouterr().out
     assert "loading resnet56 with random weights, and preparing all images of none" in said
+    asked = ["prune", "torch.nn:Identity", "--input-shape", "3,8,8", "--out", str(tmp_path)]
+    assert main([*asked, "--images", "none", "--num-images", "4"]) == 2
+    said = capsys.readouterr().out
+    assert "loading torch.nn:Identity with given weights, and preparing 4 images of none" in said
+
+
+def test_a_warning_is_shown_once(capsys):
+    with messages(verbose=False):
+        for _ in range(2):
+            warnings.warn("one for all", stacklevel=1)
+            with warnings.catch_warnings():  # by which Python forgets what it has shown
+                warnings.simplefilter("ignore")
+    assert capsys.readouterr().err.count("warning: one for all") == 1

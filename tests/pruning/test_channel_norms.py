@@ -20,6 +20,7 @@ from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
 from lfgcl_env.pruning.moments.norm_statistics import collect_norm_statistics
 from lfgcl_env.pruning.structure.channel_norms import channel_axis
+from lfgcl_env.pruning.structure.verification import WRONG
 
 
 class ChannelsLast(nn.Module):
@@ -33,6 +34,13 @@ class ChannelsLast(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class InFloat(nn.LayerNorm):
+    """A norm that computes in float32 whatever it is given, as CLIP's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.type(torch.float32)).type(x.dtype)
+
+
 class Named(nn.Module):
     """A norm that gets its input by name."""
 
@@ -42,6 +50,36 @@ class Named(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x=x)
+
+
+class Copied(nn.Module):
+    """A norm of maps as it is copied from ConvNeXt's code: it is no LayerNorm, but says as much."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
+        self.normalized_shape, self.eps = (channels,), 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(1, keepdim=True)
+        x = x / torch.sqrt(x.pow(2).mean(1, keepdim=True) + self.eps)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class CopiedRms(nn.Module):
+    """The same of RMSNorm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.normalized_shape, self.eps = (channels,), 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + self.eps)
+        return x * self.weight.reshape(1, -1, 1, 1)
 
 
 NORMS = {
@@ -54,8 +92,11 @@ NORMS = {
     "rms, plain": lambda c: ChannelsLast(nn.RMSNorm(c, elementwise_affine=False)),
     "group": lambda c: nn.GroupNorm(1, c),
     "group, plain": lambda c: nn.GroupNorm(1, c, affine=False),
+    "layer, in float32": lambda c: ChannelsLast(InFloat(c)),
+    "copied": Copied,
+    "rms, copied": CopiedRms,
 }
-KINDS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+KINDS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, Copied, CopiedRms)
 
 
 def normed(name: str) -> nn.Module:
@@ -147,7 +188,10 @@ def test_networks_are_repaired_saved_and_loaded(name, repair, tmp_path):
         assert one.extra_repr() == other.extra_repr()
 
 
-@pytest.mark.parametrize("name", ["layer, maps", "layer", "layer, no bias", "rms", "group"])
+@pytest.mark.parametrize(
+    "name",
+    ["layer, maps", "layer", "layer, no bias", "rms", "group", "copied", "rms, copied"],
+)
 def test_repairs_make_up_for_other_means_and_variances(name):
     scores = []
     for repair in ("none", "least_squares", "sequential"):
@@ -190,8 +234,8 @@ def test_the_closed_form_scales_a_norm_by_what_it_sees_on_average(name):
     factor = ((spread(x[..., kept]) + eps) / (spread(x) + eps)) ** 0.5
     moved = float(x[..., kept].mean() - x.mean()) / (spread(x) + eps) ** 0.5
     found = collect_norm_statistics(network, problem.network.plan, [images(8)])
-    change = next(iter(found.values())).change(kept)
-    assert change == pytest.approx((factor, 0.0 if name == "rms" else moved), rel=1e-4)
+    rescaling = next(iter(found.values())).rescale(kept)
+    assert rescaling == pytest.approx((factor, 0.0 if name == "rms" else moved), rel=1e-4)
 
 
 class Branch(nn.Module):
@@ -252,6 +296,49 @@ def test_streams_between_norms_are_cut_with_scope_all(norm):
     check_exactness(problem.network, strategies, inputs=noise(3, 6, 5, seed=3))
 
 
+class Holding(nn.LayerNorm):
+    """A norm that holds the layer behind it, which others call."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.widen = nn.Linear(8, 12)
+
+
+class Held(nn.Module):
+    """Tokens through such a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(6, 8), Holding(), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm.widen(self.norm(self.embed(x))).relu().mean(1))
+
+
+@pytest.mark.parametrize("min_channels", [1, 0])
+def test_a_norm_is_cut_as_well_as_a_layer_that_it_holds(min_channels, tmp_path):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        network = awaken_tokens(Held())
+        nn.init.uniform_(network.norm.weight, 0.5, 1.5)
+        nn.init.uniform_(network.norm.bias, -0.5, 0.5)
+        return network
+
+    problem = simple_problem(
+        build(), noise(64, 4, 6), repair="sequential", min_channels=min_channels
+    )
+    assert [group.name for group in problem.groups] == ["embed", "norm.widen"]
+    assert problem.lowest[0] == 2  # the layer would go with the norm
+    strategies = [random_strategy(problem, seed) for seed in range(3)]
+    check_exactness(problem.network, strategies, inputs=noise(3, 4, 6, seed=3))
+    keep = problem.channels // 2
+    smaller = problem.compress(keep)
+    assert problem.evaluate(keep).similarity > problem.score_network(problem.cut(keep), keep)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, smaller), build)
+    with torch.no_grad():
+        assert torch.equal(loaded(noise(3, 4, 6)), smaller(noise(3, 4, 6)))
+
+
 def test_streams_of_stock_transformers_are_cut_with_their_attention(tmp_path):
     def build() -> nn.Module:
         torch.manual_seed(0)
@@ -276,6 +363,38 @@ def awaken_tokens(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
+@pytest.mark.parametrize("norm", ["layernorm2d", "rmsnorm2d"])
+def test_streams_of_timms_convnext_are_cut_with_its_norms(norm, tmp_path):
+    problem = simple_problem(awaken(convnext(norm)), images(32), scope="all", repair="sequential")
+    assert [group.name for group in problem.groups if "mlp" not in group.name] == STREAMS
+    strategies = [random_strategy(problem, seed) for seed in range(3)]
+    check_exactness(problem.network, strategies)
+    keep = problem.channels // 2
+    smaller = problem.compress(keep)
+    assert problem.evaluate(keep).similarity > problem.score_network(problem.cut(keep), keep)
+    loaded = load_pruned(problem.save(tmp_path / "pruned", keep, smaller), convnext(norm))
+    with torch.no_grad():
+        assert torch.equal(loaded(images(3, seed=5)), smaller(images(3, seed=5)))
+
+
+def test_norms_with_another_formula_stay_whole():
+    """timm's SimpleNorm divides by the deviation of one channel less, and subtracts no means."""
+    problem = simple_problem(awaken(convnext("simplenorm2d")), images(4), scope="all")
+    reasons = {exclusion.name: exclusion.reason for exclusion in problem.excluded}
+    assert all(reasons[name] == WRONG for name in STREAMS)
+
+
+STREAMS = ["stem.0", *(f"stages.{stage}.downsample.1" for stage in (1, 2, 3))]
+
+
+def convnext(norm: str) -> nn.Module:
+    """timm's network with one block a stage, and without layer scales, which keep streams whole."""
+    module = pytest.importorskip("timm.models.convnext", reason="a development extra")
+    torch.manual_seed(0)
+    shape = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 20), "conv_mlp": True, "kernel_sizes": 3}
+    return module.ConvNeXt(norm_layer=norm, ls_init_value=None, num_classes=5, **shape)
+
+
 def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
     x = torch.randn(2, 4, 4, 4)
     for norm, axis in ((LayerNorm2d(4), 1), (nn.LayerNorm(4), -1), (nn.GroupNorm(1, 4), 1)):
@@ -285,3 +404,21 @@ def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
         assert channel_axis(norm, None, norm(x)) is None
         assert channel_axis(norm, x, norm(x).half().double()) is None
     assert channel_axis(nn.GroupNorm(2, 4), x, nn.GroupNorm(2, 4)(x)) is None
+
+
+def test_what_a_norm_sees_of_all_channels_is_computed_once(monkeypatch):
+    network = normed("layer")
+    problem = simple_problem(network, images(8))
+    found = collect_norm_statistics(network, problem.network.plan, [images(8)])
+    statistics = next(iter(found.values()))
+    sizes: list[int] = []
+    deviation = type(statistics)._deviation
+
+    def counting(self, channels: Tensor) -> float:
+        sizes.append(len(channels))
+        return deviation(self, channels)
+
+    monkeypatch.setattr(type(statistics), "_deviation", counting)
+    for kept in (torch.arange(5), torch.arange(7), torch.arange(3)):
+        statistics.rescale(kept)
+    assert sorted(sizes) == [3, 5, 7, 16]

@@ -304,6 +304,38 @@ def test_the_check_catches_a_group_without_one_of_its_members(missing):
     assert excluded[0].name == "0"
 
 
+@pytest.mark.parametrize("norm", [nn.Identity, lambda: LayerNorm2d(3), lambda: nn.GroupNorm(1, 3)])
+@pytest.mark.parametrize("place", range(5))
+def test_three_channels_that_are_turned_round_are_found(place, norm):
+    """The middle one stays where it is, and a norm over one channel gives the same for any."""
+    torch.manual_seed(0)
+    between = [nn.Sequential(nn.ReLU(), norm()) for _ in range(5)]
+    between[place].insert(0, Do(lambda x: x.flip(1)))
+    layers = [one for other in between for one in (nn.Conv2d(3, 3, 3, padding=1), other)]
+    problem = problem_of(nn.Sequential(*layers, Head(3)))
+    assert reasons(problem)[str(2 * place)] == WRONG
+    assert [group.name for group in problem.groups] == [str(2 * i) for i in range(5) if i != place]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", ["out", "in", "through"])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, LayerNorm2d])
+def test_the_check_catches_permuted_members_of_narrow_groups(norm, side, channels):
+    """Of one channel nothing can be permuted, and in front of a norm over two none can go."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, channels, 3, padding=1), norm(channels), nn.Conv2d(channels, 6, 1))
+    network = awaken(nn.Sequential(*layers, Head(6)))
+    with torch.no_grad():
+        network[1].weight.uniform_(0.5, 1.5)
+        network[1].bias.uniform_(-0.5, 0.5)
+    groups = find_groups(network, images(2)).groups
+    members = [swapped(m) if m.side == side else m for m in groups[0].members]
+    wrong = replace(groups[0], members=tuple(members))
+    right, _ = split_exact(network, [wrong, *groups[1:]], images(2))
+    fewest = 2 if norm is LayerNorm2d else 1
+    assert ("0" in [group.name for group in right]) == (channels <= fewest)
+
+
 def test_finding_and_checking_groups_change_nothing_in_the_network():
     network = awaken(Residual())
     network.stem.weight.requires_grad_(False)

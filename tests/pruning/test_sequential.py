@@ -127,11 +127,16 @@ def test_a_score_of_ones_own_sees_the_images_that_networks_are_scored_on(monkeyp
         return 1
 
     problem.finish(uniform(problem), images(16, seed=1), FEW, score=score)
-    assert len(seen) == 4  # the first before the repair
+    assert len(seen) == 3  # of the network merely cut, before the repair, and of both repaired
     assert all(torch.equal(one, judged) for one in seen)
     monkeypatch.setattr(problem, "repair_all", None)
     with pytest.raises(ValueError, match="must return a finite number, got None"):
         problem.finish(uniform(problem), images(16, seed=1), FEW, score=lambda *_: None)
+    scores = iter([1.0, None])
+    with pytest.raises(ValueError, match="must return a finite number, got None"):
+        problem.finish_all(
+            [uniform(problem)] * 2, images(16, seed=1), FEW, score=lambda *_: next(scores)
+        )
 
 
 def test_alternation_improves_on_a_single_pass():

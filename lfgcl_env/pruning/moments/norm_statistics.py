@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lfgcl_env.pruning.moments.patches import gram
-from lfgcl_env.pruning.structure.channel_norms import channel_axis, is_channel_norm, only_input
+from lfgcl_env.pruning.structure.channel_norms import (
+    channel_axis,
+    is_centred,
+    is_channel_norm,
+    only_input,
+)
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
 
 
@@ -31,7 +37,7 @@ class NormStatistics:
     eps: float
     centred: bool
 
-    def change(self, kept: Tensor) -> tuple[float, float]:
+    def rescale(self, kept: Tensor) -> tuple[float, float]:
         """Return what gives kept channels their values in the baseline back, on average.
 
         Args:
@@ -40,10 +46,13 @@ class NormStatistics:
         Returns:
             A factor, and what is added behind it.
         """
-        whole = torch.arange(len(self.mean), device=self.mean.device)
-        deviation, before = self._deviation(kept), self._deviation(whole)
+        before = self._whole_deviation
         moved = float(self.mean[kept].mean() - self.mean.mean()) if self.centred else 0.0
-        return deviation / before, moved / before
+        return self._deviation(kept) / before, moved / before
+
+    @cached_property
+    def _whole_deviation(self) -> float:
+        return self._deviation(torch.arange(len(self.mean), device=self.mean.device))
 
     def _deviation(self, channels: Tensor) -> float:
         square = float(self.squares[channels].mean())
@@ -121,5 +130,5 @@ class _Sums:
             self._products / self.count,
             self._squares / self._parts,
             float(module.eps or 0.0),  # type: ignore[arg-type]
-            not isinstance(module, nn.RMSNorm),
+            is_centred(module),
         )

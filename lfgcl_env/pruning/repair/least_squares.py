@@ -90,7 +90,7 @@ class LeastSquaresSolver:
             self._bytes -= _size(self._cache.popitem(last=False)[1])
         return solved
 
-    def change(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
+    def rescale(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
         """Return what gives a norm's kept channels their values in the baseline back, on average.
 
         Args:
@@ -103,7 +103,7 @@ class LeastSquaresSolver:
         if norm not in self._norms:
             return 1.0, 0.0
         statistics = self._norms[norm]
-        return statistics.change(torch.from_numpy(kept).to(statistics.mean.device))
+        return statistics.rescale(torch.from_numpy(kept).to(statistics.mean.device))
 
 
 def _size(tensors: tuple[Tensor, Tensor]) -> int:

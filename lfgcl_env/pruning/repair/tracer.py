@@ -10,9 +10,11 @@ from lfgcl_env.networks.copying import forget
 from lfgcl_env.networks.padded_encoder import PaddedEncoder
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count
-from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_kind
+from lfgcl_env.pruning.structure.layers import does_more, is_frozen_norm, layer_kind
 
 _ROOT = "network"
+
+_NORM_FORWARDS = {kind.forward for kind in (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)}
 
 
 class OneInput(nn.Module):
@@ -42,7 +44,7 @@ class Tracer(fx.Tracer):
         """Whether calls of a module are one operation."""
         if module_qualified_name == _ROOT:
             return False
-        known = is_frozen_norm(m) or _is_bare_norm(m) or isinstance(m, PaddedEncoder)
+        known = is_frozen_norm(m) or _is_norm_alone(m) or isinstance(m, PaddedEncoder)
         return known or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -60,9 +62,14 @@ class Tracer(fx.Tracer):
         return bool(_value(obj.node, self._values))
 
 
-def _is_bare_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm over channels without layers in it, which could be refitted."""
-    return is_channel_norm(module) and not any(layer_kind(inner) for inner in module.modules())
+def _is_norm_alone(module: nn.Module) -> bool:
+    """Whether a module is a norm over channels that runs no layers, which could be refitted.
+
+    It may hold some that others call.
+    """
+    stock = type(module).forward in _NORM_FORWARDS and not does_more(module)
+    holds = any(layer_kind(inner) for inner in module.modules())
+    return is_channel_norm(module) and (stock or not holds)
 
 
 def _follows(node: fx.Node, known: Mapping[fx.Node, int]) -> bool:

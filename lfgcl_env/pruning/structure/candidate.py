@@ -38,7 +38,7 @@ class Solver(Protocol):
     def __call__(self, layer: str, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the weight (out, kept, ...) and bias (out,) for the inputs at ``kept``."""
 
-    def change(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
+    def rescale(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
         """Return how what a norm over channels gives is to change, before its weight and bias.
 
         Args:
@@ -157,7 +157,7 @@ class Candidate:
                 for key, tensor in tensors.items()
             }
         elif out is not None and self.solver is not None and is_channel_norm(module):
-            tensors = _changed(tensors, *self.solver.change(name, out))
+            tensors = _changed(tensors, *self.solver.rescale(name, out))
         for key, tensor in tensors.items():
             if out is not None:
                 axis, kept = (outputs, rows) if key == "weight" else (0, out)

@@ -18,14 +18,30 @@ _OVER_LAST = (nn.LayerNorm, nn.RMSNorm)
 def is_channel_norm(module: nn.Module) -> bool:
     """Whether a module normalises over all channels together.
 
+    One that is no LayerNorm, RMSNorm or GroupNorm of PyTorch has their attributes, such as timm's
+    RmsNorm. What it computes is for :func:`channel_axis` to find.
+
     >>> is_channel_norm(nn.LayerNorm(8)), is_channel_norm(nn.LayerNorm((8, 4, 4)))
     (True, False)
     >>> is_channel_norm(nn.GroupNorm(1, 8)), is_channel_norm(nn.GroupNorm(2, 8))
     (True, False)
     """
-    if isinstance(module, _OVER_LAST):
-        return len(module.normalized_shape) == 1
-    return isinstance(module, nn.GroupNorm) and module.num_groups == 1
+    if isinstance(module, nn.GroupNorm):
+        return module.num_groups == 1
+    # Its tensors are not read: that would be an operation where the network is being traced.
+    own = vars(module)
+    shape = own.get("normalized_shape")
+    known = isinstance(module, _OVER_LAST) or ("eps" in own and "weight" in module._parameters)
+    return known and isinstance(shape, tuple) and len(shape) == 1
+
+
+def is_centred(module: nn.Module) -> bool:
+    """Whether a norm over channels subtracts means: those without a bias do not.
+
+    >>> is_centred(nn.LayerNorm(8, bias=False)), is_centred(nn.RMSNorm(8))
+    (True, False)
+    """
+    return isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or "bias" in module._parameters
 
 
 def only_input(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -106,7 +122,7 @@ def _normalise(module: nn.Module, x: Tensor, channels: Tensor) -> Tensor:
     )
     if isinstance(module, nn.GroupNorm):
         return F.group_norm(x.movedim(-1, 1), 1, weight, bias, module.eps).movedim(1, -1)
-    if isinstance(module, nn.RMSNorm):
-        return F.rms_norm(x, (len(channels),), weight, module.eps)
-    assert isinstance(module, nn.LayerNorm)
-    return F.layer_norm(x, (len(channels),), weight, bias, module.eps)
+    shape, eps = (len(channels),), module.eps
+    if is_centred(module):
+        return F.layer_norm(x, shape, weight, bias, eps)  # type: ignore[arg-type]
+    return F.rms_norm(x, shape, weight, eps)  # type: ignore[arg-type]

@@ -15,6 +15,8 @@ from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
 from lfgcl_env.pruning.structure.training_mode import set_training
 
+_KNOWN_NORMS = (nn.LayerNorm, nn.GroupNorm)
+
 
 class _Gather:
     """Maps the channels in front of a pixel shuffle to those behind it, several to one.
@@ -171,7 +173,7 @@ def dependency_graph(
                     type(module): _Norm()
                     for module in network.modules()
                     if is_frozen_norm(module)
-                    or (isinstance(module, nn.RMSNorm) and is_channel_norm(module))
+                    or (is_channel_norm(module) and not isinstance(module, _KNOWN_NORMS))
                 },
                 verbose=False,
             )

@@ -22,8 +22,8 @@ class Window:
     Attributes:
         axes: spatial axes of a convolution; 0 for other layers.
         linear: whether channels come last, as in a linear layer.
-        kept: whether the output has the shape of the input, as behind a norm over all channels,
-            which may be anywhere.
+        same_shape: whether the output has the shape of the input, as behind a norm over all
+            channels, which may be anywhere.
         kernel: size along every axis.
         stride: along every axis.
         padding: both sides of an axis together.
@@ -32,7 +32,7 @@ class Window:
 
     axes: int = 0
     linear: bool = False
-    kept: bool = False
+    same_shape: bool = False
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
@@ -42,7 +42,7 @@ class Window:
     def of(cls, layer: nn.Module) -> "Window":
         """Read a convolution, linear layer, or layer with one parameter per channel."""
         if not isinstance(layer, CONVOLUTIONS):
-            return cls(linear=isinstance(layer, nn.Linear), kept=is_channel_norm(layer))
+            return cls(linear=isinstance(layer, nn.Linear), same_shape=is_channel_norm(layer))
         sides = layer._reversed_padding_repeated_twice  # both of the last axis first
         axes = len(layer.kernel_size)
         return cls(
@@ -55,7 +55,7 @@ class Window:
 
     def shape(self, x: Tensor, channels: int) -> tuple[int, ...]:
         """Return the shape of the layer's output for the input ``x``, with ``channels``."""
-        if self.kept:
+        if self.same_shape:
             return tuple(x.shape)
         if self.linear:
             return (*x.shape[:-1], channels)

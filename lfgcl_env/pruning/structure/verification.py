@@ -7,7 +7,7 @@ wrong ones removed, and one with zero-padded shortcuts adds the wrong ones toget
 A group may go whole if that is right too, and the output still depends on the images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -21,6 +21,7 @@ from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm, normalise_kept
+from lfgcl_env.pruning.structure.double_precision import InDouble
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
@@ -33,6 +34,9 @@ from lfgcl_env.pruning.structure.training_mode import (
 WRONG = "removing its channels changes more than hiding them from their consumers would"
 
 _FEWEST_NORMALISED = 2
+
+_FEW = 4
+"""Channels of a group that are tried one by one."""
 
 
 def split_exact(
@@ -59,17 +63,19 @@ def split_exact(
     double = copy_network(network).eval().double().cpu()
     inputs = example.double().cpu()
     only = find_training_only(network, example) if only is None else only
-    training = _Training(double, inputs, only)
+    with InDouble():
+        training = _Training(double, inputs, only)
 
-    def find_fault(tried: Sequence[Group]) -> str | None:
-        return _find_fault(double, tried, inputs, layout, training)
+    def find_fault(right: Sequence[Group], tried: Sequence[Group]) -> str | None:
+        with InDouble():
+            return _find_fault(double, right, tried, inputs, layout, training)
 
-    if find_fault(groups) is None:
+    if find_fault((), groups) is None:
         return list(groups), []
     right: list[Group] = []
     excluded: list[Exclusion] = []
     for group in groups:
-        trouble = find_fault([*right, group])
+        trouble = find_fault(right, [group])
         if trouble is None:
             right.append(group)
         else:
@@ -105,10 +111,11 @@ def find_lowest(
     if not tried:
         return lowest
     double = copy_network(network).eval().double().cpu()
-    removal = _Removal(double, groups, example.double().cpu(), layout)
-    # The first trial is the cheap one, and the one that fails more often.
-    live = _find_removable(removal.leaves_output, tried)
-    lowest[_find_removable(removal.is_exact, live)] = 0
+    with InDouble():
+        removal = _Removal(double, groups, example.double().cpu(), layout)
+        # The first trial is the cheap one, and the one that fails more often.
+        live = _find_removable(removal.leaves_output, tried)
+        lowest[_find_removable(removal.is_exact, live)] = 0
     return lowest
 
 
@@ -187,22 +194,65 @@ class _Removal:
         ]
 
 
-@torch.inference_mode()
 def _find_fault(
     network: nn.Module,
-    groups: Sequence[Group],
+    right: Sequence[Group],
+    tried: Sequence[Group],
     inputs: Tensor,
     layout: torch.memory_format,
     training: "_Training",
 ) -> str | None:
-    """Return None if half of every group's channels can be cut as if hidden, else the reason."""
-    generator = np.random.default_rng(0)
-    kept = [
-        np.sort(generator.permutation(group.channels)[: max(1, group.channels // 2)])
-        for group in groups
-    ]
-    plan = SlicePlan(network, groups)
+    """Return None if channels of groups, and of those known to be right, can be cut as if hidden.
+
+    Otherwise the reason is returned.
+    """
+    plan = SlicePlan(network, (*right, *tried))
     candidate = Candidate(network, plan, layout=layout)
+    for kept in _trials(network, right, tried):
+        fault = _find_fault_in(network, candidate, kept, inputs, training)
+        if fault is not None:
+            return fault
+    return None
+
+
+def _trials(
+    network: nn.Module, right: Sequence[Group], tried: Sequence[Group]
+) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield the channels that every group keeps, once or more often.
+
+    These are half of them, drawn at random. Of a few channels a half says little: the middle one of
+    three that are turned round stays where it is, and a norm over one channel gives the same for
+    any. So of a few each is tried by itself, or in front of such a norm all but each.
+    """
+    generator = np.random.default_rng(0)
+    few = [group.channels for group in tried if group.channels <= _FEW]
+    for trial in range(max(few, default=1)):
+        yield [
+            _kept_of_few(network, group, trial)
+            if group.channels <= _FEW
+            else np.sort(generator.permutation(group.channels)[: group.channels // 2])
+            for group in (*right, *tried)
+        ]
+
+
+def _kept_of_few(network: nn.Module, group: Group, trial: int) -> NDArray[np.int64]:
+    fewest, every = _fewest_left(network, group), np.arange(group.channels)
+    one = every[trial % group.channels]
+    if fewest == 1:
+        return every[[one]]
+    return every if group.channels == fewest else np.delete(every, one)
+
+
+@torch.inference_mode()
+def _find_fault_in(
+    network: nn.Module,
+    candidate: Candidate,
+    kept: Sequence[NDArray[np.int64]],
+    inputs: Tensor,
+    training: "_Training",
+) -> str | None:
+    """Return None if all groups can be cut to their channels in ``kept``, else the reason."""
+    plan = candidate.plan
     try:
         candidate.install(kept)
         cut = _observe(candidate.network, plan, inputs)
