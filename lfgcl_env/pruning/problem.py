@@ -162,10 +162,9 @@ class PruningProblem(ScoredProblem):
         """Return a repaired network, or one of the same strategy that scores higher without.
 
         It is compared with the network merely cut and with the one that :meth:`evaluate` scored. By
-        the problem's similarity the latter is left out where it takes a costly repair, and where it
-        was fitted to the images that it is scored on, and has an advantage there, it is only taken
-        if the repaired network is worse than the one merely cut. A warning says so where one of
-        these is better.
+        the problem's similarity the latter has an advantage where it was fitted to the images that
+        it is scored on: there it is only taken if the repaired network is worse than the one merely
+        cut. A warning says so where one of these is better.
 
         Args:
             network: repaired as it is to be delivered.
@@ -184,11 +183,12 @@ class PruningProblem(ScoredProblem):
         if bare > best:
             network, best, delivery = self.cut(keep), bare, "cut"
         fair = self.score_batches is not self.batches
-        if judge is not None or (not self.screens and (fair or best > score)):
+        if judge is not None:
             scored = self.compress(keep)
-            own = self.evaluate(keep).similarity if judge is None else judge(scored)
-            if own > best:
+            if (own := judge(scored)) > best:
                 network, best, delivery = scored, own, "scored"
+        elif (fair or best > score) and (known := self.evaluate(keep).similarity) > best:
+            network, best, delivery = self.compress(keep), known, "scored"
         if best > score:
             _logger.warning(
                 "a repair made the network worse (%s %.6f, %.6f without), so it was not used",

@@ -118,6 +118,27 @@ def test_finish_goes_by_a_score_of_ones_own(wanted, repair, caplog):
     assert (kept.delivery, kept.evaluation) == (wanted, evaluation)
 
 
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+def test_a_repair_that_is_worse_than_the_scored_one_is_not_used(repair, caplog):
+    problem = PruningProblem(
+        awaken(plain()), images(64), images(64, seed=2), budget=0.6, repair=repair
+    )
+    keep = uniform(problem)
+    known, cut = problem.evaluate(keep), problem.score_network(problem.cut(keep), keep)
+    (harmed,) = problem.repair_all([keep], images(64, seed=1), FEW)
+    first = next(harmed.parameters())
+    for _ in range(100):
+        if cut < problem.score_network(harmed, keep) < known.similarity:
+            break
+        with torch.no_grad():
+            first.mul_(1.02)
+    assert cut < problem.score_network(harmed, keep) < known.similarity
+    kept = problem.keep_better(harmed, keep)
+    assert (kept.delivery, kept.evaluation) == ("scored", known)
+    assert problem.score_network(kept.network, keep) == pytest.approx(known.similarity, abs=1e-5)
+    assert "a repair made the network worse" in caplog.text
+
+
 def test_a_score_of_ones_own_sees_the_images_that_networks_are_scored_on(monkeypatch):
     judged, seen = images(5, seed=2), []
     problem = PruningProblem(awaken(plain()), images(16), judged, budget=0.6)
