@@ -114,7 +114,7 @@ def test_a_score_of_ones_own_sees_it_detect():
     options = RecoveryOptions(epochs=1, epoch_images=64)
     done = problem.recover(network, images(64), options, score=boxes)
     assert done.before > 0
-    assert len(seen) >= 6
+    assert len(seen) >= 5
     assert {frozenset(keys) for keys, _ in seen} == {frozenset({"boxes", "scores", "labels"})}
 
 
