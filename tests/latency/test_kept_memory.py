@@ -28,7 +28,7 @@ def test_large_tensors_cost_no_new_pages_while_calls_are_timed():
     take_turns([lambda: counted.append(faults_of_a_call(64 * MIB))], 0.0, rounds=(8, 8))
     assert len(counted) == 9
     assert sorted(counted)[4] < before / 10  # the first rounds take the memory
-    assert min(faults_of_a_call(64 * MIB) for _ in range(3)) > before / 2  # given back
+    assert faults_of_a_call(64 * MIB) > before / 2  # given back
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
@@ -36,4 +36,4 @@ def test_memory_is_given_back_if_a_call_fails():
     before = min(faults_of_a_call(64 * MIB) for _ in range(3))
     with pytest.raises(ZeroDivisionError):
         take_turns([lambda: 1 // 0], 0.0)
-    assert min(faults_of_a_call(64 * MIB) for _ in range(3)) >= before / 2
+    assert faults_of_a_call(64 * MIB) >= before / 2
