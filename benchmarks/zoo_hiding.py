@@ -29,6 +29,7 @@ def hide(network: PrunableNetwork, kept: Sequence[NDArray[np.int64]]) -> nn.Modu
         kept: for each group, the channels that stay.
     """
     whole = copy_network(network.baseline.network)
+    norms: dict[str, Tensor] = {}  # several groups may meet in one
     for group, stay in zip(network.groups, kept, strict=True):
         for member in group.members:
             module = whole.get_submodule(member.layer)
@@ -38,10 +39,15 @@ def hide(network: PrunableNetwork, kept: Sequence[NDArray[np.int64]]) -> nn.Modu
                 dimension = -1 if isinstance(module, nn.Linear) else 1
                 module.register_forward_pre_hook(_zero(positions[~stays], dimension))
             elif is_over_channels(module):
-                known = torch.zeros(len(positions))
-                known[positions[stays]] = 1.0
-                module.register_forward_hook(normalising(known), with_kwargs=True)
+                known = norms.setdefault(member.layer, torch.ones(_channels(module)))
+                known[positions[~stays]] = 0.0
+    for name, known in norms.items():
+        whole.get_submodule(name).register_forward_hook(normalising(known), with_kwargs=True)
     return whole
+
+
+def _channels(norm: nn.Module) -> int:
+    return norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
 
 
 def is_over_channels(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ _DURING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 """Nothing is mapped by itself, and nothing is given back."""
 
 _AFTER = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
-"""glibc's own number of mappings, and the thresholds that it comes to by itself at most."""
+"""glibc's own number of mappings, and the most that its thresholds adapt to on 64 bits."""
 
 
 @contextmanager
@@ -20,9 +20,11 @@ def kept_memory() -> Iterator[None]:
     """Let glibc keep freed memory inside the block, and give it back behind it.
 
     By default it returns large pieces to the system as they are freed, and gets new pages for them
-    at the next call: how many depends on what the process did before. A third of the time of a
-    network on a large batch can be that. Other allocators, and those of other systems, are left as
-    they are.
+    at the next call: how many depends on what the process did before. Other allocators, and those
+    of other systems, are left as they are.
+
+    It goes for the main thread's memory. The settings are those of the process: behind the block
+    glibc no longer adapts them, and those that the user had chosen are lost.
     """
     library = _glibc()
     for parameter, value in _DURING.items() if library else ():
@@ -33,7 +35,7 @@ def kept_memory() -> Iterator[None]:
         for parameter, value in _AFTER.items() if library else ():
             library.mallopt(parameter, value)
         if library:
-            library.malloc_trim(0)
+            library.malloc_trim(ctypes.c_size_t(0))
 
 
 def _glibc() -> Any:
@@ -42,4 +44,5 @@ def _glibc() -> Any:
         library = ctypes.CDLL(None)
     except (OSError, TypeError):  # Windows wants a name
         return None
-    return library if hasattr(library, "gnu_get_libc_version") else None
+    needed = ("gnu_get_libc_version", "mallopt", "malloc_trim")
+    return library if all(hasattr(library, name) for name in needed) else None

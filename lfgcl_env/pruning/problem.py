@@ -105,7 +105,8 @@ class PruningProblem(ScoredProblem):
         Takes seconds to minutes, so it is meant for the best few strategies. A network of which
         there is no graph of operations is repaired from its module calls; a warning says so. The
         score is not remembered: it belongs to another network than :meth:`evaluate`'s. Where the
-        repair does not help, a better network is returned, see :meth:`keep_better`.
+        repair does not help, a better network is returned, see :meth:`keep_better`; a strategy that
+        was not scored yet is scored for that.
 
         Args:
             strategy: channels kept in every group.

@@ -34,6 +34,8 @@ def test_large_tensors_cost_no_new_pages_while_calls_are_timed():
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
 def test_memory_is_given_back_if_a_call_fails():
     before = min(faults_of_a_call(64 * MIB) for _ in range(3))
+    if before < 5000:
+        pytest.skip("this system's allocator, or its pages, make that cheap already")
     with pytest.raises(ZeroDivisionError):
         take_turns([lambda: 1 // 0], 0.0)
     assert faults_of_a_call(64 * MIB) >= before / 2

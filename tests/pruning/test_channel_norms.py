@@ -395,6 +395,27 @@ def convnext(norm: str) -> nn.Module:
     return module.ConvNeXt(norm_layer=norm, ls_init_value=None, num_classes=5, **shape)
 
 
+class Joined(nn.Module):
+    """A norm over the channels of two layers, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 8), nn.Linear(6, 4)
+        self.norm, self.last = nn.LayerNorm(12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(torch.cat([self.left(x), self.right(x)], -1))).mean(1)
+
+
+def test_groups_that_meet_in_a_norm_are_cut_exactly():
+    torch.manual_seed(0)
+    network = awaken_tokens(Joined())
+    nn.init.uniform_(network.norm.weight, 0.5, 1.5)
+    problem = simple_problem(network, noise(16, 4, 6))
+    assert [group.name for group in problem.groups] == ["left", "right"]
+    check_exactness(problem.network, [[5, 3], [2, 2], [8, 2]], inputs=noise(3, 4, 6, seed=3))
+
+
 def test_the_axis_of_a_norm_is_the_one_that_it_normalises_over():
     x = torch.randn(2, 4, 4, 4)
     for norm, axis in ((LayerNorm2d(4), 1), (nn.LayerNorm(4), -1), (nn.GroupNorm(1, 4), 1)):

@@ -36,7 +36,7 @@ def is_channel_norm(module: nn.Module) -> bool:
 
 
 def is_centred(module: nn.Module) -> bool:
-    """Whether a norm over channels subtracts means: those without a bias do not.
+    """Whether a norm over channels subtracts means: of others than PyTorch's, those with a bias.
 
     >>> is_centred(nn.LayerNorm(8, bias=False)), is_centred(nn.RMSNorm(8))
     (True, False)
