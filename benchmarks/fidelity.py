@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if record["budget"] in options.budgets
         and all(record[name] == value for name, value in DELIVERED.items())
     ]
-    some = {} if tuple(options.signals) == NAMES else {"repairs": options.signals}
+    chosen = [name for name in NAMES if name in options.signals]  # in any order one run
+    some = {} if len(chosen) == len(NAMES) else {"repairs": chosen}
     runs = [
         {"network": record["network"], "budget": record["budget"], "keep": record["keep"]} | some
         for record in delivered

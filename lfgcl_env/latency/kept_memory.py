@@ -1,7 +1,7 @@
 """Memory that a process keeps while calls are timed, so that none pays for new pages."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,15 +27,20 @@ def kept_memory() -> Iterator[None]:
     glibc no longer adapts them, and those that the user had chosen are lost.
     """
     library = _glibc()
-    for parameter, value in _DURING.items() if library else ():
-        library.mallopt(parameter, value)
+    if library is None:
+        yield
+        return
+    _set(library, _DURING)
     try:
         yield
     finally:
-        for parameter, value in _AFTER.items() if library else ():
-            library.mallopt(parameter, value)
-        if library:
-            library.malloc_trim(ctypes.c_size_t(0))
+        _set(library, _AFTER)
+        library.malloc_trim(ctypes.c_size_t(0))
+
+
+def _set(library: Any, parameters: Mapping[int, int]) -> None:
+    for parameter, value in parameters.items():
+        library.mallopt(parameter, value)
 
 
 def _glibc() -> Any:

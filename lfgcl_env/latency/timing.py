@@ -42,6 +42,7 @@ class Timing:
         return cls(median, low, high, len(seconds))
 
 
+@kept_memory()
 def take_turns(
     calls: Sequence[Call],
     seconds: float,
@@ -75,16 +76,15 @@ def take_turns(
     until = until or clock
     end = until() + seconds
     order = list(range(len(calls)))
-    with kept_memory():
-        for number in range(rounds[1] + 1):
-            if number > rounds[0] and until() >= end:
-                break
-            for place in order if number % 2 else reversed(order):
-                for _ in range(again):
-                    begun = clock()
-                    calls[place]()
-                    idle()
-                    took = clock() - begun
-                if number:
-                    times[place].append(took)
+    for number in range(rounds[1] + 1):
+        if number > rounds[0] and until() >= end:
+            break
+        for place in order if number % 2 else reversed(order):
+            for _ in range(again):
+                begun = clock()
+                calls[place]()
+                idle()
+                took = clock() - begun
+            if number:
+                times[place].append(took)
     return times
