@@ -1,71 +1,25 @@
 """A search with several workers is decided by its seed and their number, whatever happens."""
 
-import multiprocessing
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import gymnasium as gym
 import pytest
-import torch
-from networks_for_tests import Head, awaken, images
-from torch import nn
+from networks_for_tests import images
+from searches_for_tests import EVALUATIONS, NEEDS, WORKERS, Own, found, kept_in, make_env, search
 
-from lfgcl_env import zoo
-from lfgcl_env.engine import Processes, WorkerDied
 from lfgcl_env.envs import LFGCLEnv
 from lfgcl_env.envs.together import begin_ahead
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.sensitivities import sensitivities
-from lfgcl_env.runs.run_folder import RunFolder
-from lfgcl_env.search.protocol import AgentError, find_agent
+from lfgcl_env.search.protocol import find_agent
 from lfgcl_env.search.run_search import run_search
 
-NEEDS = {"cma_es": "cma", "tpe": "optuna", "ddpg": "stable_baselines3", "ppo": "stable_baselines3"}
 BATCHES = ("random", "cross_entropy", "one_plus_one", "cma_es", "tpe", "lfgcl", "ddpg", "ppo")
-QUICK = {
-    "ddpg": partial(zoo.make, "ddpg", learning_starts=5, gradient_steps=2),
-    "ppo": partial(zoo.make, "ppo", n_steps=4, batch_size=4, n_epochs=2),
-}
 SCREENED = ("tpe", "one_plus_one", "cross_entropy", "lfgcl", "cma_es")
 AGENTS = pytest.mark.parametrize("agent", BATCHES)
-WORKERS = 3
-EVALUATIONS = 17
-
-
-@pytest.fixture(scope="module")
-def workers():
-    with Processes(WORKERS) as executor:
-        yield executor
-
-
-def own_network() -> nn.Module:
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()]
-    for _ in range(4):
-        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
-    return awaken(nn.Sequential(*layers, Head(8)))
-
-
-def make_env(engine, env_id="LFGCL-v0", **arguments) -> gym.Env:
-    quick = {"network": own_network(), "images": images(8, 8), "num_images": None, "workers": 3}
-    quick |= {"input_shape": (3, 8, 8), "reward": "similarity", "criterion": "l1"}
-    return gym.make(env_id, engine=engine, **(quick | arguments))
-
-
-def search(agent, env, **arguments):
-    if agent in NEEDS:
-        pytest.importorskip(NEEDS[agent])
-    arguments = {"evaluations": EVALUATIONS} | arguments
-    return run_search(env, QUICK.get(agent, agent), **arguments)
-
-
-def found(result):
-    return [(r.reward, r.budget, r.evaluation) for r in result.records]
 
 
 @pytest.fixture
@@ -157,16 +111,6 @@ class Patient(ThreadPoolExecutor):
 def test_every_worker_has_a_strategy_before_the_first_is_screened(agent, alone):
     with Patient(alone) as executor:
         search(agent, make_env(executor, repair="sequential"), evaluations=6)
-
-
-class Own:
-    """An agent of somebody's own, but for how it learns."""
-
-    def __init__(self, env, seed):
-        self.env = env
-
-    def predict(self, observation, deterministic=False):
-        return self.env.action_space.sample(), None
 
 
 @pytest.fixture
@@ -325,160 +269,11 @@ def test_a_wrapper_that_changes_rewards_changes_what_is_kept(workers):
     assert all(r.reward == -r.evaluation.similarity for r in down.records)
 
 
-@pytest.mark.slow
-def test_killed_workers_change_nothing(workers):
-    settings = {"repair": "sequential"}
-    whole = search("random", make_env(None, **settings), evaluations=60)
-    list(workers.map(time.sleep, [0.1] * WORKERS))
-    for seconds, worker in enumerate(list(workers._all), start=1):
-        threading.Timer(seconds / 2, worker.process.kill).start()
-    result = search("random", make_env(workers, **settings), evaluations=60)
-    assert found(result) == found(whole)
-
-
-class Deadly(nn.Module):
-    """Ends every process but the one that made it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.home = os.getpid()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if os.getpid() != self.home:
-            os._exit(9)
-        return x
-
-
-def test_a_strategy_that_ends_workers_ends_the_search_with_its_name(workers, tmp_path):
-    network = own_network()
-    network.insert(4, Deadly())
-    with pytest.raises(WorkerDied, match=r"scoring \(.*\) ended 2 worker processes"):
-        search("random", make_env(workers, network=network), out=tmp_path / "run")
-
-
-def test_a_choice_that_ends_workers_ends_the_search_with_its_strategies(workers):
-    with pytest.raises(WorkerDied, match=r"scoring \(.*\) or \(.*\) ended 2 worker processes"):
-        search("tpe", make_env(workers, reward=deadly, repair="sequential"))
-
-
-def deadly(network, inputs):
-    """A reward that ends workers, but for groups that are pruned nearly alike, as the first are."""
-    kept = [one.out_channels for one in network.modules() if isinstance(one, nn.Conv2d)]
-    if multiprocessing.parent_process() is not None and max(kept) > min(kept) + 1:
-        os._exit(9)
-    return 0.5
-
-
-def test_a_reward_that_fails_in_a_worker_says_so(workers):
-    with pytest.raises(AgentError) as caught:
-        search("random", make_env(workers, reward=failing))
-    assert "reward" in str(caught.value.__cause__)
-    assert "no such thing" in str(caught.value.__cause__)
-
-
-def failing(network, inputs):
-    raise KeyError("no such thing")
-
-
 def test_a_run_cannot_go_on_with_another_number_of_workers(workers, tmp_path):
     env = make_env(workers)
     search("random", env, out=tmp_path / "run", evaluations=4)
     with pytest.raises(ValueError, match="begun with workers=3 and cannot go on with 2"):
         search("random", make_env(workers, workers=2), out=tmp_path / "run", resume=True)
-
-
-def test_an_interrupted_search_leaves_its_workers_free(workers):
-    env = make_env(workers, reward=slow)
-    ctrl_c = partial(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
-    threading.Timer(1.5, ctrl_c).start()
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        search("random", env)  # waits for workers
-    assert time.monotonic() - started < 30
-    assert workers.submit(abs, -1).result() == 1
-
-
-def test_a_search_interrupted_while_its_agent_learns_leaves_its_workers_free(workers):
-    class Learning(Own):
-        def learn(self, total_timesteps, callback):
-            self.env.reset(seed=0)
-            actions = [self.env.action_space.sample() for _ in range(4)]
-            begin_ahead(self.env, actions, len(actions))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_search(make_env(workers, reward=slow), Learning, 3)
-    assert workers.submit(abs, -1).result(timeout=50) == 1
-
-
-def slow(network, inputs):
-    time.sleep(60)
-    return 0.0
-
-
-DRIVER = """
-import os, signal, sys, time
-from pathlib import Path
-
-import gymnasium as gym
-import torch
-from lfgcl_env.engine import Processes
-from lfgcl_env.search.run_search import run_search
-
-HERE = Path(__file__).parent
-
-def reward(network, images):
-    if (HERE / "stop").exists():
-        try:
-            (HERE / "first").touch(exist_ok=False)
-            time.sleep(60)
-        except FileExistsError:
-            pass
-    with (HERE / "calls").open("a") as file:
-        file.write(f"{network[0].out_features}-{network[2].out_features}\\n")
-    return float(network[0].out_features)
-
-def main():
-    torch.manual_seed(0)
-    layers = [torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU()]
-    network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 2))
-    env = gym.make("LFGCL-v0", network=network, images=torch.ones(4, 4), reward=reward,
-                   workers=4, engine=Processes(2), num_images=4, criterion="l1")
-    run_search(env, "random", 4, out=HERE / "run", resume="resume" in sys.argv)
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-def kept_in(run):
-    scored = run / "scored.jsonl"
-    return scored.read_bytes().splitlines() if scored.exists() else []
-
-
-def test_what_workers_finished_is_kept_when_the_driver_is_killed_in_a_batch(tmp_path):
-    script, run = tmp_path / "driver.py", tmp_path / "run"
-    script.write_text(DRIVER)
-    (tmp_path / "stop").touch()
-    driver = subprocess.Popen([sys.executable, str(script)])
-    end = time.monotonic() + 150
-    while time.monotonic() < end and driver.poll() is None and len(kept_in(run)) < 3:
-        time.sleep(0.05)
-    driver.kill()
-    driver.wait()
-    kept, records = RunFolder(run).scored(), RunFolder(run).records()
-    assert len(kept) == 3
-    assert len(records) <= 1  # whichever worker came first sleeps: with the first or the second
-    (tmp_path / "stop").unlink()
-    (tmp_path / "calls").unlink()
-    subprocess.run([sys.executable, str(script), "resume"], check=True, timeout=150)
-    assert len(RunFolder(run).records()) == 4
-    again = (tmp_path / "calls").read_text().split()
-    # The best of them and what was recorded are measured anew, to see that they are of this run.
-    best = max(kept, key=lambda one: one.score)
-    anew = {best.evaluation.keep, *(record.evaluation.keep for record in records)}
-    others = {one.evaluation.keep for one in kept} - anew
-    assert not {"-".join(map(str, keep)) for keep in others} & set(again)
 
 
 @pytest.mark.parametrize("agent", ["cma_es", "cross_entropy", "one_plus_one", "tpe"])
