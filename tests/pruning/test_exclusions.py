@@ -362,7 +362,8 @@ def test_a_network_in_which_additions_couple_everything_says_which_scope_prunes_
     assert len(simple_problem(network, images(), scope="all").groups) == 2
 
 
-def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(monkeypatch):
+@pytest.mark.parametrize("limit", ["MOST_POSITIONS", "MOST_IN_A_GROUP"])
+def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(limit, monkeypatch):
     """In attention Torch-Pruning multiplies them, until the memory is full."""
     network = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
@@ -374,7 +375,7 @@ def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(mo
     )
     problem = PruningProblem(awaken(network), images(4))
     assert [group.name for group in problem.groups] == ["0", "2"]
-    monkeypatch.setattr(dependencies, "MOST_POSITIONS", 5000)
+    monkeypatch.setattr(dependencies, limit, 5000)
     problem = PruningProblem(awaken(network), images(4))
     assert [group.name for group in problem.groups] == ["0"]
     (reason,) = [left.reason for left in problem.excluded if left.name == "2"]

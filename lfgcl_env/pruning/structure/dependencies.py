@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch_pruning.dependency import graph as torch_pruning_graph
 from torch_pruning.dependency import index_mapping
 
 from lfgcl_env.networks.outputs import named_outputs
@@ -187,6 +188,9 @@ def dependency_graph(
 MOST_POSITIONS = 2**20
 """Positions of a layer that a group may be spread over, some hundred megabytes in Torch-Pruning."""
 
+MOST_IN_A_GROUP = 2**22
+"""The same over all of its layers, whenever one is met: in ViT-L/16's stream 1.1 million."""
+
 
 class _Flatten(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
     """Maps channels to what a reshape makes of them, within limits.
@@ -201,15 +205,33 @@ class _Flatten(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
         return super().__call__(indices)
 
 
+class _Group(tp.Group):  # type: ignore[misc]
+    """Collects a group, within limits.
+
+    Where attention is reshaped back and forth Torch-Pruning meets the same layers with ever other
+    positions, and does not end before the memory does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._positions = 0
+
+    def add_dep(self, dep: tp.Dependency, idxs: Sequence[Any]) -> None:
+        self._positions += len(idxs)
+        if self._positions > MOST_IN_A_GROUP:
+            raise ValueError(f"reshapes spread them over more than {MOST_IN_A_GROUP:,} positions")
+        super().add_dep(dep, idxs)
+
+
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Let Torch-Pruning map channels through reshapes within limits."""
-    usual = index_mapping._FlattenIndexMapping
-    index_mapping._FlattenIndexMapping = _Flatten
+    """Let Torch-Pruning map channels through reshapes, and collect groups, within limits."""
+    usual = index_mapping._FlattenIndexMapping, torch_pruning_graph.Group
+    index_mapping._FlattenIndexMapping, torch_pruning_graph.Group = _Flatten, _Group
     try:
         yield
     finally:
-        index_mapping._FlattenIndexMapping = usual
+        index_mapping._FlattenIndexMapping, torch_pruning_graph.Group = usual
 
 
 def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int]) -> tp.Group:
@@ -218,7 +240,8 @@ def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int
     Its attribute ``met`` has the sets of these that go together, as a pixel shuffle makes them.
 
     Raises:
-        ValueError: if they are spread over more than :data:`MOST_POSITIONS`.
+        ValueError: if they are spread over more than :data:`MOST_POSITIONS`, or the whole group is
+            over more than :data:`MOST_IN_A_GROUP`.
     """
     graph.met.clear()
     pruner = graph.get_pruner_of_module(root)
