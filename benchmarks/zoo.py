@@ -206,7 +206,8 @@ def standardise(network: nn.Module, images: Tensor) -> None:
     handles = []
 
     def standardised(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        axes = [axis for axis in range(output.dim()) if axis != 1]  # all but the channels
+        channels = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
+        axes = [axis for axis in range(output.dim()) if axis != channels]
         deviation, mean = torch.std_mean(output, dim=axes)
         layer.weight /= deviation.view(-1, *[1] * (layer.weight.dim() - 1))
         layer.bias.copy_((layer.bias - mean) / deviation)
