@@ -12,13 +12,14 @@ Predictions are softened by a temperature of 4, as where finished networks are c
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.networks.outputs import holds_classes, named_outputs
+from lfgcl_env.networks.recording import recorded_copy, recording
 from lfgcl_env.pruning.structure.layers import layer_sizes
 
 _TEMPERATURE = 4.0
@@ -44,9 +45,13 @@ def output_weights(
         gradient comes through.
     """
     generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode(False):
+        network = recorded_copy(network)
+    running = recording(network, images[:1])
     totals: dict[str, Tensor] = {}
     for chunk in torch.split(images[:_IMAGES], _AT_ONCE):
-        for name, squares in _squared_gradients(network, layers, chunk, generator).items():
+        found = _squared_gradients(network, layers, chunk, generator, running)
+        for name, squares in found.items():
             totals[name] = totals[name] + squares if name in totals else squares
     if not any(bool(total.any()) for total in totals.values()):
         return {name: torch.ones_like(total) for name, total in totals.items()}
@@ -56,7 +61,11 @@ def output_weights(
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _squared_gradients(
-    network: nn.Module, layers: Sequence[str], images: Tensor, generator: torch.Generator
+    network: nn.Module,
+    layers: Sequence[str],
+    images: Tensor,
+    generator: torch.Generator,
+    running: AbstractContextManager[object],
 ) -> dict[str, Tensor]:
     """Sum squared gradients over images, positions and draws, per output channel."""
     outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -64,6 +73,7 @@ def _squared_gradients(
         for name in layers:
             hook = _keeper(outputs[name])
             stack.callback(network.get_submodule(name).register_forward_hook(hook).remove)
+        stack.enter_context(running)
         returned = named_outputs(network(images.detach().clone().requires_grad_()))
     squares = {
         name: torch.zeros(_channels(network, name), dtype=torch.float64, device=images.device)
@@ -76,7 +86,7 @@ def _squared_gradients(
     ]
     if not found:
         return squares
-    calls = [(name, output) for name in layers for output in outputs[name]]
+    calls = [(name, one) for name in layers for one in outputs[name] if one.requires_grad]
     for _ in range(_DRAWS):
         drawn = [_draw(output.detach(), generator) for output in found]
         if len(found) > 1:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.networks.recording import recorded_copy, recording
 from lfgcl_env.pruning.structure.layers import Layer
 
 
@@ -43,7 +44,7 @@ def find_heads(baseline: Baseline, layers: Sequence[Layer]) -> tuple[Head, ...]:
     Returns:
         In order of use; the last layer alone where no gradient comes through the outputs.
     """
-    network = baseline.network
+    network = recorded_copy(baseline.network)
     example = torch.randn(1, *baseline.input_shape, generator=torch.Generator().manual_seed(0))
     example = example.to(next(network.parameters(), example)).requires_grad_()
     calls: dict[Any, str] = {}
@@ -51,7 +52,8 @@ def find_heads(baseline: Baseline, layers: Sequence[Layer]) -> tuple[Head, ...]:
         for layer in layers:
             hook = partial(_mark, calls, layer.name)
             stack.callback(network.get_submodule(layer.name).register_forward_hook(hook).remove)
-        outputs = named_outputs(network(example))
+        with recording(baseline.network, example.detach()):
+            outputs = named_outputs(network(example))
     fed = {
         place: _first_met(outputs[place].grad_fn, calls)
         for place in baseline.outputs

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,8 +12,14 @@ from torch_pruning.dependency import graph as torch_pruning_graph
 from torch_pruning.dependency import index_mapping
 
 from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.networks.recording import Recorded
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
-from lfgcl_env.pruning.structure.layers import is_frozen_norm, layer_sizes
+from lfgcl_env.pruning.structure.layers import (
+    is_frozen_norm,
+    layer_kind,
+    layer_sizes,
+    passes_channels,
+)
 from lfgcl_env.pruning.structure.training_mode import set_training
 
 _KNOWN_NORMS = (nn.LayerNorm, nn.GroupNorm)
@@ -141,47 +147,79 @@ class _Norm(tp.BasePruningFunc):  # type: ignore[misc]
     get_in_channels = get_out_channels
 
 
+@contextmanager
+def _own_outputs(network: nn.Module) -> Iterator[None]:
+    """Let no layer return a view, as linear layers of sequences and InstanceNorms do.
+
+    An operation in place, such as a ReLU, would write another history into a view, and
+    Torch-Pruning knows a layer by the history of its output.
+    """
+
+    def copied(_: nn.Module, __: Any, output: Any) -> Any:
+        return output.clone() if isinstance(output, Tensor) and output._is_view() else None
+
+    layers = [m for m in network.modules() if layer_kind(m) or passes_channels(m)]
+    handles = [layer.register_forward_hook(copied) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def dependency_graph(
     network: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, training: bool = False
 ) -> tp.DependencyGraph:
     """Build Torch-Pruning's dependency graph of ``network``.
 
     Args:
-        network: in evaluation mode; not changed, but for its mode with ``training``.
+        network: a copy in evaluation mode. It may keep what it computed, and hooks if this fails.
         inputs: of the network.
         training: trace what it does in training, but for BatchNorms and dropout.
     """
-
-    def run(module: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
-        if training:
-            set_training(module)  # tracing has set it to evaluation
-        outputs = named_outputs(module(*arguments)).values()
-        return [output for output in outputs if output.grad_fn is not None]
-
-    with torch.enable_grad(), warnings.catch_warnings():
+    inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
+    frozen = [p for p in network.parameters() if not p.requires_grad]
+    with torch.enable_grad(), warnings.catch_warnings(), _own_outputs(network):
         warnings.simplefilter("ignore")
-        frozen = [p for p in network.parameters() if not p.requires_grad]
         for parameter in frozen:
             parameter.requires_grad_(True)
         try:
-            inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
-            graph = tp.DependencyGraph()
-            graph.build_dependency(
-                network,
-                example_inputs=inputs,
-                forward_fn=run,
-                customized_pruners={
-                    type(module): _Norm()
-                    for module in network.modules()
-                    if is_frozen_norm(module)
-                    or (is_channel_norm(module) and not isinstance(module, _KNOWN_NORMS))
-                },
-                verbose=False,
-            )
+            graph = _trace(network, inputs, training, Recorded())
+        except Exception:  # it may write into what it computes by itself
+            graph = _trace(network, inputs, training, nullcontext())
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
     _follow_shuffles(graph)
+    return graph
+
+
+def _trace(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    training: bool,
+    running: AbstractContextManager[object],
+) -> tp.DependencyGraph:
+    def run(module: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
+        if training:
+            set_training(module)  # tracing has set it to evaluation
+        with running:
+            outputs = named_outputs(module(*arguments)).values()
+        return [output for output in outputs if output.grad_fn is not None]
+
+    graph = tp.DependencyGraph()
+    graph.build_dependency(
+        network,
+        example_inputs=inputs,
+        forward_fn=run,
+        customized_pruners={
+            type(module): _Norm()
+            for module in network.modules()
+            if is_frozen_norm(module)
+            or (is_channel_norm(module) and not isinstance(module, _KNOWN_NORMS))
+        },
+        verbose=False,
+    )
     return graph
 
 
@@ -193,16 +231,18 @@ MOST_IN_A_GROUP = 2**22
 
 
 class _Flatten(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
-    """Maps channels to what a reshape makes of them, within limits.
+    """Maps channels to what a reshape makes of them, within limits and in order.
 
     In attention Torch-Pruning takes reshape after reshape for flattening, and every one multiplies
-    the positions.
+    the positions. It goes round for ever where the same channels come back in another order, as
+    the anchors of a YOLO head may.
     """
 
     def __call__(self, indices: Sequence[Any]) -> Any:
         if not self.reverse and len(indices) * self._stride > MOST_POSITIONS:
             raise ValueError(f"reshapes spread them over more than {MOST_POSITIONS:,} positions")
-        return super().__call__(indices)
+        found = super().__call__(indices)
+        return sorted(found) if self.reverse else found
 
 
 class _Group(tp.Group):  # type: ignore[misc]
