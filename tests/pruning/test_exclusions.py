@@ -380,3 +380,34 @@ def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(li
     assert [group.name for group in problem.groups] == ["0"]
     (reason,) = [left.reason for left in problem.excluded if left.name == "2"]
     assert "reshapes spread them over more than 5,000 positions" in reason
+
+
+def test_a_network_without_layers_says_so():
+    with pytest.raises(ValueError, match=r"\(it runs no convolutions or linear layers\)"):
+        simple_problem(nn.Sequential(nn.ReLU(), nn.Flatten()), images(4))
+
+
+class Unread(nn.Module):
+    """A last block whose stream nothing reads, as that of a WaveNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.stream, self.skip = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1)
+        self.head = Head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        inside = self.conv(x).tanh()
+        x = x + self.stream(inside).relu_()
+        return self.head(self.skip(inside).relu())
+
+
+def test_layers_that_nothing_reads_are_cut_along_with_what_they_read():
+    torch.manual_seed(0)
+    problem = simple_problem(Unread().eval(), images(4))
+    assert [group.name for group in problem.groups] == ["conv", "skip"]
+    assert ("stream", "in") in {(m.layer, m.side) for m in problem.groups[0].members}
+    reasons = {exclusion.name: exclusion.reason for exclusion in problem.excluded}
+    assert reasons["stream"] == "nothing reads its channels"
+    check_exactness(problem.network, [random_strategy(problem, seed) for seed in range(3)])

@@ -1,14 +1,16 @@
 """Torch-Pruning's dependency graph, with the layers that it does not know."""
 
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch_pruning.dependency import graph as torch_pruning_graph
+from torch_pruning.dependency import graph as graphs
 from torch_pruning.dependency import index_mapping
 
 from lfgcl_env.networks.outputs import named_outputs
@@ -147,24 +149,60 @@ class _Norm(tp.BasePruningFunc):  # type: ignore[misc]
     get_in_channels = get_out_channels
 
 
+_Calls = list[tuple[nn.Module, Any, Tensor]]
+"""Layers, the steps of autograd's graph that their outputs came out of, and these outputs."""
+
+
 @contextmanager
-def _own_outputs(network: nn.Module) -> Iterator[None]:
+def _own_outputs(network: nn.Module) -> Iterator[_Calls]:
     """Let no layer return a view, as linear layers of sequences and InstanceNorms do.
 
     An operation in place, such as a ReLU, would write another history into a view, and
     Torch-Pruning knows a layer by the history of its output.
-    """
 
-    def copied(_: nn.Module, __: Any, output: Any) -> Any:
-        return output.clone() if isinstance(output, Tensor) and output._is_view() else None
+    Returns:
+        All outputs of layers inside the block, in the order of their calls.
+    """
+    calls: _Calls = []
+
+    def keep(layer: nn.Module, _: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return None
+        own = output.clone() if output._is_view() else output
+        calls.append((layer, own.grad_fn, own))
+        return own
 
     layers = [m for m in network.modules() if layer_kind(m) or passes_channels(m)]
-    handles = [layer.register_forward_hook(copied) for layer in layers]
+    handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
-        yield
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _find_unread(outputs: Sequence[Tensor], calls: _Calls) -> dict[nn.Module, Tensor]:
+    """Return outputs of layers from which no output of the network can be reached, by layer.
+
+    Such a layer runs all the same, and reads channels, as the last block of a WaveNet does.
+    """
+    seen: set[Any] = set()
+    _reach(seen, [output.grad_fn for output in outputs])
+    unread = {}
+    for layer, step, output in reversed(calls):
+        if step is not None and step not in seen:
+            unread[layer] = output
+            _reach(seen, [output.grad_fn, step])
+    return unread
+
+
+def _reach(seen: set[Any], left: list[Any]) -> None:
+    """Add all steps of autograd's graph that lead to some of them."""
+    while left:
+        step = left.pop()
+        if step is not None and step not in seen:
+            seen.add(step)
+            left += [before for before, _ in step.next_functions]
 
 
 def dependency_graph(
@@ -176,17 +214,20 @@ def dependency_graph(
         network: a copy in evaluation mode. It may keep what it computed, and hooks if this fails.
         inputs: of the network.
         training: trace what it does in training, but for BatchNorms and dropout.
+
+    Returns:
+        The graph. Its attribute ``unread`` has the layers whose outputs nothing reads.
     """
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
     frozen = [p for p in network.parameters() if not p.requires_grad]
-    with torch.enable_grad(), warnings.catch_warnings(), _own_outputs(network):
+    with torch.enable_grad(), warnings.catch_warnings(), _own_outputs(network) as calls:
         warnings.simplefilter("ignore")
         for parameter in frozen:
             parameter.requires_grad_(True)
         try:
-            graph = _trace(network, inputs, training, Recorded())
+            graph = _trace(network, inputs, training, Recorded(), calls)
         except Exception:  # it may write into what it computes by itself
-            graph = _trace(network, inputs, training, nullcontext())
+            graph = _trace(network, inputs, training, nullcontext(), calls)
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
@@ -199,14 +240,19 @@ def _trace(
     inputs: tuple[Tensor, ...],
     training: bool,
     running: AbstractContextManager[object],
+    calls: _Calls,
 ) -> tp.DependencyGraph:
     def run(module: nn.Module, arguments: tuple[Tensor, ...]) -> list[Tensor]:
         if training:
             set_training(module)  # tracing has set it to evaluation
+        calls.clear()
         with running:
-            outputs = named_outputs(module(*arguments)).values()
-        return [output for output in outputs if output.grad_fn is not None]
+            returned = named_outputs(module(*arguments)).values()
+        outputs = [output for output in returned if output.grad_fn is not None]
+        unread.update(_find_unread(outputs, calls))
+        return [*outputs, *unread.values()]
 
+    unread: dict[nn.Module, Tensor] = {}
     graph = tp.DependencyGraph()
     graph.build_dependency(
         network,
@@ -220,6 +266,7 @@ def _trace(
         },
         verbose=False,
     )
+    graph.unread = frozenset(unread)
     return graph
 
 
@@ -246,32 +293,49 @@ class _Flatten(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
 
 
 class _Group(tp.Group):  # type: ignore[misc]
-    """Collects a group, within limits.
+    """Collects a group, within limits, and notes which of its channels meet at one position.
 
     Where attention is reshaped back and forth Torch-Pruning meets the same layers with ever other
-    positions, and does not end before the memory does.
+    positions, and does not end before the memory does. Of channels that meet, such as the halves
+    of a gated convolution, it keeps one.
+
+    Args:
+        met: where the sets of channels that meet are added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, met: list[set[int]]) -> None:
         super().__init__()
+        self._met = met
         self._positions = 0
 
-    def add_dep(self, dep: tp.Dependency, idxs: Sequence[Any]) -> None:
+    def add_dep(self, dep: Any, idxs: Sequence[Any]) -> None:
+        """Add what depends on the channels."""
         self._positions += len(idxs)
         if self._positions > MOST_IN_A_GROUP:
             raise ValueError(f"reshapes spread them over more than {MOST_IN_A_GROUP:,} positions")
         super().add_dep(dep, idxs)
 
+    def add_and_merge(self, dep: Any, idxs: Sequence[Any]) -> None:
+        """Add what depends on the channels, or to the positions that are known to."""
+        same = (i for d, i in self if d.target == dep.target and d.handler == dep.handler)
+        owners = {index.idx: index for index in itertools.chain(*same)}
+        for index in idxs:
+            first = owners.setdefault(index.idx, index)
+            if first.root_idx != index.root_idx:
+                self._met.append({first.root_idx, index.root_idx})
+        super().add_and_merge(dep, [index for index in idxs if owners[index.idx] is index])
+
 
 @contextmanager
-def _limited() -> Iterator[None]:
-    """Let Torch-Pruning map channels through reshapes, and collect groups, within limits."""
-    usual = index_mapping._FlattenIndexMapping, torch_pruning_graph.Group
-    index_mapping._FlattenIndexMapping, torch_pruning_graph.Group = _Flatten, _Group
+def _limited(met: list[set[int]]) -> Iterator[None]:
+    """Let Torch-Pruning collect groups within limits, and note which channels meet."""
+    usual = index_mapping._FlattenIndexMapping, graphs.Group
+    index_mapping._FlattenIndexMapping = _Flatten
+    graphs.Group = partial(_Group, met)
     try:
         yield
     finally:
-        index_mapping._FlattenIndexMapping, torch_pruning_graph.Group = usual
+        index_mapping._FlattenIndexMapping, graphs.Group = usual
 
 
 def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int]) -> tp.Group:
@@ -285,7 +349,7 @@ def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int
     """
     graph.met.clear()
     pruner = graph.get_pruner_of_module(root)
-    with _limited():
+    with _limited(graph.met):
         group = graph.get_pruning_group(root, pruner.prune_out_channels, channels)
     group.met = list(graph.met)
     return group

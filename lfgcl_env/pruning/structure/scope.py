@@ -64,9 +64,11 @@ def find_prunable(
                 "couple all that can: choose scope='all' (--scope all)"
             )
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*excluded, *wrong)[:3])
+        reasons = reasons or "it runs no convolutions or linear layers"
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
-    excluded += [Exclusion(group.name, group.channels, COUPLED) for group in coupled]
     explained = {exclusion.name for exclusion in tracing.excluded}  # as attention
+    coupled = [group for group in coupled if group.name not in explained]
+    excluded += [Exclusion(group.name, group.channels, COUPLED) for group in coupled]
     wrong = [exclusion for exclusion in wrong if exclusion.name not in explained]
     spared = [group for group in within if kept_whole[group.name] is not None]
     held, _ = split_exact(network, spared, example, layout, only)

@@ -12,6 +12,7 @@ from lfgcl_env.pruning.structure.groups import Group, Member, Unprunable
 from lfgcl_env.pruning.structure.layers import layer_kind, layer_sizes, passes_channels
 
 OUTPUT = "its channels are the network's output"
+_FREE = "a free parameter of the network follows its channels"
 
 _UNKNOWN = (nn.RNNBase, nn.Bilinear, DeformConv2d)
 """Kinds of layers that Torch-Pruning does not know, of which it sees parameters alone."""
@@ -49,6 +50,9 @@ def read_group(
     Raises:
         Unprunable: if something that follows the channels cannot lose any.
     """
+    for item in traced.items:
+        if _is_parameter(item) and (reason := _whose(item.dep.target.module, names)) != _FREE:
+            raise Unprunable(reason)  # it says more than what is found on the way there
     bundles = _bundles(channels, traced.met)
     members = []
     coupled = False
@@ -68,8 +72,8 @@ def read_group(
                 raise Unprunable(f"{layer} gives one channel for several, which is not followed")
             size = layer_sizes(node.module)[1 if side == "in" else 0]
             members.append(_member(layer, side, item, bundles, size))
-        elif node.type == tp.ops.OPTYPE.PARAMETER:
-            raise Unprunable(_whose(node.module, names))
+        elif _is_parameter(item):
+            raise Unprunable(_FREE)
         elif isinstance(node.module, tp.ops._OutputOp):
             raise Unprunable(OUTPUT)
         elif isinstance(node.module, nn.Module) and node.module in names:
@@ -82,6 +86,10 @@ def read_group(
     if count == 1 < channels:
         raise Unprunable("all of its channels become one")
     return Group(name, count, tuple(_merge(members)), coupled, part)
+
+
+def _is_parameter(item: tp.dependency.Group) -> bool:
+    return bool(item.dep.target.type == tp.ops.OPTYPE.PARAMETER)
 
 
 def _bundles(channels: int, met: Sequence[set[int]]) -> NDArray[np.int64]:
@@ -100,7 +108,7 @@ def _whose(parameter: object, names: dict[nn.Module, str]) -> str:
     for module, name in names.items():
         if isinstance(module, _UNKNOWN) and any(p is parameter for p in module.parameters()):
             return _why_not(module, name)
-    return "a free parameter of the network follows its channels"
+    return _FREE
 
 
 def _why_not(module: nn.Module, name: str) -> str:

@@ -159,7 +159,9 @@ def _groups_of_graph(
             groups.append(read_group(name, channels, traced, names, names[part], fixed))
         except Unprunable as error:
             reason = str(error)
-            if reason == OUTPUT and not whole:
+            if reason == OUTPUT and module in graph.unread:
+                reason = "nothing reads its channels"
+            elif reason == OUTPUT and not whole:
                 reason = f"its channels leave {names[part] or 'the part'}, which was traced alone"
             excluded.append(Exclusion(name, channels, reason))
     return groups, excluded
