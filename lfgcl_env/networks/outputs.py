@@ -44,8 +44,9 @@ def find_outputs(
         By :func:`named_outputs`' names; empty if nothing has one entry for every image.
 
     Raises:
-        ValueError: if the network fails, or returns no tensors.
+        ValueError: if the network fails, returns no tensors, or others when it is called again.
     """
+    _check_repeats(network, shape, name, several)
     black = _run(network, torch.zeros(2, *shape), name, several)
     if black.keys() == {""} and black[""].dim() == 2 and len(black[""]) == 2:
         return {"": tuple(black[""].shape[1:])}
@@ -109,8 +110,30 @@ def _find_tensors(output: object, place: tuple[str, ...]) -> Iterator[tuple[str,
             yield from _find_tensors(getattr(output, field.name, None), (*place, field.name))
 
 
-def _run(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> dict[str, Tensor]:
+def _check_repeats(network: nn.Module, shape: Shape, name: str, several: str | None) -> None:
+    """Refuse a network whose outputs differ from call to call, with which nothing compares."""
+    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    first, again = (_run(network, noise, name, several, seed) for seed in range(2))
+    for place, output in first.items():
+        other = again.get(place)
+        if other is None or other.shape != output.shape or not output.numel():
+            continue  # as of detections
+        differing = float((other - output).abs().nan_to_num().max())
+        if differing > 1e-4 * float(output.abs().nan_to_num(posinf=0.0).max()):
+            raise ValueError(
+                f"{name} gives other outputs when it is called again with the same inputs, so that "
+                "pruned ones cannot be compared with it: it draws random numbers in evaluation, or "
+                "keeps a state. Let it do so under `if self.training:` alone, return a VAE's mean, "
+                "and give F.dropout training=self.training"
+            )
+
+
+def _run(
+    network: nn.Module, inputs: Tensor, name: str, several: str | None, seed: int | None = None
+) -> dict[str, Tensor]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
         try:
             output = network(inputs)
         except Exception as error:  # a network of one's own may raise anything

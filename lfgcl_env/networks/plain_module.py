@@ -32,7 +32,7 @@ def make_plain(network: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: if it is compiled to TorchScript or quantised, or hooks compute its weights; the
-            message says what to pass instead.
+            message says what to pass instead. So it is with weights that are not finite.
     """
     network = unwrap(network)
     for name, module in network.named_modules():
@@ -84,6 +84,9 @@ def _check(module: nn.Module, name: str) -> None:
             f"{name} is quantised ({type(module).__name__}): pass the network with its float "
             "weights, and quantise the pruned network"
         )
+    for key, parameter in module._parameters.items():
+        if parameter is not None and not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"the {key} of {name} has NaN or infinite values")
     held = module._parameters.keys() | module._buffers.keys()
     for mark, way_out in _HOOKED.items():
         computed = mark.partition("_")[0]

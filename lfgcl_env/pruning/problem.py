@@ -298,12 +298,16 @@ class PruningProblem(ScoredProblem):
             **facts: JSON-able facts to keep with it.
 
         Raises:
+            ValueError: if the network has other channels.
             OSError: if the file cannot be written; nothing half-written stays.
         """
         evaluation = self.evaluate(strategy)
+        channels = self.kept_channels(strategy)
+        if network is not None:
+            _check_channels(network, self.network.cut(channels))
         kept = {
-            group.name: group.positions(channels).tolist()
-            for group, channels in zip(self.groups, self.kept_channels(strategy), strict=True)
+            group.name: group.positions(left).tolist()
+            for group, left in zip(self.groups, channels, strict=True)
         }
         return save_pruned(
             path,
@@ -322,3 +326,17 @@ class PruningProblem(ScoredProblem):
         self.candidate.install(kept)
         self._repair.carry_prior(self.candidate, kept, smaller)
         return Cut(smaller.to(self.device), kept)
+
+
+def _check_channels(network: nn.Module, cut: nn.Module) -> None:
+    """Refuse a network whose tensors have other shapes than those of one that was cut."""
+    shapes, needed = (
+        {key: tuple(tensor.shape) for key, tensor in one.state_dict().items()}
+        for one in (network, cut)
+    )
+    for key in sorted(shapes.keys() | needed.keys()):
+        if shapes.get(key) != needed.get(key):
+            raise ValueError(
+                f"the network has other channels than the strategy: its {key} is "
+                f"{shapes.get(key, 'missing')}, and the strategy's {needed.get(key, 'missing')}"
+            )

@@ -105,6 +105,7 @@ class Training:
 
         Raises:
             FloatingPointError: if the loss is not finite.
+            ValueError: if no gradient comes to the parameters.
         """
         epoch, position = divmod(self.done, len(self._batches))
         batch = self._batch(epoch, position)
@@ -123,6 +124,11 @@ class Training:
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value} in step {self.done + 1}: give a lower learning_rate"
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "no parameter that is trained reaches the outputs: the network computes them "
+                "under torch.no_grad, or detaches them"
             )
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -102,3 +102,41 @@ def test_scores_of_classes_are_found_beside_other_outputs():
     for output in (torch.ones(4, 1), (logits, logits)):
         with pytest.raises(ValueError, match="one tensor"):
             class_scores(output)
+
+
+class Drawing(nn.Module):
+    """A variational encoder that draws its latents, always or in training alone."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.always = always
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, spread = self.layers(x).chunk(2, 1)
+        drawn = torch.randn_like(mean) * torch.exp(spread)
+        return mean + drawn if self.always or self.training else mean
+
+
+class Counting(nn.Module):
+    """Adds up what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.sum = nn.Linear(12, 5), 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sum = self.sum + self.layer(x.flatten(1))[:2]
+        return self.sum
+
+
+@pytest.mark.parametrize("build", [lambda: Drawing(always=True), Counting])
+def test_networks_that_do_not_repeat_themselves_are_refused_with_the_way_out(build):
+    with pytest.raises(ValueError, match="gives other outputs when it is called again"):
+        load_baseline(build().eval(), input_shape=(3, 2, 2))
+
+
+def test_networks_that_draw_numbers_in_training_alone_are_taken():
+    network, state = Drawing(always=False).eval(), torch.get_rng_state()
+    assert load_baseline(network, input_shape=(3, 2, 2)).outputs == {"": (2,)}
+    assert torch.equal(torch.get_rng_state(), state)

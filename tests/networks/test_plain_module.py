@@ -141,3 +141,11 @@ def test_a_parametrised_layer_stays_whole_and_as_it_is(repair):
     finished, _ = problem.finish([4], images(8))
     assert torch.equal(finished[4].weight, network[4].weight)
     assert np.isfinite(problem.evaluate([4]).similarity)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value):
+    network = awaken(plain())
+    network[0].weight.data[2, 0, 1, 1] = value
+    with pytest.raises(ValueError, match="the weight of 0 has NaN or infinite values"):
+        load_baseline(network)

@@ -250,6 +250,15 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_half_written(saved, error, m
     assert saved.read_bytes() == before
 
 
+def test_a_network_with_other_channels_than_its_strategy_is_not_saved(tmp_path):
+    problem = simple_problem(awaken(plain()), images(8))
+    whole, half = problem.channels, problem.channels // 2
+    with pytest.raises(ValueError, match=r"its 0\.bias is \(8,\), and the strategy's \(4,\)"):
+        problem.save(tmp_path / "pruned.safetensors", half, problem.compress(whole))
+    assert not list(tmp_path.iterdir())
+    problem.save(tmp_path / "pruned.safetensors", half, problem.cut(half))
+
+
 def test_saving_does_not_need_the_strategy_to_be_scored_before(tmp_path):
     problem = simple_problem(awaken(plain()), images(), budget=1.0)
     with problem.count() as counted:

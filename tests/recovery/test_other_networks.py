@@ -185,3 +185,14 @@ def test_images_take_the_type_of_the_network_and_other_networks_are_refused():
     network.requires_grad_(False)
     with pytest.raises(ValueError, match="all parameters of the network are frozen"):
         recover(baseline, network, TRAIN, lambda _: 0.0, FEW)
+
+
+def test_a_network_that_is_never_trained_says_so():
+    class Deployed(Viewing):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    baseline = Deployed().eval()
+    with pytest.raises(ValueError, match=r"computes them under torch\.no_grad"):
+        recover(baseline, copy_network(baseline), TRAIN, lambda _: 0.0, FEW)
