@@ -36,6 +36,14 @@ class Halves(Gated):
         return self.fc(self.last(x).relu().mean((2, 3)))
 
 
+class Glu(Gated):
+    """The same as WaveNet's unit without tanh, by PyTorch's operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.glu(self.norm(self.gated(self.first(x).relu())), dim=1)
+        return self.fc(self.last(x).relu().mean((2, 3)))
+
+
 class Views(Gated):
     """The larger of two neighbours, by a view."""
 
@@ -46,7 +54,7 @@ class Views(Gated):
         return self.fc(self.last(x).relu().mean((2, 3)))
 
 
-@pytest.mark.parametrize("build", [Gated, Halves, Views])
+@pytest.mark.parametrize("build", [Gated, Halves, Glu, Views])
 def test_halves_are_pruned_in_pairs(build):
     torch.manual_seed(0)
     network = PrunableNetwork(load_baseline(build().eval()))
@@ -97,3 +105,23 @@ def test_pairs_are_repaired_saved_and_loaded(tmp_path):
     problem.save(tmp_path / "pruned.safetensors", keep, network)
     loaded = load_pruned(tmp_path / "pruned.safetensors", Gated())
     assert torch.equal(loaded(images(4, 12)), network(images(4, 12)))
+
+
+class Words(nn.Module):
+    """A GLU over the features of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(32, 16), nn.GLU(), nn.Linear(8, 6), nn.ReLU())
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.layers(x.flatten(1, 2)).mean(1))
+
+
+def test_halves_of_features_are_pruned_in_pairs():
+    torch.manual_seed(0)
+    network = PrunableNetwork(load_baseline(Words().eval()))
+    found = {group.name: (group.channels, group.bundle) for group in network.groups}
+    assert found == {"layers.0": (8, 2), "layers.2": (6, 1)}
+    check_exactness(network, [np.array([3, 6]), np.array([5, 2])])

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -28,42 +28,42 @@ _KNOWN_NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 
 class _Gather:
-    """Maps the channels in front of a pixel shuffle to those behind it, several to one.
+    """Maps the channels in front of a pixel shuffle or GLU to those behind it, several to one.
 
     Torch-Pruning keeps one owner of every position: those whose channels meet are noted.
 
     Args:
-        factor: channels in front for one behind.
+        place: from a channel in front to the one behind.
         met: where the sets of owners are added.
     """
 
-    def __init__(self, factor: int, met: list[set[int]]) -> None:
-        self._factor, self._met = factor, met
+    def __init__(self, place: Callable[[int], int], met: list[set[int]]) -> None:
+        self._place, self._met = place, met
 
     def __call__(self, indices: Sequence[Any]) -> list[Any]:
         owners: dict[int, list[Any]] = {}
         for index in indices:
-            owners.setdefault(index.idx // self._factor, []).append(index)
+            owners.setdefault(self._place(index.idx), []).append(index)
         self._met += [{index.root_idx for index in found} for found in owners.values()]
         return [found[0]._replace(idx=position) for position, found in owners.items()]
 
 
 class _Spread:
-    """Maps the channels behind a pixel shuffle to those in front of it, one to several."""
+    """Maps the channels behind a pixel shuffle or GLU to those in front of it, one to several.
 
-    def __init__(self, factor: int) -> None:
-        self._factor = factor
+    Args:
+        places: from a channel behind to those in front.
+    """
+
+    def __init__(self, places: Callable[[int], Sequence[int]]) -> None:
+        self._places = places
 
     def __call__(self, indices: Sequence[Any]) -> list[Any]:
-        return [
-            index._replace(idx=self._factor * index.idx + place)
-            for index in indices
-            for place in range(self._factor)
-        ]
+        return [index._replace(idx=place) for index in indices for place in self._places(index.idx)]
 
 
 class _Shuffle(tp.ops._ElementWiseOp):  # type: ignore[misc]
-    """A pixel shuffle or its opposite.
+    """A pixel shuffle or its opposite, or a GLU, whose halves become one.
 
     Attributes:
         sizes: its input and output channels.
@@ -88,9 +88,9 @@ class _KnownSizes(tp.BasePruningFunc):  # type: ignore[misc]
 
 
 def _follow_shuffles(graph: tp.DependencyGraph) -> None:
-    """Let the graph follow channels through pixel shuffles, and back through their opposite.
+    """Let the graph follow channels through pixel shuffles and GLUs, and back through opposites.
 
-    Torch-Pruning takes both for operations that leave channels where they are.
+    Torch-Pruning takes all of them for operations that leave channels where they are.
     """
     graph.met = []
     operations = [n for n in graph.module2node.values() if type(n.module) is tp.ops._ElementWiseOp]
@@ -106,8 +106,7 @@ def _follow_shuffles(graph: tp.DependencyGraph) -> None:
             node.module.concat_sizes = None  # were measured without knowing of them
     for node in shuffles:
         factor = _factor(node)
-        several = round(max(factor, 1 / factor))
-        gather, spread = _Gather(several, graph.met), _Spread(several)
+        gather, spread = _ways_through(node, graph.met)
         forward, backward = (gather, spread) if factor > 1 else (spread, gather)
         for before in node.inputs:
             for dependency in before.dependencies:
@@ -116,6 +115,22 @@ def _follow_shuffles(graph: tp.DependencyGraph) -> None:
             for dependency in node.dependencies:
                 if dependency.target is before:
                     dependency.index_mapping[0] = backward
+
+
+def _ways_through(node: Any, met: list[set[int]]) -> tuple[_Gather, _Spread]:
+    """Return how the channels on the side of a shuffle that has more go to the other, and back."""
+    if _is_glu(node):
+        half = getattr(node.module, "sizes", (2, 1))[1]
+        return _Gather(lambda channel: channel % half, met), _Spread(lambda c: (c, half + c))
+    several = round(max(_factor(node), 1 / _factor(node)))
+    return (
+        _Gather(lambda channel: channel // several, met),
+        _Spread(lambda channel: range(several * channel, several * (channel + 1))),
+    )
+
+
+def _is_glu(node: Any) -> bool:
+    return type(node.grad_fn).__name__ == "GluBackward0"
 
 
 def _channels(graph: tp.DependencyGraph, node: Any) -> int | None:
@@ -130,7 +145,9 @@ def _channels(graph: tp.DependencyGraph, node: Any) -> int | None:
 
 
 def _factor(node: Any) -> float:
-    """Return how many channels in front of a pixel shuffle make one behind it; 1 for others."""
+    """Return how many channels in front of a pixel shuffle or GLU make one behind; 1 for others."""
+    if _is_glu(node):
+        return 2.0
     up = getattr(node.grad_fn, "_saved_upscale_factor", 1)
     return float((up / getattr(node.grad_fn, "_saved_downscale_factor", 1)) ** 2)
 
