@@ -17,11 +17,22 @@ resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_1 swin_t swin_v2_t vgg11
 wide_resnet50_2
 """
 
+MAXVIT = {
+    "input_size": (64, 64),
+    "partition_size": 2,
+    "stem_channels": 64,
+    "block_channels": [64, 128, 256, 512],
+    "block_layers": [2, 2, 5, 2],
+    "head_dim": 32,
+    "stochastic_depth_prob": 0.2,
+}
+"""maxvit_t's, but for windows of 2 positions instead of 7, which small inputs need."""
+
 TORCHVISION: dict[str, Spec] = {
     **{name: (64, {}) for name in _SIDE_64.split()},
     "googlenet": (64, {"init_weights": False}),
     "inception_v3": (96, {"init_weights": False, "aux_logits": False}),
-    "maxvit_t": (224, {"input_size": (224, 224)}),
+    "maxvit.MaxVit": (64, MAXVIT),
     "vit_b_16": (64, {"image_size": 64}),
     "segmentation.deeplabv3_mobilenet_v3_large": (64, {"weights_backbone": None}),
     "segmentation.fcn_resnet50": (64, {"weights_backbone": None}),
@@ -79,6 +90,8 @@ def build(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     else:
         from torchvision import models
 
+        if name == "maxvit.MaxVit":
+            return models.maxvit.MaxVit(**arguments), (3, side, side)
         network = models.get_model(name.rpartition(".")[2], weights=None, **arguments)
         if (dense := dense_outputs(network)) is not None:
             network = Dense(network, dense)
