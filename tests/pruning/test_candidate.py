@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from lfgcl_env.pruning import SIMILARITIES, PruningProblem
 from lfgcl_env.pruning.structure.candidate import Candidate, fastest_layout
-from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
+from lfgcl_env.pruning.structure.dependencies import dependency_graph
+from lfgcl_env.pruning.structure.group_search import pruning_group
 from lfgcl_env.pruning.structure.tracing import find_groups
 
 SMALL = {"plain": plain, "flattening": flattening, "concat": Concatenating, "se": SqueezeExcite}

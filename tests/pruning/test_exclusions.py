@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchvision.models.convnext import LayerNorm2d
 
 from lfgcl_env.pruning import PruningProblem
-from lfgcl_env.pruning.structure import dependencies
+from lfgcl_env.pruning.structure import group_search
 from lfgcl_env.pruning.structure.groups import Exclusion, Member
 from lfgcl_env.pruning.structure.layers import count_macs
 from lfgcl_env.pruning.structure.tracing import find_groups
@@ -375,7 +375,7 @@ def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(li
     )
     problem = PruningProblem(awaken(network), images(4))
     assert [group.name for group in problem.groups] == ["0", "2"]
-    monkeypatch.setattr(dependencies, limit, 5000)
+    monkeypatch.setattr(group_search, limit, 5000)
     problem = PruningProblem(awaken(network), images(4))
     assert [group.name for group in problem.groups] == ["0"]
     (reason,) = [left.reason for left in problem.excluded if left.name == "2"]
@@ -411,3 +411,12 @@ def test_layers_that_nothing_reads_are_cut_along_with_what_they_read():
     reasons = {exclusion.name: exclusion.reason for exclusion in problem.excluded}
     assert reasons["stream"] == "nothing reads its channels"
     check_exactness(problem.network, [random_strategy(problem, seed) for seed in range(3)])
+
+
+def test_channels_in_front_of_a_local_response_norm_stay():
+    """Their neighbours count in it, however weakly where activations are small, as here."""
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.LocalResponseNorm(3)]
+    network = nn.Sequential(*layers, nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), Head(8)).eval()
+    problem = PruningProblem(network, images(4))
+    assert [group.name for group in problem.groups] == ["3"]
+    assert {left.name for left in problem.excluded} == {"0", "5.fc"}

@@ -14,8 +14,9 @@ from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.pruning.structure.attention_heads import Attention, find_attention
 from lfgcl_env.pruning.structure.bundles import bundle_channels
-from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
+from lfgcl_env.pruning.structure.dependencies import dependency_graph
 from lfgcl_env.pruning.structure.fixed_layers import find_fixed
+from lfgcl_env.pruning.structure.group_search import pruning_group
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Tracing, Unprunable
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind, layer_sizes
 from lfgcl_env.pruning.structure.traced_group import OUTPUT, read_group, side_of

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.copying import copy_network
-from lfgcl_env.pruning.structure.dependencies import dependency_graph, pruning_group
+from lfgcl_env.pruning.structure.dependencies import dependency_graph
+from lfgcl_env.pruning.structure.group_search import pruning_group
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Member, Unprunable
 from lfgcl_env.pruning.structure.traced_group import read_group
 from lfgcl_env.pruning.structure.training_mode import TrainingOnly

@@ -25,6 +25,7 @@ from lfgcl_env.pruning.structure.double_precision import InDouble
 from lfgcl_env.pruning.structure.groups import Exclusion, Group
 from lfgcl_env.pruning.structure.layers import weight_axes
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
+from lfgcl_env.pruning.structure.strong_response import StrongResponse
 from lfgcl_env.pruning.structure.training_mode import (
     TrainingOnly,
     find_training_only,
@@ -63,11 +64,11 @@ def split_exact(
     double = copy_network(network).eval().double().cpu()
     inputs = example.double().cpu()
     only = find_training_only(network, example) if only is None else only
-    with InDouble():
+    with InDouble(), StrongResponse():
         training = _Training(double, inputs, only)
 
     def find_fault(right: Sequence[Group], tried: Sequence[Group]) -> str | None:
-        with InDouble():
+        with InDouble(), StrongResponse():
             return _find_fault(double, right, tried, inputs, layout, training)
 
     if find_fault((), groups) is None:
@@ -111,7 +112,7 @@ def find_lowest(
     if not tried:
         return lowest
     double = copy_network(network).eval().double().cpu()
-    with InDouble():
+    with InDouble(), StrongResponse():
         removal = _Removal(double, groups, example.double().cpu(), layout)
         # The first trial is the cheap one, and the one that fails more often.
         live = _find_removable(removal.leaves_output, tried)
