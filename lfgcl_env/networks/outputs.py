@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import first_line
 
+_CALLS = 16
+"""Calls of a network that draws random numbers, to see whether its outputs depend on them."""
+
 Shape = tuple[int, ...]
 
 
@@ -113,13 +116,9 @@ def _find_tensors(output: object, place: tuple[str, ...]) -> Iterator[tuple[str,
 def _check_repeats(network: nn.Module, shape: Shape, name: str, several: str | None) -> None:
     """Refuse a network whose outputs differ from call to call, with which nothing compares."""
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-    first, again = (_run(network, noise, name, several, seed) for seed in range(2))
-    for place, output in first.items():
-        other = again.get(place)
-        if other is None or other.shape != output.shape or not output.numel():
-            continue  # as of detections
-        differing = float((other - output).abs().nan_to_num().max())
-        if differing > 1e-4 * float(output.abs().nan_to_num(posinf=0.0).max()):
+    first = _run(network, noise, name, several, seed=0)
+    for seed in range(1, _CALLS if _draws(network, noise, name, several) else 2):
+        if _differ(first, _run(network, noise, name, several, seed)):
             raise ValueError(
                 f"{name} gives other outputs when it is called again with the same inputs, so that "
                 "pruned ones cannot be compared with it: it draws random numbers in evaluation, or "
@@ -128,24 +127,35 @@ def _check_repeats(network: nn.Module, shape: Shape, name: str, several: str | N
             )
 
 
+def _draws(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> bool:
+    """Whether a network draws random numbers on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        _call(network, inputs, name, several)
+        return not torch.equal(before, torch.get_rng_state())
+
+
+def _differ(first: dict[str, Tensor], again: dict[str, Tensor]) -> bool:
+    """Whether outputs of the same shapes differ; others, as of detections, are not compared."""
+    for place, output in first.items():
+        other = again.get(place)
+        if other is None or other.shape != output.shape or not output.numel():
+            continue
+        if not torch.equal(output.isnan(), other.isnan()):
+            return True
+        differing = (other - output).detach().abs().nan_to_num().max()
+        if differing > 1e-4 * output.detach().abs().nan_to_num(posinf=0.0).max():
+            return True
+    return False
+
+
 def _run(
     network: nn.Module, inputs: Tensor, name: str, several: str | None, seed: int | None = None
 ) -> dict[str, Tensor]:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        try:
-            output = network(inputs)
-        except Exception as error:  # a network of one's own may raise anything
-            if several is not None:
-                raise ValueError(
-                    f"{name} does not take the inputs ({several}) ({first_line(error)}): give them "
-                    "in the order of its arguments, or by their names"
-                ) from error
-            raise ValueError(
-                f"{name} does not take inputs of shape {tuple(inputs.shape[1:])} "
-                f"({first_line(error)}): give input_shape, such as (channels, height, width)"
-            ) from error
+        output = _call(network, inputs, name, several)
     found = named_outputs(output)
     if not found:
         raise ValueError(
@@ -153,3 +163,19 @@ def _run(
             "needed, or several in tuples, lists, dictionaries or dataclasses"
         )
     return found
+
+
+@torch.no_grad()
+def _call(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> object:
+    try:
+        return network(inputs.clone())  # it may work in place
+    except Exception as error:  # a network of one's own may raise anything
+        if several is not None:
+            raise ValueError(
+                f"{name} does not take the inputs ({several}) ({first_line(error)}): give them "
+                "in the order of its arguments, or by their names"
+            ) from error
+        raise ValueError(
+            f"{name} does not take inputs of shape {tuple(inputs.shape[1:])} "
+            f"({first_line(error)}): give input_shape, such as (channels, height, width)"
+        ) from error

@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 
 from lfgcl_env.networks.prepared import copy_module
 
@@ -14,6 +15,8 @@ _QUANTISED = (
     *("torchao.", "bitsandbytes."),
 )
 """How the names of modules begin that hold whole numbers instead of weights."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _HOOKED = {
     "weight_mask": "torch.nn.utils.prune.remove(layer, 'weight')",
@@ -32,7 +35,7 @@ def make_plain(network: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: if it is compiled to TorchScript or quantised, or hooks compute its weights; the
-            message says what to pass instead. So it is with weights that are not finite.
+            message says what to pass instead. So it is with layers whose weights are not finite.
     """
     network = unwrap(network)
     for name, module in network.named_modules():
@@ -84,8 +87,11 @@ def _check(module: nn.Module, name: str) -> None:
             f"{name} is quantised ({type(module).__name__}): pass the network with its float "
             "weights, and quantise the pruned network"
         )
-    for key, parameter in module._parameters.items():
-        if parameter is not None and not bool(torch.isfinite(parameter).all()):
+    for key in ("weight", "bias"):  # other parameters may be masks
+        parameter = module._parameters.get(key)
+        if parameter is None or is_lazy(parameter) or parameter.dtype not in _FLOATS:
+            continue
+        if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"the {key} of {name} has NaN or infinite values")
     held = module._parameters.keys() | module._buffers.keys()
     for mark, way_out in _HOOKED.items():

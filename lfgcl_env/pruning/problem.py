@@ -331,12 +331,14 @@ class PruningProblem(ScoredProblem):
 def _check_channels(network: nn.Module, cut: nn.Module) -> None:
     """Refuse a network whose tensors have other shapes than those of one that was cut."""
     shapes, needed = (
-        {key: tuple(tensor.shape) for key, tensor in one.state_dict().items()}
-        for one in (network, cut)
+        {k: tuple(one.shape) for k, one in net.state_dict().items() if isinstance(one, Tensor)}
+        for net in (network, cut)
     )
-    for key in sorted(shapes.keys() | needed.keys()):
-        if shapes.get(key) != needed.get(key):
+    for key in sorted(shapes.keys() & needed.keys()):
+        if shapes[key] != needed[key]:
             raise ValueError(
-                f"the network has other channels than the strategy: its {key} is "
-                f"{shapes.get(key, 'missing')}, and the strategy's {needed.get(key, 'missing')}"
+                f"the network has other channels than the strategy: its {key} is {shapes[key]}, "
+                f"and the strategy's {needed[key]}"
             )
+    if other := sorted(shapes.keys() ^ needed.keys()):
+        raise ValueError(f"the network has other tensors than the pruned one: {', '.join(other)}")

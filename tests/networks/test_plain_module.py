@@ -149,3 +149,9 @@ def test_weights_that_are_not_finite_are_named(value):
     network[0].weight.data[2, 0, 1, 1] = value
     with pytest.raises(ValueError, match="the weight of 0 has NaN or infinite values"):
         load_baseline(network)
+
+
+def test_masks_may_be_infinite():
+    network = awaken(plain())
+    network.mask = nn.Parameter(torch.full((3, 3), -torch.inf).triu(1), requires_grad=False)
+    assert load_baseline(network).network.mask.isinf().any()

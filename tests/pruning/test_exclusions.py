@@ -382,9 +382,20 @@ def test_channels_that_reshapes_spread_over_too_many_positions_are_left_alone(li
     assert "reshapes spread them over more than 5,000 positions" in reason
 
 
-def test_a_network_without_layers_says_so():
-    with pytest.raises(ValueError, match=r"\(it runs no convolutions or linear layers\)"):
-        simple_problem(nn.Sequential(nn.ReLU(), nn.Flatten()), images(4))
+class Inferring(nn.Sequential):
+    """A network whose forward is never trained."""
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Sequential(nn.ReLU(), nn.Flatten()), Inferring(*plain())], ids=["none", "hidden"]
+)
+def test_a_network_without_layers_that_are_seen_says_so(network):
+    with pytest.raises(ValueError, match="there are none, or they run under"):
+        simple_problem(network, images(4))
 
 
 class Unread(nn.Module):
@@ -409,7 +420,7 @@ def test_layers_that_nothing_reads_are_cut_along_with_what_they_read():
     assert [group.name for group in problem.groups] == ["conv", "skip"]
     assert ("stream", "in") in {(m.layer, m.side) for m in problem.groups[0].members}
     reasons = {exclusion.name: exclusion.reason for exclusion in problem.excluded}
-    assert reasons["stream"] == "nothing reads its channels"
+    assert reasons["stream"] == "no gradient of the outputs comes to its channels"
     check_exactness(problem.network, [random_strategy(problem, seed) for seed in range(3)])
 
 

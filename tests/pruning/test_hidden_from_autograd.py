@@ -12,6 +12,7 @@ from lfgcl_env.networks import load_baseline
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.networks.recording import Recorded, recording
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem
+from lfgcl_env.pruning.moments.output_weights import output_weights
 from lfgcl_env.pruning.score.heads import find_heads
 from lfgcl_env.pruning.structure.tracing import find_groups
 
@@ -224,3 +225,27 @@ def test_a_network_that_writes_into_parameters_is_run_as_it_is():
         "layers.0",
         "layers.2",
     ]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_writes_into_parameters_is_ordered_and_compared(frozen):
+    network = Writing().eval().requires_grad_(not frozen)
+    problem = PruningProblem(network, images(8), budget=0.7)
+    assert np.isfinite(problem.evaluate(problem.project([0.5] * len(problem.groups))).similarity)
+
+
+class Rounded(nn.Module):
+    """Rounds what it gets, and lets gradients through as if it did not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + ((8 * x).round() / 8 - x).detach()
+
+
+def test_a_straight_through_estimator_stays_one():
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Rounded()]
+    layers += [nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), Rounded(), nn.Flatten()]
+    network = nn.Sequential(*layers, nn.Linear(6 * 1024, 5)).eval()
+    problem = PruningProblem(network, images(8))
+    assert [(group.name, group.coupled) for group in problem.groups] == [("0", False), ("3", False)]
+    weights = output_weights(network, ["0", "3", "7"], images(8))
+    assert all(bool(weight.any()) for weight in weights.values())

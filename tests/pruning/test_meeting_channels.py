@@ -1,12 +1,15 @@
 """Channels of one layer that meet, as the halves of a gated convolution, go together."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from networks_for_tests import check_exactness, drawn, images
 from torch import Tensor, nn
+from torch_pruning.dependency import graph as graphs
 
 from lfgcl_env.networks import load_baseline
 from lfgcl_env.pruning import PrunableNetwork, PruningProblem, load_pruned
@@ -125,3 +128,28 @@ def test_halves_of_features_are_pruned_in_pairs():
     found = {group.name: (group.channels, group.bundle) for group in network.groups}
     assert found == {"layers.0": (8, 2), "layers.2": (6, 1)}
     check_exactness(network, [np.array([3, 6]), np.array([5, 2])])
+
+
+def test_halves_of_positions_leave_channels_alone():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.GLU(), nn.Conv2d(8, 5, 3), nn.Flatten()
+    )
+    found = PrunableNetwork(load_baseline(network.eval(), input_shape=(3, 8, 8))).groups
+    assert [(group.name, group.channels, group.bundle) for group in found] == [("0", 8, 1)]
+
+
+def test_threads_find_the_groups_that_each_would_alone():
+    torch.manual_seed(0)
+    networks = [load_baseline(Gated().eval()) for _ in range(6)]
+    usual = graphs.Group
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            found = list(threads.map(PrunableNetwork, networks))
+    finally:
+        sys.setswitchinterval(interval)
+    alone = PrunableNetwork(networks[0])
+    sizes = [(group.name, group.channels, group.bundle) for group in alone.groups]
+    assert all([(g.name, g.channels, g.bundle) for g in one.groups] == sizes for one in found)
+    assert graphs.Group is usual

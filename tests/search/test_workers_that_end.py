@@ -79,10 +79,12 @@ def failing(network, inputs):
 def test_an_interrupted_search_leaves_its_workers_free(workers, tmp_path):
     env = make_env(workers, reward=partial(slow, tmp_path / "scored"))
     ctrl_c = partial(signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
-    threading.Timer(1.5, ctrl_c).start()
+    once_begun = threading.Thread(target=wait_for, args=(tmp_path / "begun", ctrl_c))
+    once_begun.start()
     with pytest.raises(KeyboardInterrupt):
         search("random", env)  # waits for workers
     assert workers.submit(abs, -1).result() == 1
+    assert (tmp_path / "begun").exists()
     assert not (tmp_path / "scored").exists()
 
 
@@ -100,7 +102,15 @@ def test_a_search_interrupted_while_its_agent_learns_leaves_its_workers_free(wor
     assert not (tmp_path / "scored").exists()
 
 
+def wait_for(path, then):
+    end = time.monotonic() + 100
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    then()
+
+
 def slow(end, network, inputs):
+    end.with_name("begun").touch()
     time.sleep(60)
     end.touch()
     return 0.0

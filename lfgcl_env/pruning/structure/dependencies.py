@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -10,15 +10,15 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from lfgcl_env.networks.outputs import named_outputs
-from lfgcl_env.networks.recording import Recorded
+from lfgcl_env.networks.recording import recording, steps_before
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
-from lfgcl_env.pruning.structure.channel_shuffles import follow_shuffles
 from lfgcl_env.pruning.structure.layers import (
     is_frozen_norm,
     layer_kind,
     layer_sizes,
     passes_channels,
 )
+from lfgcl_env.pruning.structure.meeting_channels import follow_shuffles
 from lfgcl_env.pruning.structure.training_mode import set_training
 
 _KNOWN_NORMS = (nn.LayerNorm, nn.GroupNorm)
@@ -49,7 +49,7 @@ def _own_outputs(network: nn.Module) -> Iterator[_Calls]:
     An operation in place, such as a ReLU, would write another history into a view, and
     Torch-Pruning knows a layer by the history of its output.
 
-    Returns:
+    Yields:
         All outputs of layers inside the block, in the order of their calls.
     """
     calls: _Calls = []
@@ -73,25 +73,16 @@ def _own_outputs(network: nn.Module) -> Iterator[_Calls]:
 def _find_unread(outputs: Sequence[Tensor], calls: _Calls) -> dict[nn.Module, Tensor]:
     """Return outputs of layers from which no output of the network can be reached, by layer.
 
-    Such a layer runs all the same, and reads channels, as the last block of a WaveNet does.
+    Such a layer runs all the same, and reads channels, as the last block of a WaveNet does, or one
+    of whose output only the place of the largest value is used.
     """
-    seen: set[Any] = set()
-    _reach(seen, [output.grad_fn for output in outputs])
+    seen = steps_before([output.grad_fn for output in outputs])
     unread = {}
     for layer, step, output in reversed(calls):
         if step is not None and step not in seen:
             unread[layer] = output
-            _reach(seen, [output.grad_fn, step])
+            seen |= steps_before([output.grad_fn, step])
     return unread
-
-
-def _reach(seen: set[Any], left: list[Any]) -> None:
-    """Add all steps of autograd's graph that lead to some of them."""
-    while left:
-        step = left.pop()
-        if step is not None and step not in seen:
-            seen.add(step)
-            left += [before for before, _ in step.next_functions]
 
 
 def dependency_graph(
@@ -105,18 +96,17 @@ def dependency_graph(
         training: trace what it does in training, but for BatchNorms and dropout.
 
     Returns:
-        The graph. Its attribute ``unread`` has the layers whose outputs nothing reads.
+        The graph. Its attribute ``unread`` has the layers that no gradient of outputs comes to.
     """
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
+    running = recording(network, inputs)
     frozen = [p for p in network.parameters() if not p.requires_grad]
     with torch.enable_grad(), warnings.catch_warnings(), _own_outputs(network) as calls:
         warnings.simplefilter("ignore")
         for parameter in frozen:
             parameter.requires_grad_(True)
         try:
-            graph = _trace(network, inputs, training, Recorded(), calls)
-        except Exception:  # it may write into what it computes by itself
-            graph = _trace(network, inputs, training, nullcontext(), calls)
+            graph = _trace(network, inputs, training, running, calls)
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch_pruning as tp
@@ -15,7 +16,7 @@ MOST_POSITIONS = 2**20
 """Positions of a layer that a group may be spread over, some hundred megabytes in Torch-Pruning."""
 
 MOST_IN_A_GROUP = 2**22
-"""The same over all of its layers, whenever one is met: in ViT-L/16's stream 1.1 million."""
+"""The same over all of its layers, counted whenever one is met."""
 
 
 class _Flatten(index_mapping._FlattenIndexMapping):  # type: ignore[misc]
@@ -67,16 +68,23 @@ class _Group(tp.Group):  # type: ignore[misc]
         super().add_and_merge(dep, [index for index in idxs if owners[index.idx] is index])
 
 
+_PATCHING = Lock()
+
+
 @contextmanager
 def _limited(met: list[set[int]]) -> Iterator[None]:
-    """Let Torch-Pruning collect groups within limits, and note which channels meet."""
-    usual = index_mapping._FlattenIndexMapping, graphs.Group
-    index_mapping._FlattenIndexMapping = _Flatten
-    graphs.Group = partial(_Group, met)
-    try:
-        yield
-    finally:
-        index_mapping._FlattenIndexMapping, graphs.Group = usual
+    """Let Torch-Pruning collect groups within limits, and note which channels meet.
+
+    Its classes are those of the whole process, so that one thread searches at a time.
+    """
+    with _PATCHING:
+        usual = index_mapping._FlattenIndexMapping, graphs.Group
+        index_mapping._FlattenIndexMapping = _Flatten
+        graphs.Group = partial(_Group, met)
+        try:
+            yield
+        finally:
+            index_mapping._FlattenIndexMapping, graphs.Group = usual
 
 
 def pruning_group(graph: tp.DependencyGraph, root: nn.Module, channels: list[int]) -> tp.Group:

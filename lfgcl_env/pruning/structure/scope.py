@@ -64,7 +64,10 @@ def find_prunable(
                 "couple all that can: choose scope='all' (--scope all)"
             )
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in (*excluded, *wrong)[:3])
-        reasons = reasons or "it runs no convolutions or linear layers"
+        reasons = reasons or (
+            "no convolutions or linear layers are seen to run: there are none, or they run under "
+            "torch.inference_mode; use torch.no_grad"
+        )
         raise ValueError(f"no channels of this network can be pruned ({reasons})")
     explained = {exclusion.name for exclusion in tracing.excluded}  # as attention
     coupled = [group for group in coupled if group.name not in explained]

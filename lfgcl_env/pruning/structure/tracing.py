@@ -161,7 +161,7 @@ def _groups_of_graph(
         except Unprunable as error:
             reason = str(error)
             if reason == OUTPUT and module in graph.unread:
-                reason = "nothing reads its channels"
+                reason = "no gradient of the outputs comes to its channels"
             elif reason == OUTPUT and not whole:
                 reason = f"its channels leave {names[part] or 'the part'}, which was traced alone"
             excluded.append(Exclusion(name, channels, reason))

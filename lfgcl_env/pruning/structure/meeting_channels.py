@@ -6,6 +6,8 @@ from typing import Any
 import torch_pruning as tp
 from torch import nn
 
+from lfgcl_env.pruning.structure.layers import layer_kind
+
 
 class _Gather:
     """Maps the channels in front of a pixel shuffle or GLU to those behind it, several to one.
@@ -110,7 +112,22 @@ def _ways_through(node: Any, met: list[set[int]]) -> tuple[_Gather, _Spread]:
 
 
 def _is_glu(node: Any) -> bool:
-    return type(node.grad_fn).__name__ == "GluBackward0"
+    """Whether a node is a GLU over channels: the last axis behind a linear layer, or the second."""
+    step = node.grad_fn
+    if type(step).__name__ != "GluBackward0":
+        return False
+    dimensions = step._saved_self.dim()
+    axis = (step._saved_dim + 2**63) % 2**64 - 2**63  # autograd keeps it without a sign
+    return bool(axis % dimensions == (dimensions - 1 if _is_last(node) else min(1, dimensions - 1)))
+
+
+def _is_last(node: Any) -> bool:
+    """Whether channels are the last axis of what comes to a node: that of the layer before it."""
+    while node.inputs:
+        node = node.inputs[0]
+        if layer_kind(node.module):
+            return isinstance(node.module, nn.Linear)
+    return False
 
 
 def _channels(graph: tp.DependencyGraph, node: Any) -> int | None:
