@@ -50,7 +50,7 @@ def test_weights_predict_the_divergence_that_noise_at_an_output_causes():
 def test_what_no_gradient_comes_through_counts_the_same():
     class Detached(Residual):
         def forward(self, x):
-            with torch.no_grad():
+            with torch.inference_mode():
                 return super().forward(x)
 
     found = output_weights(awaken(Detached()), ["inner", "head.fc"], images(4))
