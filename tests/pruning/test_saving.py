@@ -255,6 +255,10 @@ def test_a_network_with_other_channels_than_its_strategy_is_not_saved(tmp_path):
     whole, half = problem.channels, problem.channels // 2
     with pytest.raises(ValueError, match=r"its 0\.bias is \(8,\), and the strategy's \(4,\)"):
         problem.save(tmp_path / "pruned.safetensors", half, problem.compress(whole))
+    more = problem.cut(half)
+    more.register_buffer("threshold", torch.zeros(()))
+    with pytest.raises(ValueError, match="other tensors than the pruned one: threshold"):
+        problem.save(tmp_path / "pruned.safetensors", half, more)
     assert not list(tmp_path.iterdir())
     problem.save(tmp_path / "pruned.safetensors", half, problem.cut(half))
 
