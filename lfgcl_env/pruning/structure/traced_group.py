@@ -1,6 +1,7 @@
 """One group as the dependency graph has it: the positions in layers that follow its channels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch_pruning as tp
@@ -88,7 +89,7 @@ def read_group(
     return Group(name, count, tuple(_merge(members)), coupled, part)
 
 
-def _is_parameter(item: tp.dependency.Group) -> bool:
+def _is_parameter(item: Any) -> bool:
     return bool(item.dep.target.type == tp.ops.OPTYPE.PARAMETER)
 
 

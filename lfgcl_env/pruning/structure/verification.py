@@ -8,7 +8,7 @@ A group may go whole if that is right too, and the output still depends on the i
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
@@ -64,11 +64,11 @@ def split_exact(
     double = copy_network(network).eval().double().cpu()
     inputs = example.double().cpu()
     only = find_training_only(network, example) if only is None else only
-    with InDouble(), StrongResponse():
+    with _sharpened():
         training = _Training(double, inputs, only)
 
     def find_fault(right: Sequence[Group], tried: Sequence[Group]) -> str | None:
-        with InDouble(), StrongResponse():
+        with _sharpened():
             return _find_fault(double, right, tried, inputs, layout, training)
 
     if find_fault((), groups) is None:
@@ -82,6 +82,13 @@ def split_exact(
         else:
             excluded.append(Exclusion(group.name, group.channels, trouble))
     return right, excluded
+
+
+@contextmanager
+def _sharpened() -> Iterator[None]:
+    """Let networks compute so that what cutting changes shows in what they give."""
+    with InDouble(), StrongResponse():
+        yield
 
 
 def find_lowest(
@@ -112,7 +119,7 @@ def find_lowest(
     if not tried:
         return lowest
     double = copy_network(network).eval().double().cpu()
-    with InDouble(), StrongResponse():
+    with _sharpened():
         removal = _Removal(double, groups, example.double().cpu(), layout)
         # The first trial is the cheap one, and the one that fails more often.
         live = _find_removable(removal.leaves_output, tried)
