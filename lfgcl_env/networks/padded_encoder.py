@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 
 class PaddedEncoder(nn.TransformerEncoder):
@@ -46,4 +47,5 @@ class PaddedEncoder(nn.TransformerEncoder):
             and src.dim() == 3
             and not torch.is_autocast_enabled()
             and not needs_gradients
+            and not has_torch_function((src,))
         )

@@ -35,11 +35,24 @@ def _summed_products(added: Shape, left: Shape, right: Shape, *_: Any, **__: Any
     return 2 * prod(left) * right[-1]
 
 
+def _recurrent(x: Shape, from_input: Shape, from_state: Shape, *_: Any, **__: Any) -> int:
+    """Count the processor's fused layer of an ``nn.LSTM``: the products of all gates and steps."""
+    steps = prod(x[:-1])
+    return 2 * steps * (prod(from_input) + prod(from_state))
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """Count the processor's fused attention."""
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
 _FORMULAS: dict[str, Formula] = {
+    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten::_trilinear": _trilinear,
     "aten::addbmm": _summed_products,
     "aten::addmv": _added_matrix_vector,
     "aten::dot": _matrix_vector,
+    "aten::mkldnn_rnn_layer": _recurrent,
     "aten::mv": _matrix_vector,
     "aten::vdot": _matrix_vector,
     "torchvision::deform_conv2d": _deformed,

@@ -1,19 +1,20 @@
 """A network's layers: their kinds and sizes, and one record per convolution and linear layer."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.flop_formulas import more_formulas
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count, heads_of
+from lfgcl_env.pruning.structure.step_by_step import StepByStep
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -220,7 +221,7 @@ def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 def count_macs(network: nn.Module, example: Tensor) -> int:
     """Count MACs of all that PyTorch's FLOP counter knows, for one input: half its FLOPs.
 
-    Attention and recurrent layers are run step by step, not as fused operations, which are not
+    Attention is run step by step: PyTorch's transformer layers have fused operations that are not
     counted. Products that it leaves out are in :mod:`lfgcl_env.pruning.structure.flop_formulas`.
 
     Args:
@@ -232,32 +233,25 @@ def count_macs(network: nn.Module, example: Tensor) -> int:
     return int(counter.get_total_flops()) // (2 * len(example))
 
 
+class _NoModules(ModuleTracker):
+    """Tells modules not apart: the hooks that do would watch the modules of all threads."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 @contextmanager
 def counting_flops() -> Iterator[FlopCounterMode]:
-    """Count the FLOPs of what runs inside the block, without gradients.
+    """Count the FLOPs of what this thread runs inside the block, without gradients, in all.
 
-    Fused attention runs step by step: the processor's is not counted.
+    Attention runs step by step. Nothing is switched that other threads would notice.
     """
-    with (
-        torch.no_grad(),
-        warnings.catch_warnings(action="ignore"),  # of settings for other devices
-        torch.backends.mkldnn.flags(enabled=False),
-        step_by_step(),
-        FlopCounterMode(display=False, custom_mapping=more_formulas()) as counter,
-    ):
+    counter = FlopCounterMode(display=False, custom_mapping=more_formulas())
+    counter.mod_tracker = _NoModules()
+    with torch.no_grad(), StepByStep(), counter:
         yield counter
-
-
-@contextmanager
-def step_by_step() -> Iterator[None]:
-    """Run fused attention as the products that it is made of inside the block."""
-    fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_attention)
 
 
 def _layer(name: str, module: nn.Module, positions: int) -> Layer:
