@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.networks.draws import own_draws
 
 Action = NDArray[np.float32]
 State = NDArray[np.float32]
@@ -120,8 +121,7 @@ class AMCAgent:
         self._draws = np.random.default_rng(seed)
         features = int(np.prod(env.observation_space.shape))
         self._actions = int(np.prod(env.action_space.shape))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with own_draws(seed):
             self.actor = Actor(features, self._actions, a.hidden)
             self.critic = Critic(features, self._actions, a.hidden)
             self.target_actor = Actor(features, self._actions, a.hidden)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.choices import closest
@@ -22,6 +21,7 @@ from lfgcl_env.networks.builders import (
     find_builder,
 )
 from lfgcl_env.networks.detectors import DenseOutputs, dense_outputs
+from lfgcl_env.networks.draws import own_draws
 from lfgcl_env.networks.embedded_weights import embedded_names, load_embedded
 from lfgcl_env.networks.feeding import Feeding, feed, feed_plainly, is_fed
 from lfgcl_env.networks.free_heads import computes_the_same, with_free_heads
@@ -163,9 +163,7 @@ def build_baseline(
     if isinstance(network, nn.Module):
         source = _from_module(network, weights, arguments)
     else:
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it would seed other devices too, which are not restored.
-            torch.default_generator.manual_seed(seed)
+        with own_draws(seed):
             source = _from_builder(network, weights, arguments, given)
     settled = settle(make_plain(source.network))
     what = source.name or type(source.network).__name__

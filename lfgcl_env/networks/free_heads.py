@@ -6,6 +6,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.networks.draws import own_draws
 from lfgcl_env.networks.head_attention import HeadAttention
 from lfgcl_env.networks.outputs import Shape, named_outputs
 from lfgcl_env.networks.padded_encoder import PaddedEncoder
@@ -55,8 +56,7 @@ def computes_the_same(stock: nn.Module, free: nn.Module, shape: Shape) -> bool:
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     given = []
     for network in (stock, free):
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with torch.inference_mode(), own_draws(0):
             try:
                 given.append(named_outputs(network(noise.clone())))
             except Exception:  # a network of one's own may raise anything

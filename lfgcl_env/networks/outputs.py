@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import first_line
+from lfgcl_env.networks.draws import own_draws
 
 _CALLS = 16
 """Calls of a network that draws random numbers, to see whether its outputs depend on them."""
@@ -129,7 +130,7 @@ def _check_repeats(network: nn.Module, shape: Shape, name: str, several: str | N
 
 def _draws(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> bool:
     """Whether a network draws random numbers on the CPU."""
-    with torch.random.fork_rng(devices=[]):
+    with own_draws():
         before = torch.get_rng_state()
         _call(network, inputs, name, several)
         return not torch.equal(before, torch.get_rng_state())
@@ -152,9 +153,7 @@ def _differ(first: dict[str, Tensor], again: dict[str, Tensor]) -> bool:
 def _run(
     network: nn.Module, inputs: Tensor, name: str, several: str | None, seed: int | None = None
 ) -> dict[str, Tensor]:
-    with torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
+    with own_draws(seed):
         output = _call(network, inputs, name, several)
     found = named_outputs(output)
     if not found:

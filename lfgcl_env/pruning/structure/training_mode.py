@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.networks.copying import copy_network
+from lfgcl_env.networks.draws import own_draws
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.pruning.structure.layers import BATCH_NORMS, layer_kind
 
@@ -25,8 +26,7 @@ def run_training(network: nn.Module, inputs: Tensor, seed: int = 0) -> dict[str,
     """Return what a copy of a network gives in training, by name, with draws from a seed."""
     trained = copy_network(network)
     set_training(trained)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with torch.no_grad(), own_draws(seed):
         return named_outputs(trained(inputs))
 
 
@@ -63,7 +63,7 @@ def find_training_only(network: nn.Module, inputs: Tensor) -> TrainingOnly:
     in_evaluation, failure = set(run), None
     run.clear()
     set_training(copied)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), own_draws():
         try:
             copied(inputs)
         except Exception as error:
