@@ -10,8 +10,6 @@ from tempfile import mkdtemp
 from typing import IO, Any, Generic, TypeVar
 from zipfile import ZipFile
 
-import cloudpickle
-
 from lfgcl_env.edge.named_code import folders_of_own_code, make_importable
 
 _MOST = 4  # objects that a worker holds; the one used longest ago goes first
@@ -50,8 +48,10 @@ class Shared(Generic[_Value]):
         self.key, self.folders = str(self.path), folders_of_own_code()
         import torch
 
+        from lfgcl_env.engine.pickling import Pickle
+
         try:
-            torch.save(value, self.path, pickle_module=cloudpickle)
+            torch.save(value, self.path, pickle_module=Pickle)
         except Exception as error:
             self._remove()
             raise ValueError(
@@ -93,10 +93,13 @@ def read_shared(file: Path | IO[bytes]) -> Any:
             return pickle.loads(archive.read(next(p for p in parts if p.endswith("/data.pkl"))))
     import torch
 
-    if isinstance(file, Path):
-        return torch.load(file, mmap=True, weights_only=False)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
+    from lfgcl_env.networks.one_thread_tracer import one_at_a_time
+
+    with one_at_a_time:  # a network of torch.fx is traced as it is loaded
+        if isinstance(file, Path):
+            return torch.load(file, mmap=True, weights_only=False)
+        file.seek(0)
+        return torch.load(file, weights_only=False)
 
 
 def remove_orphaned() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lfgcl_env.edge.quiet import quiet
 from lfgcl_env.export.exported_module import ExportedModule
 from lfgcl_env.export.onnx_model import open_session, run_session, write_onnx
-from lfgcl_env.export.program import quiet
 from lfgcl_env.export.torch_files import (
     Run,
     load_pt2,

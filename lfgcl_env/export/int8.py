@@ -24,11 +24,11 @@ from torch import Tensor
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.files import as_path, write_beside
 from lfgcl_env.edge.progress import Advance, progress
+from lfgcl_env.edge.quiet import quiet
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.export.agreement import BATCHES, repeated
 from lfgcl_env.export.comparison_with_float import output_error, outputs_of
 from lfgcl_env.export.onnx_model import check_installed, open_session, run_session
-from lfgcl_env.export.program import quiet
 from lfgcl_env.images.chunks import chunks_of
 
 BATCH = 32

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lfgcl_env.edge.quiet import quiet
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.export.exported_module import ExportedModule
-from lfgcl_env.export.program import quiet, trace_program
+from lfgcl_env.export.program import trace_program
 
 OPSET = 18
 """The default: what PyTorch's exporter is written for; ONNX Runtime reads it since 1.14."""

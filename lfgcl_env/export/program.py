@@ -1,15 +1,10 @@
 """Tracing a network by ``torch.export``, for any number of images."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
-
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from lfgcl_env.edge.quiet import quiet
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.export.exported_module import ExportedModule
 
@@ -58,16 +53,3 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line[2:].split(". ")[0] for line in lines if line.startswith("- ")]
     return said[0][:200] if said else with_kind(error)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what other libraries say inside the block; errors are raised all the same."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.ERROR))
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

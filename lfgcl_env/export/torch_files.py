@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lfgcl_env.edge.quiet import quiet
 from lfgcl_env.edge.value_checks import with_kind
 from lfgcl_env.export.exported_module import ExportedModule
-from lfgcl_env.export.program import quiet, trace_program
+from lfgcl_env.export.program import trace_program
 
 FACTS = "lfgcl_env.json"
 """The entry of a file that holds what is known of the network."""

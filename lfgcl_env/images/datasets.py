@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lfgcl_env.edge.choices import check_choice
+from lfgcl_env.edge.quiet import one_at_a_time
 from lfgcl_env.images.data_root import data_root
 
 _KINDS: dict[str, tuple[tuple[int, ...], int]] = {
@@ -69,7 +70,7 @@ def read_dataset(
     folder = data_root(root)
     reader: type[datasets.CIFAR10] = getattr(datasets, name)
     try:
-        with redirect_stdout(sys.stderr):  # standard output is for results
+        with one_at_a_time, redirect_stdout(sys.stderr):  # standard output is for results
             data = reader(folder, train=train, download=download)
     except (RuntimeError, ValueError) as error:
         found = os.path.exists(folder / reader.base_folder)

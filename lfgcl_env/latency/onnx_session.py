@@ -1,19 +1,17 @@
 """Sessions of ONNX Runtime on a CPU, and the memory that one takes."""
 
-import logging
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lfgcl_env.edge.quiet import quiet
 from lfgcl_env.latency.timing import Call
 
 _CHILD = """
@@ -123,14 +121,11 @@ def peak_of_process(model: bytes, example: Tensor, threads: int) -> int | None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep to itself what the exporters say of their progress and of what they cannot export."""
-    before, show = logging.root.manager.disable, torch._C._jit_onnx_log
-    logging.disable(max(before, logging.ERROR))
-    # Where the older one fails, it prints the whole graph whatever it is told.
-    torch._C._jit_onnx_log = lambda *_: None
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
+    with quiet():
+        show = torch._C._jit_onnx_log
+        # Where the older one fails, it prints the whole graph whatever it is told.
+        torch._C._jit_onnx_log = lambda *_: None
+        try:
             yield
-    finally:
-        torch._C._jit_onnx_log = show
-        logging.disable(before)
+        finally:
+            torch._C._jit_onnx_log = show

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from lfgcl_env.edge.one_at_a_time import alone
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.feeding import fed, feed_plainly
 from lfgcl_env.networks.several_inputs import Several
@@ -43,11 +44,12 @@ class PruningProblem(ScoredProblem):
 
     A strategy is the number of channels kept in every group, or of bundles where a grouped layer
     lets channels go in bundles alone (``group.bundle`` in each): integers, (groups,). Every method
-    that takes one raises a ValueError for what is no strategy of this network.
+    that takes one raises a ValueError for what is no strategy of this network. Threads that score
+    or repair by one problem wait for each other; ``engine=`` lets them work at once.
 
     Args:
         network: the baseline, as :func:`lfgcl_env.networks.load_baseline` returns it, or any
-            module. It is never changed.
+            module. It is copied: never changed, and free to be changed meanwhile.
         images: unlabelled inputs that orders and repairs go by, normalised as the network expects
             them; float (images, ...), such as (images, channels, height, width). For a network
             that takes several tensors a tuple of them, or a dictionary by its arguments' names.
@@ -60,7 +62,7 @@ class PruningProblem(ScoredProblem):
             in which nothing can be pruned; the message says what is accepted.
 
     Attributes:
-        baseline: the network to be pruned.
+        baseline: a copy of the network to be pruned.
         network: its groups, costs and surgery, which need no images.
         groups: what a strategy has one entry for.
         channels: channels of every group, read-only; int64, (groups,).
@@ -76,6 +78,7 @@ class PruningProblem(ScoredProblem):
         score_batches: the images that they are scored on.
     """
 
+    @alone
     def compress(self, strategy: ArrayLike) -> nn.Module:
         """Return a physically smaller network for a strategy, as it was scored.
 
@@ -198,6 +201,7 @@ class PruningProblem(ScoredProblem):
         evaluation = self._evaluation(keep, best if judge is None else similarity(network))
         return Delivered(network.cpu(), evaluation, delivery)
 
+    @alone
     def repair_all(
         self,
         strategies: Sequence[ArrayLike],

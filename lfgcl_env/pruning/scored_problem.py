@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Unpack
 
@@ -23,8 +24,10 @@ from lfgcl_env.config import (
 )
 from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.executors import Submits
+from lfgcl_env.edge.one_at_a_time import OneAtATime, alone
 from lfgcl_env.engine import Shared, check_gpus, spread
 from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.several_inputs import (
     Several,
 )
@@ -61,7 +64,7 @@ _POSITIONAL.append(
 )
 
 
-class ScoredProblem:
+class ScoredProblem(OneAtATime):
     """What :class:`PruningProblem` scores strategies by; see there for arguments and attributes."""
 
     __signature__: ClassVar[inspect.Signature] = signature(ProblemConfig, _POSITIONAL)
@@ -88,6 +91,8 @@ class ScoredProblem:
         self._repair = REPAIRS[self.repair]()
         if not isinstance(network, Baseline):
             network = load_module(network, images)
+        # The caller's may be trained, or prepared by another thread, meanwhile.
+        network = replace(network, network=copy_network(network.network))
         images = fitting(network, images, "calibration")
         check_outputs(network, self.similarity, chosen["features"])
         self._repair.check(network.network)
@@ -196,6 +201,7 @@ class ScoredProblem:
         """Return the fraction of each group's channels that goes; float64, (groups,)."""
         return 1.0 - self.network.check_strategy(strategy) / self.channels
 
+    @alone
     def kept_channels(self, strategy: ArrayLike) -> list[NDArray[np.int64]]:
         """Return the indices of the channels that stay in every group, ascending.
 
@@ -204,6 +210,7 @@ class ScoredProblem:
         """
         return self._ranking.kept(self.network.check_strategy(strategy))
 
+    @alone
     def scores(self, criterion: str, *, relative: bool = True) -> tuple[Scores, ...]:
         """Score every group's channels under any criterion, the higher the more worth keeping.
 
@@ -214,10 +221,12 @@ class ScoredProblem:
         """
         return self._ranking.scores(criterion, relative=relative)
 
+    @alone
     def evaluate(self, strategy: ArrayLike) -> Evaluation:
         """Score a strategy; one scored before is looked up."""
         return self._memory.evaluate(self.network.check_strategy(strategy))
 
+    @alone
     def measure(self, strategy: ArrayLike) -> Evaluation:
         """Score a strategy anew, without remembering or counting it."""
         return self._score(self.network.check_strategy(strategy))
@@ -287,8 +296,7 @@ class ScoredProblem:
         if engine is not None:
             new = list(dict.fromkeys(tuple(k.tolist()) for k in checked if k not in screen))
             spread(engine, _screen_one, self.shared, new, screen.remember)
-        kept = self._ranking.kept
-        return np.array([screen(keep, partial(kept, keep)) for keep in checked], np.float64)
+        return self._screened(screen, checked)
 
     def screened_before(self, keeps: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], float]:
         """Return the cheap scores of those strategies that :meth:`screen` would look up."""
@@ -335,6 +343,7 @@ class ScoredProblem:
         """
         return self.scorer.compare(self.scorer.read(network, self.kept_channels(strategy)))
 
+    @alone
     def features(self, strategy: ArrayLike, network: nn.Module | None = None) -> list[Tensor]:
         """Return a pruned network's features on the calibration images, in the baseline's shape.
 
@@ -359,15 +368,19 @@ class ScoredProblem:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what workers were sent, which is this process's to remove."""
-        return {name: value for name, value in vars(self).items() if name != "shared"}
+        state = super().__getstate__()
+        state.pop("shared", None)
+        return state
 
     @cached_property
     def shared(self) -> "Shared[ScoredProblem]":
         """This problem as workers load it, with what cheap scores take where these pay."""
         if self.screens:
             self._ready_screen()
-        return Shared(self)
+        with self._lock:
+            return Shared(self)
 
+    @alone
     def _ready_screen(self) -> Screen:
         if self._screen is None:
             features = None if self.baseline.outputs else self._config["features"]
@@ -375,6 +388,11 @@ class ScoredProblem:
                 self.network, self.device, self.batches, lambda: self.moments, features
             )
         return self._screen
+
+    @alone
+    def _screened(self, screen: Screen, keeps: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        kept = self._ranking.kept
+        return np.array([screen(keep, partial(kept, keep)) for keep in keeps], np.float64)
 
     def _place(self, images: Tensor, *, large: bool) -> list[Tensor]:
         """Put images on the device, in batches of the type that candidates are run in."""

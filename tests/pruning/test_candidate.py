@@ -146,7 +146,7 @@ def test_the_baseline_is_never_changed(repair):
         assert [parameter.requires_grad for parameter in compressed.parameters()] == trained
         for parameter in compressed.parameters():
             parameter.data.zero_()
-    assert problem.baseline.network is network
+    assert problem.baseline.network is not network
     after = network.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
     assert {key: tensor.data_ptr() for key, tensor in after.items()} == tensors

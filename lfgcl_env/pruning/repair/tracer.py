@@ -2,11 +2,13 @@
 
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from lfgcl_env.networks.copying import forget
+from lfgcl_env.networks.one_thread_tracer import OneThreadTracer
 from lfgcl_env.networks.padded_encoder import PaddedEncoder
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
 from lfgcl_env.pruning.structure.head_counts import head_attributes, head_count
@@ -29,7 +31,7 @@ class OneInput(nn.Module):
         return self.network(images)
 
 
-class Tracer(fx.Tracer):
+class Tracer(OneThreadTracer):
     """Sees norms and encoders as one operation, and counts of heads as what may change.
 
     Attributes that count heads which may go are read when the graph is run, from the network that
@@ -49,7 +51,7 @@ class Tracer(fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Return what reading a tensor, module or count of heads gives."""
-        if isinstance(attr_val, _Count):
+        if isinstance(attr_val, _Count) and get_ident() == self._thread:
             proxy = self.create_proxy("get_attr", attr_val.place, (), {})
             self._values[proxy.node] = int(attr_val)
             return proxy

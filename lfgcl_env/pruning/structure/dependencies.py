@@ -1,6 +1,5 @@
 """Torch-Pruning's dependency graph, with the layers that it does not know."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from lfgcl_env.edge.quiet import without_warnings
 from lfgcl_env.networks.outputs import named_outputs
 from lfgcl_env.networks.recording import recording, steps_before
 from lfgcl_env.pruning.structure.channel_norms import is_channel_norm
@@ -101,8 +101,7 @@ def dependency_graph(
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
     running = recording(network, inputs)
     frozen = [p for p in network.parameters() if not p.requires_grad]
-    with torch.enable_grad(), warnings.catch_warnings(), _own_outputs(network) as calls:
-        warnings.simplefilter("ignore")
+    with torch.enable_grad(), without_warnings(), _own_outputs(network) as calls:
         for parameter in frozen:
             parameter.requires_grad_(True)
         try:
