@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
-from threading import RLock
 
-one_at_a_time = RLock()
+from lfgcl_env.edge.fork_lock import ForkLock
+
+one_at_a_time = ForkLock()
 """Is held by whoever changes them."""
 
 

@@ -1,12 +1,14 @@
 """Tracing with ``torch.fx`` beside other threads."""
 
 from collections.abc import Callable
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import Any
 
 from torch import fx, nn
 
-one_at_a_time = RLock()
+from lfgcl_env.edge.fork_lock import ForkLock
+
+one_at_a_time = ForkLock()
 """Is held by whoever traces, or loads networks that are traced anew as they are loaded."""
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lfgcl_env.edge.files import write_beside
 from lfgcl_env.networks.copying import copy_network, forget
+from lfgcl_env.networks.draws import own_draws
 from lfgcl_env.networks.outputs import class_scores
 from lfgcl_env.recovery.batches import Batches
 from lfgcl_env.recovery.centring import recentre
@@ -113,12 +114,10 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._mode.enter()
-        devices = [self._device] if self._device.type == "cuda" else []
         with (
-            torch.random.fork_rng(devices),
+            own_draws(self.options.seed + self.done, self._device),  # whatever a network draws
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16),
         ):
-            torch.manual_seed(self.options.seed + self.done)  # whatever a network draws itself
             loss = self._loss_of(batch, self._batches.chosen(epoch, position))
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -11,7 +11,9 @@ from networks_for_tests import awaken, images
 from torch import fx, nn
 
 from lfgcl_env import PruningProblem
+from lfgcl_env.networks import Baseline, load_baseline
 from lfgcl_env.networks.one_thread_tracer import OneThreadTracer
+from lfgcl_env.pruning import PrunableNetwork
 
 
 def settings():
@@ -82,6 +84,16 @@ def test_threads_that_share_a_problem_wait_for_each_other(threads, repair):
     wanted = [used(problem, strategy) for strategy in strategies]
     found = threads.map(used, [prepare(repair)] * 16, strategies)
     assert list(found) == wanted
+
+
+def test_groups_and_costs_of_one_baseline_are_found_at_once(threads):
+    def found(baseline: Baseline) -> tuple[list[tuple[str, int]], int]:
+        pruned = PrunableNetwork(baseline)
+        return [(g.name, g.channels) for g in pruned.groups], pruned.baseline_cost.macs
+
+    baseline = load_baseline(NETWORK, input_shape=(3, 8, 8))
+    alone = found(baseline)
+    assert list(threads.map(found, [baseline] * 12)) == [alone] * 12
 
 
 def test_a_network_can_be_changed_once_a_problem_is_made_of_it():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lfgcl_env.pruning.structure.layers import counting_flops
-from lfgcl_env.pruning.structure.step_by_step import StepByStep
+from lfgcl_env.pruning.structure.step_by_step import StepByStep, Unfused
 
 
 def settings():
@@ -121,3 +121,29 @@ def test_attention_that_scripts_hide_is_counted():
 
     scripted = torch.jit.script(Attending())
     assert macs_of(scripted, torch.randn(1, 2, 5, 8)) == 2 * 2 * 5 * 5 * 8
+
+
+@pytest.mark.parametrize("keywords", [{}, {"attn_mask": MASK}, {"is_causal": True}, {"scale": 0.3}])
+def test_attention_of_scripts_and_of_layers_is_taken_apart(keywords):
+    @torch.jit.script
+    def scripted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(query, key, value)
+
+    query, key, value = torch.randn(3, 2, 4, 5, 8)
+    fused = F.scaled_dot_product_attention(query, key, value, **keywords)
+    unknown = query.clone()
+    unknown[:, 1, :, 3] = torch.nan
+    layer = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    with torch.no_grad(), Unfused():
+        found = F.scaled_dot_product_attention(query, key, value, **keywords)
+        apart = scripted(unknown, key, value).isnan()
+    torch.testing.assert_close(found, fused)
+    assert apart[:, 1].all()
+    assert not apart[:, [0, 2, 3]].any()
+    x = torch.randn(2, 5, 8)
+    with torch.no_grad():
+        wanted = layer(x, x, x, need_weights=False)[0]
+        with StepByStep(), Unfused():
+            torch.testing.assert_close(layer(x, x, x, need_weights=False)[0], wanted)
+            x[0, 2, 1] = torch.nan
+            assert layer(x, x, x, need_weights=False)[0][0].isnan().all()

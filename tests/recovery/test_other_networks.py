@@ -6,6 +6,7 @@ import pytest
 import torch
 from networks_for_tests import Residual, awaken, images, plain, simple_problem
 from torch import nn
+from torch.nn import functional as F
 
 from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.recovery import RecoveryOptions, recover
@@ -106,6 +107,19 @@ def test_nothing_is_left_out_at_random_and_every_step_is_reproducible():
     first, second = (recovered(network)[2] for _ in range(2))
     assert first.epochs == second.epochs
     assert first.after > first.before
+
+
+def test_what_a_network_draws_leaves_no_trace():
+    class Dropping(Viewing):
+        def forward(self, x):
+            return super().forward(F.dropout(x, 0.2, self.training))
+
+    network = Dropping().eval()
+    problem = simple_problem(network, images(16, 16))
+    before = torch.get_rng_state()
+    done = [problem.recover(network, TRAIN, FEW, watched=WATCHED) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert done[0].epochs == done[1].epochs
 
 
 def test_frozen_norms_stay_as_they_are():

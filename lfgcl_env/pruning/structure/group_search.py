@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import torch_pruning as tp
 from torch import nn
 from torch_pruning.dependency import graph as graphs
 from torch_pruning.dependency import index_mapping
+
+from lfgcl_env.edge.fork_lock import ForkLock
 
 MOST_POSITIONS = 2**20
 """Positions of a layer that a group may be spread over, some hundred megabytes in Torch-Pruning."""
@@ -68,7 +69,7 @@ class _Group(tp.Group):  # type: ignore[misc]
         super().add_and_merge(dep, [index for index in idxs if owners[index.idx] is index])
 
 
-_PATCHING = Lock()
+_PATCHING = ForkLock()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from lfgcl_env.pruning.structure.head_counts import heads_of
 from lfgcl_env.pruning.structure.layers import is_channelwise, layer_kind, layer_sizes
 from lfgcl_env.pruning.structure.product_calls import find_products
-from lfgcl_env.pruning.structure.step_by_step import StepByStep
+from lfgcl_env.pruning.structure.step_by_step import StepByStep, Unfused
 
 _DENSE = ("conv", "linear")
 
@@ -121,7 +121,8 @@ class HeadProbe:
     def _run(self, name: str | None, channels: NDArray[np.int64] | None) -> None:
         self._order, self._reached = [], {}
         # On some processors fused attention takes NaN for zeros.
-        with StepByStep(), self._watching(name, channels):
+        unfused = Unfused()  # type: ignore[no-untyped-call]
+        with StepByStep(), unfused, self._watching(name, channels):
             self.module(*self._call[0], **self._call[1])
 
     @contextmanager

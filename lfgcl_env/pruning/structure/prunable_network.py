@@ -12,6 +12,7 @@ from lfgcl_env.config import LatencyConfig, StructureConfig, complete, signature
 from lfgcl_env.edge.patterns import check_patterns
 from lfgcl_env.latency.prediction import LatencyModel
 from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.pruning.budget import latency_metric  # noqa: F401 (registers it)
 from lfgcl_env.pruning.budget.limits import Limits, find_producers
 from lfgcl_env.pruning.budget.projection import Projection
@@ -91,7 +92,7 @@ class PrunableNetwork:
         noise = torch.Generator().manual_seed(0)
         example = torch.randn(_EXAMPLES, *baseline.input_shape, generator=noise)
         example = example.to(next(module.parameters(), example))
-        self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
+        self.layers: tuple[Layer, ...] = measure_layers(copy_network(module), example[:1])
         self.layout = fastest_layout(module, example)
         tracing = find_prunable(module, example, chosen["scope"], self.layout, self.protect)
         self.groups: tuple[Group, ...] = tracing.groups
