@@ -2,6 +2,7 @@
 
 import re
 import signal
+import sys
 
 import pytest
 
@@ -67,6 +68,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for need in mark.args or ("CIFAR10",):
             if how := missing(need):
                 pytest.skip(how)
+
+
+@pytest.fixture
+def frequent_switches():
+    """Threads take turns every 10 microseconds, so that they meet where they must not."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -12,6 +11,7 @@ import pytest
 from lfgcl_env.edge.fork_lock import ForkLock
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_threads_wait_for_each_other():
     lock, counts = ForkLock(), [0]
 
@@ -20,13 +20,8 @@ def test_threads_wait_for_each_other():
             with lock, lock:
                 counts[0] = counts[0] + 1
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(add, range(4)))
-    finally:
-        sys.setswitchinterval(interval)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, range(4)))
     assert counts == [8000]
 
 

@@ -41,19 +41,16 @@ def test_errors_are_raised_and_settings_put_back(block):
     assert settings() == before
 
 
+@pytest.mark.usefixtures("frequent_switches")
 @pytest.mark.parametrize("block", [quiet, without_warnings])
 def test_threads_put_back_what_was_there_before_all_of_them(block):
-    before, interval = settings(), sys.getswitchinterval()
+    before = settings()
 
     def often(_):
         for _ in range(50):
             with block(), block():
                 sum(range(500))
 
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(often, range(8)))
-    finally:
-        sys.setswitchinterval(interval)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(often, range(8)))
     assert settings() == before

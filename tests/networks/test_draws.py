@@ -1,6 +1,5 @@
 """What draws random numbers while networks are prepared: nothing of it is left."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,13 +11,10 @@ from lfgcl_env.networks.draws import own_draws
 
 
 @pytest.fixture
-def threads():
+def threads(frequent_switches):
     """Threads that often take turns."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
     with ThreadPoolExecutor(6) as executor:
         yield executor
-    sys.setswitchinterval(interval)
 
 
 def small() -> nn.Module:

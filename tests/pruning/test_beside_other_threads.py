@@ -1,6 +1,5 @@
 """Threads that prepare and score networks at once get what each alone would, and leave no trace."""
 
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,13 +20,11 @@ def settings():
 
 
 @pytest.fixture
-def threads():
+def threads(frequent_switches):
     """Threads that often take turns, and leave the process as it was."""
-    before, interval = settings(), sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
+    before = settings()
     with ThreadPoolExecutor(4) as executor:
         yield executor
-    sys.setswitchinterval(interval)
     assert settings() == before
 
 

@@ -1,7 +1,6 @@
 """Channels of one layer that meet, as the halves of a gated convolution, go together."""
 
 import copy
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -138,17 +137,13 @@ def test_halves_of_positions_leave_channels_alone():
     assert [(group.name, group.channels, group.bundle) for group in found] == [("0", 8, 1)]
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_threads_find_the_groups_that_each_would_alone():
     torch.manual_seed(0)
     networks = [load_baseline(Gated().eval()) for _ in range(6)]
     usual = graphs.Group
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    try:
-        with ThreadPoolExecutor(6) as threads:
-            found = list(threads.map(PrunableNetwork, networks))
-    finally:
-        sys.setswitchinterval(interval)
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(PrunableNetwork, networks))
     alone = PrunableNetwork(networks[0])
     sizes = [(group.name, group.channels, group.bundle) for group in alone.groups]
     assert all([(g.name, g.channels, g.bundle) for g in one.groups] == sizes for one in found)
