@@ -4,7 +4,6 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Unpack
 
@@ -27,7 +26,6 @@ from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.one_at_a_time import OneAtATime, alone
 from lfgcl_env.engine import Shared, check_gpus, spread
 from lfgcl_env.networks import Baseline
-from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.several_inputs import (
     Several,
 )
@@ -91,16 +89,14 @@ class ScoredProblem(OneAtATime):
         self._repair = REPAIRS[self.repair]()
         if not isinstance(network, Baseline):
             network = load_module(network, images)
-        # The caller's may be trained, or prepared by another thread, meanwhile.
-        network = replace(network, network=copy_network(network.network))
         images = fitting(network, images, "calibration")
         check_outputs(network, self.similarity, chosen["features"])
-        self._repair.check(network.network)
 
-        self.baseline = network
         self.network = PrunableNetwork(
             network, part(LatencyConfig, chosen), **part(StructureConfig, chosen)
         )
+        self.baseline = self.network.baseline
+        self._repair.check(self.baseline.network)
         self.groups, self.channels = self.network.groups, self.network.channels
         self.lowest = self.network.rounding.fewest
         self.layers, self.excluded = self.network.layers, self.network.excluded

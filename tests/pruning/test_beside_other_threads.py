@@ -103,6 +103,18 @@ def test_a_network_can_be_changed_once_a_problem_is_made_of_it():
     assert problem.evaluate(problem.channels // 2).similarity == wanted
 
 
+def test_a_network_can_be_changed_once_its_groups_are_found():
+    changed = load_baseline(network(), input_shape=(3, 8, 8))
+    pruned = PrunableNetwork(changed)
+    kept = [np.arange(channels) for channels in pruned.channels]
+    wanted = pruned.cut(kept)(images(2, 8))
+    assert pruned.baseline.network is not changed.network
+    with torch.no_grad():
+        for parameter in changed.network.parameters():
+            parameter.zero_()
+    assert torch.equal(pruned.cut(kept)(images(2, 8)), wanted)
+
+
 def test_networks_run_while_another_thread_traces(threads):
     tracing, runs = [], []
     tracer = OneThreadTracer()

@@ -210,7 +210,7 @@ def measure_layers(network: nn.Module, example: Tensor) -> tuple[Layer, ...]:
 
     handles = [m.register_forward_hook(record) for m in network.modules() if layer_kind(m)]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # it may keep what it computes, for autograd to follow later
             network(example)
     finally:
         for handle in handles:

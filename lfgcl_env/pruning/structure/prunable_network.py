@@ -1,6 +1,7 @@
 """PrunableNetwork: everything about pruning a network that needs no images."""
 
 import inspect
+from dataclasses import replace
 from typing import ClassVar, Unpack
 
 import numpy as np
@@ -34,7 +35,7 @@ class PrunableNetwork:
     """A trained network, its groups of channels, and how they are cut and counted.
 
     Args:
-        baseline: the network; it is never changed.
+        baseline: the network. It is copied: never changed, and free to be changed meanwhile.
         latency: whose time a budget of latency counts; None for the defaults.
         **config: see :class:`~lfgcl_env.config.StructureConfig`. With ``min_channels=0`` a group
             may lose all its channels where that is exact and leaves an output that depends on the
@@ -45,7 +46,7 @@ class PrunableNetwork:
             nothing can be pruned.
 
     Attributes:
-        baseline: the network to be pruned.
+        baseline: a copy of the network to be pruned.
         groups: what a strategy has one entry for, in the order of the network's modules.
         excluded: what is not pruned, and why.
         layers: the baseline's convolutions and linear layers in order of use.
@@ -86,13 +87,14 @@ class PrunableNetwork:
         **config: Unpack[StructureConfig],
     ) -> None:
         chosen = complete(StructureConfig, config, "the network")
-        self.baseline = baseline
         self.protect = check_patterns(chosen["protect"])
-        module = baseline.network
+        # The caller's may be trained, or prepared by another thread, meanwhile.
+        module = copy_network(baseline.network)
+        self.baseline = replace(baseline, network=module)
         noise = torch.Generator().manual_seed(0)
         example = torch.randn(_EXAMPLES, *baseline.input_shape, generator=noise)
         example = example.to(next(module.parameters(), example))
-        self.layers: tuple[Layer, ...] = measure_layers(copy_network(module), example[:1])
+        self.layers: tuple[Layer, ...] = measure_layers(module, example[:1])
         self.layout = fastest_layout(module, example)
         tracing = find_prunable(module, example, chosen["scope"], self.layout, self.protect)
         self.groups: tuple[Group, ...] = tracing.groups
