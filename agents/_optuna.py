@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from lfgcl_env.edge.quiet import without_warnings
 from lfgcl_env.networks.state_dicts import state_sha256
 from lfgcl_env.search.record_evaluations import budgets_of, problem_of
 
@@ -188,12 +188,14 @@ def _storage(journal: str | os.PathLike[str]) -> optuna.storages.JournalStorage:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep optuna from writing to standard error, and leave its logging as it was."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    """Keep optuna from writing to standard error, and leave its logging as it was.
+
+    One thread at a time is inside, as its verbosity is the process's.
+    """
+    with without_warnings(optuna.exceptions.ExperimentalWarning):
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
             yield
-    finally:
-        optuna.logging.set_verbosity(before)
+        finally:
+            optuna.logging.set_verbosity(before)

@@ -17,10 +17,10 @@ one_at_a_time = ForkLock()
 
 
 @contextmanager
-def without_warnings() -> Iterator[None]:
-    """Show no warnings inside the block."""
+def without_warnings(kind: type[Warning] = Warning) -> Iterator[None]:
+    """Show no warnings of a kind inside the block."""
     with one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", kind)
         yield
 
 

@@ -33,6 +33,13 @@ def test_nothing_is_said_inside_and_all_of_it_behind(capsys, caplog):
     assert caplog.messages == ["behind"]
 
 
+def test_warnings_of_one_kind_are_kept_back():
+    with warnings.catch_warnings(record=True) as told, without_warnings(FutureWarning):
+        for kind in (FutureWarning, UserWarning):
+            warnings.warn("inside", kind, stacklevel=1)
+    assert [warning.category for warning in told] == [UserWarning]
+
+
 @pytest.mark.parametrize("block", [quiet, without_warnings])
 def test_errors_are_raised_and_settings_put_back(block):
     before = settings()
