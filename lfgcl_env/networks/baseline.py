@@ -116,7 +116,9 @@ def load_baseline(
             their weights (mostly 224).
         normalization: of the inputs, a :class:`Normalization` or a pair ``(mean, std)``; by
             default that of the published or embedded weights, and None for functions and modules.
-        seed: of random weights; the global random state is left alone.
+        seed: of random weights; the global random state is left alone. Functions are therefore
+            called by one thread at a time: one that waits for other threads that load networks
+            never returns.
         **arguments: passed to the builder, such as ``num_classes=100``. With ``shortcut="B"`` the
             CIFAR ResNets' weights are converted, see :func:`with_projections`, so that their
             residual streams can be pruned too.
@@ -163,8 +165,7 @@ def build_baseline(
     if isinstance(network, nn.Module):
         source = _from_module(network, weights, arguments)
     else:
-        with own_draws(seed):
-            source = _from_builder(network, weights, arguments, given)
+        source = _from_builder(network, weights, arguments, given, seed)
     settled = settle(make_plain(source.network))
     what = source.name or type(source.network).__name__
     if packing is None:
@@ -228,6 +229,7 @@ def _from_builder(
     weights: str,
     arguments: dict[str, Any],
     given: Normalization | None,
+    seed: int,
 ) -> _Source:
     if not isinstance(network, str):
         if not callable(network):
@@ -235,26 +237,35 @@ def _from_builder(
                 f"network {short(network)} is neither a name, nor a function that returns a "
                 "module, nor a torch.nn.Module"
             )
-        return _from_function(network, _importable_name(network), weights, arguments)
-    builder = find_builder(network)
+        return _from_function(network, _importable_name(network), weights, arguments, seed)
+    with own_draws(seed):  # a module may draw as it is imported
+        builder = find_builder(network)
     if weights == "embedded":
-        return _from_package(network, arguments)
+        return _from_package(network, arguments, seed)
     if network.startswith(TORCHVISION):
-        return _from_torchvision(network, weights, arguments, given)
+        return _from_torchvision(network, weights, arguments, given, seed)
     if ":" in network:
-        return _from_function(builder, network, weights, arguments)
-    return _from_name(network, weights, arguments, given)
+        return _from_function(builder, network, weights, arguments, seed)
+    return _from_name(network, weights, arguments, given, seed)
+
+
+def _build(
+    builder: Callable[..., nn.Module], name: str, arguments: dict[str, Any], seed: int
+) -> nn.Module:
+    """Call a builder. Other threads, which would draw its numbers, wait for nothing else."""
+    with own_draws(seed):
+        return call_builder(builder, name, arguments)
 
 
 def _from_name(
-    name: str, weights: str, arguments: dict[str, Any], given: Normalization | None
+    name: str, weights: str, arguments: dict[str, Any], given: Normalization | None, seed: int
 ) -> _Source:
     published = PUBLISHED.get(name)
     if weights == "published":
         check_published(name)
         assert published is not None
         _check_arguments(name, arguments, {"num_classes": published.num_classes}, "published")
-    network = call_builder(find_builder(name), name, arguments)
+    network = _build(find_builder(name), name, arguments, seed)
     normalization = None
     if published is not None:
         normalization = published.normalization
@@ -274,18 +285,18 @@ def _from_name(
     return _Source(network, _if_json(name, arguments), arguments, weights, normalization)
 
 
-def _from_package(name: str, arguments: dict[str, Any]) -> _Source:
+def _from_package(name: str, arguments: dict[str, Any], seed: int) -> _Source:
     embedded = load_embedded(name)
     fixed = {key: value for key, value in embedded.arguments.items() if key != "shortcut"}
     _check_arguments(name, arguments, fixed, "embedded")
     arguments = embedded.arguments | arguments
-    network = call_builder(find_builder(name), name, arguments)
+    network = _build(find_builder(name), name, arguments, seed)
     fit_state_dict(network, with_projections(embedded.state, network), str(embedded.path))
     return _Source(network, name, arguments, "embedded", embedded.normalization)
 
 
 def _from_torchvision(
-    name: str, weights: str, arguments: dict[str, Any], given: Normalization | None
+    name: str, weights: str, arguments: dict[str, Any], given: Normalization | None, seed: int
 ) -> _Source:
     from torchvision import models
 
@@ -297,7 +308,7 @@ def _from_torchvision(
         trained = {"num_classes": len(default.meta["categories"])}
         _check_arguments(name, arguments, trained, "published")
         check_cached(default.url)
-        with explained_download(default.url):
+        with explained_download(default.url), own_draws(seed):
             try:
                 network = find_builder(name)(weights=default, **arguments)
             except (OSError, HTTPException):
@@ -313,7 +324,7 @@ def _from_torchvision(
         implied = ("transform_input", "aux_logits")
         arguments = {k: getattr(network, k) for k in implied if hasattr(network, k)} | arguments
     else:
-        network = call_builder(find_builder(name), name, arguments)
+        network = _build(find_builder(name), name, arguments, seed)
         if weights != "random":
             fit_state_dict(network, _read(weights), weights)
             if given is None and not is_published_file(weights, default.url):
@@ -325,10 +336,14 @@ def _from_torchvision(
 
 
 def _from_function(
-    function: Callable[..., nn.Module], name: str | None, weights: str, arguments: dict[str, Any]
+    function: Callable[..., nn.Module],
+    name: str | None,
+    weights: str,
+    arguments: dict[str, Any],
+    seed: int,
 ) -> _Source:
     state = None if weights in ("published", "random", "given") else _read(weights)
-    network = call_builder(function, name or repr(function), arguments)
+    network = _build(function, name or repr(function), arguments, seed)
     if state is None:  # the function alone decides what its weights are
         return _Source(network, _if_json(name, arguments), arguments, "given")
     # It may be the function's own, kept for the next call.

@@ -15,7 +15,8 @@ def own_draws(seed: int | None = None, device: torch.device | None = None) -> It
     """Let the processor's global generator be drawn from in the block, and put it back behind it.
 
     Blocks of several threads follow each other: the generator is the process's, and they would draw
-    each other's numbers and put back what another had seeded.
+    each other's numbers and put back what another had seeded. A block that waits for another
+    thread's never ends.
 
     Args:
         seed: what the generator starts from; None to go on from where it is.
