@@ -117,23 +117,22 @@ def _find_tensors(output: object, place: tuple[str, ...]) -> Iterator[tuple[str,
 def _check_repeats(network: nn.Module, shape: Shape, name: str, several: str | None) -> None:
     """Refuse a network whose outputs differ from call to call, with which nothing compares."""
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-    first = _run(network, noise, name, several, seed=0)
-    for seed in range(1, _CALLS if _draws(network, noise, name, several) else 2):
-        if _differ(first, _run(network, noise, name, several, seed)):
+    with own_draws(0):
+        first = _outputs_of(network, noise, name, several)
+    for seed in range(1, _CALLS):
+        with own_draws(seed):
+            before = torch.get_rng_state()
+            again = _outputs_of(network, noise, name, several)
+            draws = not torch.equal(before, torch.get_rng_state())
+        if _differ(first, again):
             raise ValueError(
                 f"{name} gives other outputs when it is called again with the same inputs, so that "
                 "pruned ones cannot be compared with it: it draws random numbers in evaluation, or "
                 "keeps a state. Let it do so under `if self.training:` alone, return a VAE's mean, "
                 "and give F.dropout training=self.training"
             )
-
-
-def _draws(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> bool:
-    """Whether a network draws random numbers on the CPU."""
-    with own_draws():
-        before = torch.get_rng_state()
-        _call(network, inputs, name, several)
-        return not torch.equal(before, torch.get_rng_state())
+        if not draws:
+            return
 
 
 def _differ(first: dict[str, Tensor], again: dict[str, Tensor]) -> bool:
@@ -150,11 +149,15 @@ def _differ(first: dict[str, Tensor], again: dict[str, Tensor]) -> bool:
     return False
 
 
-def _run(
-    network: nn.Module, inputs: Tensor, name: str, several: str | None, seed: int | None = None
+def _run(network: nn.Module, inputs: Tensor, name: str, several: str | None) -> dict[str, Tensor]:
+    with own_draws():
+        return _outputs_of(network, inputs, name, several)
+
+
+def _outputs_of(
+    network: nn.Module, inputs: Tensor, name: str, several: str | None
 ) -> dict[str, Tensor]:
-    with own_draws(seed):
-        output = _call(network, inputs, name, several)
+    output = _call(network, inputs, name, several)
     found = named_outputs(output)
     if not found:
         raise ValueError(

@@ -157,6 +157,18 @@ def test_networks_that_draw_numbers_in_training_alone_are_taken():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(("draws", "calls"), [(False, 3), (True, 17)])
+def test_networks_are_called_often_only_if_they_draw(draws, calls):
+    called = []
+
+    def count(x: Tensor) -> Tensor:
+        called.append(torch.rand(()) if draws else None)
+        return x.flatten(1)
+
+    load_baseline(Do(count).eval(), input_shape=(3, 2, 2))
+    assert len(called) == calls
+
+
 class InPlace(nn.Module):
     """Works on its input itself."""
 
