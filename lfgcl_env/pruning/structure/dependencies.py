@@ -91,7 +91,9 @@ def dependency_graph(
     """Build Torch-Pruning's dependency graph of ``network``.
 
     Args:
-        network: a copy in evaluation mode. It may keep what it computed, and hooks if this fails.
+        network: a copy in evaluation mode that autograd follows, see
+            :func:`~lfgcl_env.networks.recording.recorded_copy`; what is frozen is not traced. It
+            may keep what it computed, and hooks if this fails.
         inputs: of the network.
         training: trace what it does in training, but for BatchNorms and dropout.
 
@@ -100,15 +102,8 @@ def dependency_graph(
     """
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
     running = recording(network, inputs)
-    frozen = [p for p in network.parameters() if not p.requires_grad]
     with torch.enable_grad(), without_warnings(), _own_outputs(network) as calls:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        try:
-            graph = _trace(network, inputs, training, running, calls)
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
+        graph = _trace(network, inputs, training, running, calls)
     follow_shuffles(graph)
     return graph
 

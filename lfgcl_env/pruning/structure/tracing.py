@@ -11,7 +11,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
-from lfgcl_env.networks.copying import copy_network
+from lfgcl_env.networks.recording import recorded_copy
 from lfgcl_env.pruning.structure.attention_heads import Attention, find_attention
 from lfgcl_env.pruning.structure.bundles import bundle_channels
 from lfgcl_env.pruning.structure.dependencies import dependency_graph
@@ -37,7 +37,7 @@ def find_groups(
         example: inputs (images, channels, height, width).
         layout: that the network can be run in.
     """
-    network = copy_network(network)  # it may keep what it computes
+    network = recorded_copy(network)  # it may keep what it computes
     names = {module: name for name, module in network.named_modules()}
     fixed = find_fixed(network)
     attention = find_attention(network, example, fixed, layout)

@@ -7,7 +7,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import with_kind
-from lfgcl_env.networks.copying import copy_network
+from lfgcl_env.networks.recording import recorded_copy
 from lfgcl_env.pruning.structure.dependencies import dependency_graph
 from lfgcl_env.pruning.structure.group_search import pruning_group
 from lfgcl_env.pruning.structure.groups import Exclusion, Group, Member, Unprunable
@@ -39,7 +39,7 @@ def add_training_heads(
     """
     if not only.heads:
         return list(groups), []
-    copied = copy_network(network)
+    copied = recorded_copy(network)
     if only.failure is not None:
         for head in only.heads:
             copied.get_submodule(head).forward = _pass_on  # type: ignore[method-assign]
