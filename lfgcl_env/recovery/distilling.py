@@ -16,6 +16,7 @@ from lfgcl_env.networks.draws import own_draws
 from lfgcl_env.networks.outputs import class_scores
 from lfgcl_env.recovery.batches import Batches
 from lfgcl_env.recovery.centring import recentre
+from lfgcl_env.recovery.learned_outputs import run_on
 from lfgcl_env.recovery.learning_mode import TrainingMode
 from lfgcl_env.recovery.loss import Distillation
 from lfgcl_env.recovery.recovery_options import RecoveryOptions
@@ -75,18 +76,22 @@ class Training:
         self._frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
         baseline = copy_network(baseline).to(device).eval().requires_grad_(False)
         example = self._batches(0, 0, device)[:3]
+        self._loss: Distillation | None = None
+        if labels is None:
+            self._loss = Distillation(
+                baseline,
+                self._network,
+                example,
+                temperature=options.temperature,
+                features=options.features,
+            )
+        else:
+            run_on(example, self._network, "the network")
         self._layout = _layout((self._network, baseline), example)
         first = min(len(self._batches), _CENTRED)
         recentre(self._network, (self._batch(0, position) for position in range(first)))
         self._average = copy_network(self._network)
         self._mode = TrainingMode(self._network, example)
-        self._loss = Distillation(
-            baseline,
-            self._network,
-            example,
-            temperature=options.temperature,
-            features=options.features,
-        )
         self._optimizer = _optimizer(self._network, options)
         self.steps = options.epochs * len(self._batches)
         self.done = 0
@@ -94,7 +99,7 @@ class Training:
     @property
     def mapped(self) -> str | None:
         """The module whose maps are compared, or None."""
-        return None if self._labels is not None else self._loss.place
+        return None if self._loss is None else self._loss.place
 
     @property
     def epoch_ends(self) -> bool:
@@ -178,8 +183,9 @@ class Training:
         self.done = int(content["done"])
 
     def _loss_of(self, batch: Tensor, chosen: Tensor) -> Tensor:
-        if self._labels is None:
+        if self._loss is not None:
             return self._loss(batch)
+        assert self._labels is not None
         labels = self._labels[chosen].to(self._device)
         return F.cross_entropy(class_scores(self._network(batch)).float(), labels)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.networks.outputs import holds_classes, named_outputs
+from lfgcl_env.recovery.learned_outputs import find_learned
 
 _TINY = 1e-12
 
@@ -21,6 +22,10 @@ class Distillation:
         example: inputs on their device, of at least one image.
         temperature: that logits are divided by.
         features: weight of the maps' error.
+
+    Raises:
+        ValueError: if their outputs cannot be compared, see
+            :func:`~lfgcl_env.recovery.learned_outputs.find_learned`.
 
     Attributes:
         place: the module whose maps are compared; None where there is none with positions that
@@ -38,15 +43,8 @@ class Distillation:
     ) -> None:
         self._baseline, self._network = baseline, network
         self._temperature, self._weight = temperature, features
+        self._outputs = find_learned(baseline, network, example)
         self.place = _last_maps(baseline, network, example) if features else None
-        with torch.no_grad():
-            outputs = named_outputs(baseline(example))
-        self._outputs = [name for name, value in outputs.items() if len(value) == len(example)]
-        if not self._outputs:
-            raise ValueError(
-                "the network returns nothing that has one entry for each image, so there is "
-                "nothing to learn from"
-            )
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Return the loss of the network on a batch; a scalar with a gradient."""

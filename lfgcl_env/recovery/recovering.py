@@ -87,8 +87,9 @@ def recover(
         progress: called after every step.
 
     Raises:
-        ValueError: if labels do not fit, types differ, nothing is left to train, or the checkpoint
-            is of another recovery or damaged.
+        ValueError: if labels do not fit, types differ, a network does not take the images or
+            returns other outputs than its baseline, nothing is left to train, or the checkpoint is
+            of another recovery or damaged.
         FloatingPointError: if the loss is not finite.
         OSError: if the checkpoint cannot be written; it is tried before the first step.
     """

@@ -79,6 +79,13 @@ def test_a_run_that_names_code_goes_on_only_if_it_is_named_again_or_trusted(own_
     assert len(RunFolder("run").records()) == 4
 
 
+def test_an_unpruned_network_of_another_architecture_is_refused(own_run, here, capsys):
+    (here / "other_network.py").write_text(NETWORK.replace("nn.Linear(4, 10)", "nn.Linear(4, 7)"))
+    named = ["--network", "other_network:build", "--network-arguments", "width=8"]
+    assert main(["recover", "run", *named, "--num-images", "64"]) == 2
+    assert "its 7.weight is [10, 4], which is not cut from [7, 4]" in said(capsys)
+
+
 @pytest.mark.parametrize("option", ["agent", "reward"])
 def test_agents_and_rewards_of_a_record_are_code_too(option, here, capsys):
     (here / "own_code.py").write_text(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from networks_for_tests import Residual, awaken, images, plain, simple_problem
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lfgcl_env.networks.copying import copy_network
@@ -199,6 +199,47 @@ def test_images_take_the_type_of_the_network_and_other_networks_are_refused():
     network.requires_grad_(False)
     with pytest.raises(ValueError, match="all parameters of the network are frozen"):
         recover(baseline, network, TRAIN, lambda _: 0.0, FEW)
+
+
+def returning(classes: int, colours: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(colours, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = returning(5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": self.inner(x), "aux": self.inner(x)}
+
+
+@pytest.mark.parametrize(
+    ("baseline", "network", "message"),
+    [
+        (returning(7), returning(5), r"it returns \(5,\), and the baseline \(7,\)"),
+        (returning(1), returning(5), r"it returns \(5,\), and the baseline \(1,\)"),
+        (Twice(), returning(5), r"it returns \(5,\), and the baseline out \(5,\), aux \(5,\)"),
+        (returning(5), Twice(), r"it returns out \(5,\), aux \(5,\), and the baseline \(5,\)"),
+        (
+            returning(5, 1),
+            returning(5),
+            r"the baseline does not take images of shape \(3, 16, 16\)",
+        ),
+        (returning(5), returning(5, 1), r"the network does not take images of shape \(3, 16, 16\)"),
+    ],
+)
+def test_a_network_of_another_baseline_is_refused(baseline, network, message):
+    with pytest.raises(ValueError, match=message):
+        recover(baseline.eval(), network.eval(), TRAIN, lambda _: 0.0, FEW)
+
+
+def test_labels_are_learned_whatever_the_baseline_returns():
+    labels = torch.arange(len(TRAIN)) % 5
+    done = recover(returning(7), returning(5), TRAIN, lambda _: 0.0, FEW, labels=labels)
+    assert done.mapped is None
+    with pytest.raises(ValueError, match="the network does not take images of shape"):
+        recover(returning(5), returning(5, 1), TRAIN, lambda _: 0.0, FEW, labels=labels)
 
 
 def test_a_network_that_is_never_trained_says_so():
