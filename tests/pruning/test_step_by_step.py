@@ -123,6 +123,23 @@ def test_attention_that_scripts_hide_is_counted():
     assert macs_of(scripted, torch.randn(1, 2, 5, 8)) == 2 * 2 * 5 * 5 * 8
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_grouped_attention_of_scripts_is_taken_apart(dtype):
+    @torch.jit.script
+    def scripted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+    query = torch.randn(2, 4, 5, 8, dtype=dtype)
+    key, value = torch.randn(2, 2, 2, 5, 8, dtype=dtype)
+    fused = scripted(query, key, value)
+    spoiled = value.index_fill(1, torch.tensor([1]), torch.nan)
+    with torch.no_grad(), Unfused():
+        torch.testing.assert_close(scripted(query, key, value), fused, rtol=2e-2, atol=2e-2)
+        apart = scripted(query, key, spoiled).isnan()
+    assert not apart[:, :2].any()
+    assert apart[:, 2:].all()
+
+
 @pytest.mark.parametrize("keywords", [{}, {"attn_mask": MASK}, {"is_causal": True}, {"scale": 0.3}])
 def test_attention_of_scripts_and_of_layers_is_taken_apart(keywords):
     @torch.jit.script

@@ -66,7 +66,10 @@ def _attend_fused(
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attend as the fused operation, without the sums that a backward pass would take."""
-    attended = _attend(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+    grouped = query.dim() == 4 and query.shape[1] != key.shape[1]  # it is not told so
+    attended = _attend(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=grouped
+    )
     return attended, query.new_zeros(query.shape[:-1])
 
 
