@@ -28,7 +28,7 @@ from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded, rew
 _logger = logging.getLogger(__name__)
 
 COMPARED_IMAGES = 256
-"""Images that the strategies on a shortlist are repaired on, to compare them."""
+"""Images that the strategies on a shortlist are repaired on, where scores take a cheap repair."""
 
 TOGETHER = 4
 """Strategies that are repaired in step: they share the baseline, and memory holds them all."""
@@ -76,7 +76,10 @@ def choose(
     budget: float | None = None,
     predicted: Evaluation | None = None,
 ) -> tuple[nn.Module, list[Shortlisted]]:
-    """Repair the best strategies sequentially, compare them, and repair the winner thoroughly.
+    """Compare the best strategies, repaired sequentially, and repair the winner thoroughly.
+
+    Where scores take a costly repair, networks are compared as they were scored; else they are
+    repaired for the comparison.
 
     The allocation by sensitivities (:func:`~lfgcl_env.pruning.allocate`) takes the last place, if
     the environment's actions lead to it: a search can miss it although it is as good or better once
@@ -86,7 +89,7 @@ def choose(
     Args:
         env: what was searched, with the wrappers that the agent's rewards came through.
         records: of the strategies to choose from.
-        images: other unlabelled images, to repair on; the first 256 for the comparison.
+        images: other unlabelled images, to repair on; the first 256 for a comparison.
         size: how many strategies are compared.
         budget: instead of the problem's own; ``records`` must meet it.
         predicted: the agent's prediction for this budget, if there is one.
@@ -124,8 +127,8 @@ def choose(
         ]
     where = "" if budget is None else f"budget {label(budget)}, "
     compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
-    (quick, winner), *others = compared
-    network, winner = _deliver(env, quick, winner, images, where)
+    (network, winner), *others = compared
+    network, winner = _deliver(env, network, winner, images, where)
     return network, [winner, *(one for _, one in others)]
 
 
@@ -143,7 +146,7 @@ def without_harm(env: gym.Env[Any, Any], keep: tuple[int, ...]) -> Delivered:
 
 
 def _deliver(
-    env: gym.Env[Any, Any], quick: nn.Module, winner: Shortlisted, images: Tensor, where: str
+    env: gym.Env[Any, Any], compared: nn.Module, winner: Shortlisted, images: Tensor, where: str
 ) -> tuple[nn.Module, Shortlisted]:
     """Repair the winner thoroughly, unless that or any repair makes it worse."""
     problem, keep = problem_of(env), winner.searched.keep
@@ -152,9 +155,9 @@ def _deliver(
     score = best = _judge(env, network, keep)
     delivery: Delivery = "thorough"
     if _judged(winner) > best:
-        network, best, delivery = quick, _judged(winner), "quick"
-    # Costly similarities are of a repair like the quick one, and so is what they would hand over.
-    if _has_own_reward(env) or delivery == "quick" or not problem.screens:
+        network, best = compared, _judged(winner)
+        delivery = "scored" if problem.screens else "quick"
+    if not problem.screens:
         scored = problem.compress(keep)
         if (own := _judge(env, scored, keep)) > best:
             network, best, delivery = scored, own, "scored"
@@ -177,20 +180,37 @@ def _warn(where: str, what: str, score: float, best: float) -> None:
 def _compare(
     env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
 ) -> Iterator[tuple[nn.Module, Shortlisted]]:
-    """Repair strategies, some in step, and yield them with their networks."""
-    problem = problem_of(env)
+    """Repair strategies, and yield them with their networks."""
+    networks = _as_scored if problem_of(env).screens else _repaired
+    for place, (one, network) in enumerate(networks(env, listed, images, where), start=1):
+        score = _judge(env, network, one.evaluation.keep)
+        _logger.info(
+            "%sshortlist %d/%d: reward %.4f, outputs %.5f once repaired (%s)",
+            where, place, len(listed), one.reward, score, one.origin,
+        )  # fmt: skip
+        yield network, Shortlisted(one.origin, one.reward, one.evaluation, None, score)
+
+
+def _as_scored(
+    env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
+) -> Iterator[tuple[Rewarded, nn.Module]]:
+    """Yield networks as they were scored: the repair was one to compare them by."""
+    with progress(f"{where}comparing the shortlist") as advance:
+        for place, one in enumerate(listed, start=1):
+            yield one, problem_of(env).compress(one.evaluation.keep)
+            advance(place, len(listed))
+
+
+def _repaired(
+    env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
+) -> Iterator[tuple[Rewarded, nn.Module]]:
+    """Repair strategies quickly, some in step, and yield their networks."""
     for start in range(0, len(listed), TOGETHER):
         some = listed[start : start + TOGETHER]
         keeps = [one.evaluation.keep for one in some]
         with progress(f"{where}repairing the shortlist") as advance:
-            repaired = problem.repair_all(keeps, images[:COMPARED_IMAGES], SCORING, advance)
-        for place, (one, network) in enumerate(zip(some, repaired, strict=True), start=start + 1):
-            score = _judge(env, network, one.evaluation.keep)
-            _logger.info(
-                "%sshortlist %d/%d: reward %.4f, outputs %.5f after sequential repair (%s)",
-                where, place, len(listed), one.reward, score, one.origin,
-            )  # fmt: skip
-            yield network, Shortlisted(one.origin, one.reward, one.evaluation, None, score)
+            repaired = problem_of(env).repair_all(keeps, images[:COMPARED_IMAGES], SCORING, advance)
+        yield from zip(some, repaired, strict=True)
 
 
 def _judged(one: Shortlisted) -> float:

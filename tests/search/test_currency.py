@@ -130,7 +130,7 @@ def test_the_shortlist_keeps_the_best_after_repair_and_includes_the_allocation(c
     env = make_env(budget=0.6)
     problem = env.unwrapped.problem
     network, listed = choose(env, records(env), OTHERS, size=3)
-    assert caplog.text.count("after sequential repair") == len(listed) == 3
+    assert caplog.text.count("once repaired") == len(listed) == 3
     assert tuple(allocate(problem)) in {one.searched.keep for one in listed}
     assert [one.score for one in listed[1:]] == sorted(
         (one.score for one in listed[1:]), reverse=True
@@ -140,6 +140,24 @@ def test_the_shortlist_keeps_the_best_after_repair_and_includes_the_allocation(c
     assert network[0].weight.shape[0] == listed[0].searched.keep[0]
     with pytest.raises(ValueError, match="at least 1"):
         choose(env, records(env), OTHERS, size=0)
+
+
+def test_networks_are_compared_as_they_were_scored_where_the_repair_was_one_for_that(monkeypatch):
+    env = make_env(budget=0.6, repair="sequential")
+    problem, repaired = env.unwrapped.problem, []
+    usual = problem.repair_all
+
+    def counted(keeps, *given, **named):
+        repaired.extend(keeps)
+        return usual(keeps, *given, **named)
+
+    found = records(env)
+    monkeypatch.setattr(problem, "repair_all", counted)
+    _, listed = choose(env, found, OTHERS, size=3)
+    assert repaired == [listed[0].searched.keep]  # the winner alone
+    for one in listed[1:]:
+        keep = one.searched.keep
+        assert one.score == env.unwrapped.judge(problem.compress(keep), keep)
 
 
 def mean_weight(network, _images):
@@ -235,10 +253,15 @@ class Prefers:
         return float(all(torch.equal(mine, its) for mine, its in pairs))
 
 
-@pytest.mark.parametrize("delivery", ["thorough", "quick", "scored", "cut"])
-@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
+@pytest.mark.parametrize(
+    ("repair", "delivery"),
+    [
+        *(("least_squares", delivery) for delivery in ("thorough", "quick", "scored", "cut")),
+        *(("sequential", delivery) for delivery in ("thorough", "scored", "cut")),
+    ],
+)
 def test_a_reward_of_ones_own_decides_which_network_of_the_winner_is_handed_over(
-    delivery, repair, caplog
+    repair, delivery, caplog
 ):
     reward = Prefers(delivery)
     env = make_env(budget=0.6, reward=reward, repair=repair)

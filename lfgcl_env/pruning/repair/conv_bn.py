@@ -1,6 +1,6 @@
 """A dense layer and the BatchNorm behind it, read and set as one affine map."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -126,24 +126,16 @@ class ConvBN:
         replace_tensor(self.module, key, tensor)
         getattr(self.module, key).requires_grad_(trained)
 
-    def remember(self) -> Callable[[], None]:
-        """Return a function that puts the tensors back that the layer has now."""
-        kept: list[tuple[nn.Module, str, Any]] = []
+    def tensors(self) -> list[tuple[nn.Module, str, Tensor]]:
+        """Return what :meth:`set` replaces: modules, names of their tensors, and these."""
+        found: list[tuple[nn.Module, str, Any]] = []
         if isinstance(self.reader, PatchReader):
-            kept.append((self.module, "weight", self.module.weight))
+            found.append((self.module, "weight", self.module.weight))
         if isinstance(self.module.bias, Tensor):
-            kept.append((self.module, "bias", self.module.bias))
+            found.append((self.module, "bias", self.module.bias))
         elif self.norm is not None:
-            kept.append((self.norm, "running_mean", self.norm.running_mean))
-
-        def restore() -> None:
-            for module, key, tensor in kept:
-                held: dict[str, Any] = (
-                    module._buffers if key in module._buffers else module._parameters
-                )  # type: ignore[assignment]
-                held[key] = tensor
-
-        return restore
+            found.append((self.norm, "running_mean", self.norm.running_mean))
+        return found
 
     def rows_of_output(self, value: Tensor, chosen: Tensor) -> Tensor:
         """Pick values of an output-shaped tensor at chosen positions; (images * positions, out)."""

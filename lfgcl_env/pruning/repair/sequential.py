@@ -33,6 +33,7 @@ from lfgcl_env.pruning.repair.graph_runner import trace
 from lfgcl_env.pruning.repair.interface import Cut, Features, Reader, repair, run_plain
 from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
 from lfgcl_env.pruning.repair.profiles import CHUNK, SCORING, Samples, SequentialOptions
+from lfgcl_env.pruning.repair.refitted import Recent
 from lfgcl_env.pruning.repair.schedule import Schedule
 from lfgcl_env.pruning.repair.walk import Walk
 from lfgcl_env.pruning.structure.candidate import Candidate
@@ -94,7 +95,8 @@ class SequentialRepair(LeastSquaresRepair):
 
     The baseline's values at the positions that layers are fitted at are computed once, and the
     positions are the same for all strategies, so that strategies do not differ by what was sampled.
-    The candidate is refitted in place and put back after it was read.
+    The candidate is refitted in place and put back after it was read. What it was refitted to is
+    kept for a while, for networks that are handed over as they were scored.
     """
 
     options = SCORING
@@ -141,6 +143,7 @@ class SequentialRepair(LeastSquaresRepair):
             gauss_newton=self.options.gauss_newton > 0,
         )
         self._forward = FusedForward(candidate.network, network.plan.layers)
+        self._recent = Recent()
 
     @torch.inference_mode()
     def run(
@@ -153,6 +156,7 @@ class SequentialRepair(LeastSquaresRepair):
         """Refit a candidate, return its features, and put it back."""
         walk = self._refit(candidate, kept)
         try:
+            self._recent.add(kept, walk.refitted())
             with self._forward.running():
                 return run_plain(candidate.network, reader, batches)
         finally:
@@ -163,7 +167,9 @@ class SequentialRepair(LeastSquaresRepair):
     ) -> None:
         """Copy the refitted weights and statistics of a candidate into a network of its shape."""
         with torch.inference_mode():
-            walk = self._refit(candidate, kept)
+            known = self._recent.find(kept)
+            walk = self._walk(candidate, kept) if known else self._refit(candidate, kept)
+            walk.replay(known or [])
         try:
             super().carry(candidate, kept, smaller)
         finally:
@@ -176,7 +182,17 @@ class SequentialRepair(LeastSquaresRepair):
         super().carry(candidate, kept, smaller)
 
     def _refit(self, candidate: Candidate, kept: Sequence[NDArray[np.int64]]) -> Walk:
-        walk = Walk(
+        walk = self._walk(candidate, kept)
+        try:
+            for index in range(len(self._schedule.steps) if walk.changes else 0):
+                walk.step(index, self._targets)
+        except BaseException:
+            walk.restore()
+            raise
+        return walk
+
+    def _walk(self, candidate: Candidate, kept: Sequence[NDArray[np.int64]]) -> Walk:
+        return Walk(
             candidate.network,
             self._schedule,
             self._plan,
@@ -185,10 +201,3 @@ class SequentialRepair(LeastSquaresRepair):
             self._samples,
             self.options,
         )
-        try:
-            for index in range(len(self._schedule.steps) if walk.changes else 0):
-                walk.step(index, self._targets)
-        except BaseException:
-            walk.restore()
-            raise
-        return walk

@@ -1,6 +1,6 @@
 """One pruned network, refitted layer by layer on its way from input to output."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from lfgcl_env.pruning.repair.gauss_newton import Pair, alternate
 from lfgcl_env.pruning.repair.graph_runner import GraphRunner
 from lfgcl_env.pruning.repair.layer_fit import Fit
 from lfgcl_env.pruning.repair.profiles import Samples, SequentialOptions
+from lfgcl_env.pruning.repair.refitted import Named, Placed, put
 from lfgcl_env.pruning.repair.schedule import Fused, Refit, Schedule
 from lfgcl_env.pruning.structure.emptied import NoChannels
 from lfgcl_env.pruning.structure.slice_plan import SlicePlan
@@ -47,7 +48,8 @@ class Walk:
         self._changed = self._find_changed()
         self._producers = {r.path[0] for r in schedule.refits if r.path}
         self._fits: dict[fx.Node, Fit] = {}
-        self._restore: list[Callable[[], None]] = []
+        self._layers: list[ConvBN] = []
+        self._before: list[Placed] = []
 
     @property
     def changes(self) -> bool:
@@ -81,9 +83,20 @@ class Walk:
 
     def restore(self) -> None:
         """Put the tensors back that the network had before."""
-        for restore in reversed(self._restore):
-            restore()
-        self._restore = []
+        put(reversed(self._before))
+        self._layers, self._before = [], []
+
+    def refitted(self) -> list[Named]:
+        """Return the tensors that the network has now in place of those that it had before."""
+        names = {module: name for name, module in self._network.named_modules()}
+        found = (placed for layer in self._layers for placed in layer.tensors())
+        return [(names[module], key, tensor) for module, key, tensor in found]
+
+    def replay(self, tensors: Sequence[Named]) -> None:
+        """Put in what :meth:`refitted` returned of a network that was cut alike."""
+        found = [(self._network.get_submodule(name), key, new) for name, key, new in tensors]
+        self._before += [(module, key, getattr(module, key)) for module, key, _ in found]
+        put(found)
 
     def _find_changed(self) -> set[fx.Node]:
         """Return the nodes whose values differ from the baseline's, in size or in numbers."""
@@ -169,7 +182,8 @@ class Walk:
         module = self._network.get_submodule(refit.layer)
         norm = None if refit.norm is None else self._network.get_submodule(str(refit.norm.target))
         layer = ConvBN(module, norm)
-        self._restore.append(layer.remember())
+        self._layers.append(layer)
+        self._before += layer.tensors()
         return layer
 
     def _chosen(self, refit: Refit, layer: ConvBN, inputs: list[Tensor]) -> list[Tensor]:
