@@ -84,6 +84,7 @@ def print_accuracy(
     baseline: Baseline,
     test_set: LabelledImages,
     device: str,
+    stated: float | None = None,
 ) -> Outcome:
     """Print the accuracy of pruned networks beside their baseline's, and write that of a sweep.
 
@@ -94,11 +95,15 @@ def print_accuracy(
         baseline: what they were pruned from.
         test_set: images and labels.
         device: where to compute.
+        stated: the baseline's top-1 [%]; None measures it.
 
     Returns:
         The test set and a row for every network.
     """
-    top1s = top1_of_all((baseline.network, *networks), test_set, device)
+    if stated is None:
+        top1s = top1_of_all((baseline.network, *networks), test_set, device)
+    else:
+        top1s = [stated, *top1_of_all(networks, test_set, device)]
     print(f"{test_set.name}: {len(test_set.images):,} images")
     rows = _print_results(budgets, networks, top1s)
     if path.is_dir():

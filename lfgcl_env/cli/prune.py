@@ -25,6 +25,7 @@ from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images.datasets import dataset_for
 from lfgcl_env.latency.table_cache import adopt
 from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.stated_accuracy import stated_top1
 from lfgcl_env.pruning import Evaluation, PruningProblem
 from lfgcl_env.pruning.budget.tolerance import label
 from lfgcl_env.pruning.delivered_network import DELIVERIES, Delivery
@@ -242,6 +243,8 @@ def _test(
 ) -> Outcome | None:
     """Print the accuracy on labelled test images if they are at hand, or how to get it.
 
+    The baseline is not tested where its weights come with an accuracy.
+
     Returns:
         What was found; None without the images.
     """
@@ -254,9 +257,11 @@ def _test(
         except (OSError, ValueError) as error:
             print(f"not tested: {error}")
         else:
-            print(f"testing on {data}", flush=True)
+            stated = stated_top1(baseline, data, len(test_set.images))
+            known = "" if stated is None else "; the baseline's top-1 is stated with its weights"
+            print(f"testing on {data}{known}", flush=True)
             networks = pruned_networks(folder, budgets)
-            return print_accuracy(folder, budgets, networks, baseline, test_set, device)
+            return print_accuracy(folder, budgets, networks, baseline, test_set, device, stated)
     if baseline.packing is not None:
         return None  # no data set has several inputs
     own = network_options(baseline.name, baseline.arguments)
