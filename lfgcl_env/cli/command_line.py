@@ -44,7 +44,7 @@ def command_line() -> Parser:
         prog="lfgcl",
         description="Prune a trained network without labels, by reinforcement learning.",
         examples=(
-            "lfgcl prune LFGCL-ResNet56-v0 --agent lfgcl --evaluations 8 --out runs/r56",
+            "lfgcl prune LFGCL-ResNet56-v0 --agent lfgcl --evaluations 4 --out runs/r56",
             "lfgcl report runs/r56",
         ),
     )
@@ -70,7 +70,7 @@ def _add_prune(verbs: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(
         "prune",
         examples=(
-            "lfgcl prune LFGCL-ResNet56-v0 --agent lfgcl --evaluations 8 --out runs/r56",
+            "lfgcl prune LFGCL-ResNet56-v0 --agent lfgcl --evaluations 4 --out runs/r56",
             "lfgcl prune torchvision:resnet18 --images photos/ --budget 0.6 --out runs/r18",
             "lfgcl prune --resume --out runs/r56",
         ),

@@ -195,7 +195,7 @@ def _as_scored(
     env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
 ) -> Iterator[tuple[Rewarded, nn.Module]]:
     """Yield networks as they were scored: the repair was one to compare them by."""
-    with progress(f"{where}comparing the shortlist") as advance:
+    with progress(f"{where}comparing the shortlist", "network") as advance:
         for place, one in enumerate(listed, start=1):
             yield one, problem_of(env).compress(one.evaluation.keep)
             advance(place, len(listed))
