@@ -7,12 +7,17 @@ parts nested in it, is that part's time. Results are in results/main_command.jso
 """
 
 import json
+import os
+import re
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +52,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--env", default="LFGCL-ResNet56-v0")
     parser.add_argument("--budget", type=float, default=0.5)
     parser.add_argument("--agent", default="lfgcl")
-    parser.add_argument("--evaluations", type=int, default=8)
+    parser.add_argument("--evaluations", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--state", default="", help="names the state of the code, e.g. a commit")
+    parser.add_argument("--beside", type=Path, help="a checkout whose command runs meanwhile")
+    parser.add_argument("--beside-evaluations", type=int, default=100, help="of that command")
     options = parser.parse_args(arguments)
     asked = {
         name: getattr(options, name) for name in ("env", "budget", "agent", "evaluations", "state")
     }
+    other = options.beside
+    if other:
+        asked |= {"beside_commit": _commit(other), "beside_evaluations": options.beside_evaluations}
     runs = [asked | {"seed": seed} for seed in options.seeds]
-    study = Study(options.out / "main_command.jsonl", runs, measured)
+    study = Study(options.out / "main_command.jsonl", runs, partial(measured, beside=other))
     code = 0 if options.report else study.run(isolated=True)
     report(study.records())
     return code
 
 
-def measured(run: Fields) -> Fields:
-    """Run the command, and return the processor time of its parts [s], and top-1 [%]."""
+def measured(run: Fields, beside: Path | None = None) -> Fields:
+    """Run the command, and return the processor time of its parts [s], and top-1 [%].
+
+    Args:
+        run: what of.
+        beside: a checkout whose command runs at the same time.
+    """
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as threads:
+        other = threads.submit(command_of, beside, run, folder) if beside else None
+        own = measured_here(run)
+        return own | ({"beside": other.result()} if other else {})
+
+
+def command_of(checkout: Path, run: Fields, folder: str) -> Fields:
+    """Run another checkout's command, and return its processor time [s] and top-1 [%]."""
+    command = ["prune", run["env"], "--budget", str(run["budget"]), "--agent", run["agent"]]
+    command += ["--evaluations", str(run["beside_evaluations"]), "--out", f"{folder}/run"]
+    found = subprocess.run(
+        [sys.executable, "-c", _MAIN, *command, "--agent-seed", str(run["seed"])],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    line = re.search(r"^top-1 .*", found.stdout, re.MULTILINE)
+    shares = re.findall(r"([\d.]+) *%", line.group()) if line else []
+    total = round(used.ru_utime + used.ru_stime, 1)
+    return {"total": total, "top1": float(shares[1]) if len(shares) > 1 else float("nan")}
+
+
+_MAIN = """
+import sys
+import lfgcl_env.cli as cli
+if not callable(getattr(cli, "main", None)):
+    import lfgcl_env.cli.main as cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def _commit(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=7", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def measured_here(run: Fields) -> Fields:
+    """Run this checkout's command, part by part."""
     clock = Clock()
     for part, (owner, name) in PARTS.items():
         if hasattr(owner, name):
@@ -142,6 +198,14 @@ def report(records: Sequence[Fields]) -> None:
     ]
     heads = ["environment", "budget", "agent", "evaluations", "state", *parts, "total", "top-1"]
     print(markdown_table(heads, cells))
+    for record in records:
+        if "beside_evaluations" in record:
+            other = record["beside"]
+            print(
+                f"seed {record['seed']}: {record['total']} s beside {other['total']} s, "
+                f"{record['total'] / other['total']:.2f} of it; top-1 {record['top1']} beside "
+                f"{other['top1']}"
+            )
 
 
 if __name__ == "__main__":
