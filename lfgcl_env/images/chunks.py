@@ -1,5 +1,7 @@
 """Images in chunks, each of which a network is run on at a time."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -19,3 +21,17 @@ def chunks_of(images: Tensor, size: int) -> list[Tensor]:
     if last == 1:
         chunks[-2:] = [images[-size - 1 :]]
     return chunks
+
+
+def first_of(batches: Iterable[Tensor], count: int) -> Tensor:
+    """Return the first images of batches; all where there are fewer.
+
+    >>> first_of([torch.zeros(4, 3), torch.ones(4, 3)], 6).sum(1)
+    tensor([0., 0., 0., 0., 3., 3.])
+    """
+    found: list[Tensor] = []
+    for batch in batches:
+        found.append(batch[: count - sum(map(len, found))])
+        if sum(map(len, found)) >= count:
+            break
+    return torch.cat(found)

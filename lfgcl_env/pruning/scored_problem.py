@@ -25,6 +25,7 @@ from lfgcl_env.edge.choices import check_choice
 from lfgcl_env.edge.executors import Submits
 from lfgcl_env.edge.one_at_a_time import OneAtATime, alone
 from lfgcl_env.engine import Shared, check_gpus, spread
+from lfgcl_env.images.chunks import chunks_of, first_of
 from lfgcl_env.networks import Baseline
 from lfgcl_env.networks.several_inputs import (
     Several,
@@ -44,7 +45,7 @@ from lfgcl_env.pruning.moments.second_moments import Moments
 from lfgcl_env.pruning.registries import CHOICES
 from lfgcl_env.pruning.repair.interface import REPAIRS, Repair
 from lfgcl_env.pruning.score.scorer import Scorer
-from lfgcl_env.pruning.score.screen import Screen
+from lfgcl_env.pruning.score.screen import SCREENED, Screen
 from lfgcl_env.pruning.structure.cost import Cost
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
@@ -276,8 +277,8 @@ class ScoredProblem(OneAtATime):
         """Score strategies cheaply, to choose which of them to evaluate.
 
         A network is repaired by least squares, and its features are compared by
-        ``discounted_mse`` on the calibration images, whatever :meth:`evaluate` does. Strategies
-        screened before are looked up; they do not count as evaluated.
+        ``discounted_mse`` on the first 64 calibration images, whatever :meth:`evaluate` does.
+        Strategies screened before are looked up; they do not count as evaluated.
 
         Args:
             strategies: channels kept in every group, each.
@@ -380,9 +381,8 @@ class ScoredProblem(OneAtATime):
     def _ready_screen(self) -> Screen:
         if self._screen is None:
             features = None if self.baseline.outputs else self._config["features"]
-            self._screen = Screen(
-                self.network, self.device, self.batches, lambda: self.moments, features
-            )
+            first = chunks_of(first_of(self.batches, SCREENED), len(self.batches[0]))
+            self._screen = Screen(self.network, self.device, first, lambda: self.moments, features)
         return self._screen
 
     @alone

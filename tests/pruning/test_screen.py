@@ -3,10 +3,12 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from networks_for_tests import awaken, images, plain
+import torch
+from networks_for_tests import awaken, images, plain, simple_problem
 
 import lfgcl_env  # noqa: F401 - registers the environments
 from lfgcl_env.pruning import PruningProblem, allocate
+from lfgcl_env.pruning.score.screen import SCREENED, Screen
 from lfgcl_env.pruning.sensitivities import sensitivities
 
 STRATEGIES = np.array([[4, 8, 8], [8, 4, 8], [8, 8, 4], [3, 5, 7]])
@@ -116,3 +118,19 @@ def test_features_that_are_asked_for_are_compared_or_refused():
         problem(repair="sequential", features="0", similarity="kl")
     with pytest.raises(ValueError, match="nothing"):
         problem(repair="sequential", features="nothing")
+
+
+def test_strategies_are_screened_on_the_first_images(monkeypatch):
+    seen = []
+    usual = Screen.__init__
+
+    def noted(self, network, device, batches, *more):
+        seen.append(torch.cat(list(batches)))
+        usual(self, network, device, batches, *more)
+
+    monkeypatch.setattr(Screen, "__init__", noted)
+    given = images(SCREENED + 5, 8)
+    for inputs in (given, given[:9]):
+        problem = simple_problem(awaken(plain()), inputs, repair="sequential")
+        problem.screen([[4, 3]])
+        assert torch.equal(seen.pop(), inputs[:SCREENED])

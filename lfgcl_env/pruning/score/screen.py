@@ -15,9 +15,12 @@ from lfgcl_env.pruning.repair.least_squares import LeastSquaresRepair
 from lfgcl_env.pruning.score.scorer import Scorer
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
 
+SCREENED = 64
+"""Calibration images that strategies are screened on: more rank no better, see docs/fidelity.md."""
+
 
 class Screen:
-    """Scores strategies by a closed-form repair and the calibration images, one forward pass each.
+    """Scores strategies by a closed-form repair and some images, one forward pass each.
 
     The network is repaired by least squares, and the features that feed its outputs are compared by
     :func:`~lfgcl_env.pruning.score.similarities.discounted_mse`, whatever the problem's own score
@@ -26,7 +29,7 @@ class Screen:
     Args:
         network: what is pruned.
         device: of the images.
-        batches: the calibration images.
+        batches: some of the calibration images.
         moments: returns the second moments of every layer whose inputs follow groups.
         features: modules to compare at instead, for networks whose outputs cannot be compared.
     """
