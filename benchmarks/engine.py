@@ -54,7 +54,7 @@ from lfgcl_env.pruning.scored_problem import ScoredProblem
 from lfgcl_env.search.run_search import run_search
 
 COMMAND = "prune LFGCL-ResNet56-v0 --budget 0.5 --agent lfgcl --evaluations 8"
-"""Of the README."""
+"""Of the README, with twice its evaluations."""
 
 SLEEPS = (0.1, 0.5, 1.0)
 """Evaluations that only sleep take so long [s]."""

@@ -98,7 +98,7 @@ def print_accuracy(
         stated: the baseline's top-1 [%]; None measures it.
 
     Returns:
-        The test set and a row for every network.
+        The test set, a row for every network, and whether the baseline's accuracy was stated.
     """
     if stated is None:
         top1s = top1_of_all((baseline.network, *networks), test_set, device)
@@ -111,14 +111,22 @@ def print_accuracy(
         tensors = [structure["tensors"] for structure in structures]
         try:
             with RunFolder(path).lock():
-                write_accuracy_file(path, test_set.name, len(test_set.images), tensors, rows)
+                write_accuracy_file(
+                    path, test_set.name, len(test_set.images), tensors, rows,
+                    stated=stated is not None,
+                )  # fmt: skip
                 written = write_accuracy(path, rows, test_set.name) if budgets else []
         except (OSError, ValueError) as error:  # what took minutes to find is returned all the same
             _log.warning("the accuracy is not kept in the run folder: %s", error)
         else:
             for file in written:
                 print(file)
-    return {"data": test_set.name, "images": len(test_set.images), "networks": rows}
+    return {
+        "data": test_set.name,
+        "images": len(test_set.images),
+        "networks": rows,
+        "stated": stated is not None,
+    }
 
 
 def _print_results(

@@ -62,6 +62,8 @@ def accuracy(run: RunFacts) -> Html:
         f"{run.accuracy.data}, {run.accuracy.images:,} labelled images, which search and repair "
         "never saw."
     )
+    if run.accuracy.stated:
+        text += " The baseline's accuracy is the one stated with its weights."
     return section(
         "Accuracy",
         element("p", text),

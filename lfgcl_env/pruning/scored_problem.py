@@ -27,6 +27,7 @@ from lfgcl_env.edge.one_at_a_time import OneAtATime, alone
 from lfgcl_env.engine import Shared, check_gpus, spread
 from lfgcl_env.images.chunks import chunks_of, first_of
 from lfgcl_env.networks import Baseline
+from lfgcl_env.networks.copying import copy_network
 from lfgcl_env.networks.several_inputs import (
     Several,
 )
@@ -92,12 +93,13 @@ class ScoredProblem(OneAtATime):
             network = load_module(network, images)
         images = fitting(network, images, "calibration")
         check_outputs(network, self.similarity, chosen["features"])
+        # Before what takes longer; of a copy, which others' calls do not disturb.
+        self._repair.check(copy_network(network.network))
 
         self.network = PrunableNetwork(
             network, part(LatencyConfig, chosen), **part(StructureConfig, chosen)
         )
         self.baseline = self.network.baseline
-        self._repair.check(self.baseline.network)
         self.groups, self.channels = self.network.groups, self.network.channels
         self.lowest = self.network.rounding.fewest
         self.layers, self.excluded = self.network.layers, self.network.excluded

@@ -32,12 +32,14 @@ class Accuracy(Sealed):
         images: how many it has.
         tensors: checksums of the pruned networks, in their order.
         networks: the baseline's first.
+        stated: whether the baseline's is the one that its weights come with, and no measured one.
     """
 
     data: Text
     images: Count
     tensors: Annotated[list[TensorsChecksum], MaxLen(LONGEST_LIST)]
     networks: Annotated[list[StoredAccuracy], MinLen(2), MaxLen(LONGEST_LIST + 1)]
+    stated: bool
 
 
 def write_accuracy_file(
@@ -46,6 +48,8 @@ def write_accuracy_file(
     images: int,
     tensors: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
+    *,
+    stated: bool,
 ) -> None:
     """Write what was found, see :class:`Accuracy`.
 
@@ -55,6 +59,7 @@ def write_accuracy_file(
         images: how many it has.
         tensors: checksums of the pruned networks.
         rows: the baseline's first, with ``network`` and ``top1``.
+        stated: see :class:`Accuracy`.
 
     Raises:
         ValueError: if the folder holds a link out of it.
@@ -62,7 +67,10 @@ def write_accuracy_file(
     """
     check_links(folder)
     networks = [{"network": row["network"], "top1": row["top1"]} for row in rows]
-    fields = {"data": data, "images": images, "tensors": list(tensors), "networks": networks}
+    fields = {
+        "data": data, "images": images, "tensors": list(tensors), "networks": networks,
+        "stated": stated,
+    }  # fmt: skip
     write_text(folder / TESTED, f"{sealed(fields, indent=2)}\n")
 
 

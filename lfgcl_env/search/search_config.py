@@ -57,7 +57,7 @@ class SearchConfig(TypedDict, total=False):
         ShortlistSize,
         Option(
             4,
-            "best strategies to repair sequentially and compare; 0: none",
+            "best strategies to compare after a sequential repair; 0: none",
             "a whole number from 0 to 10,000",
             decides=False,
         ),

@@ -1,4 +1,4 @@
-"""The last step of a search: repair the best few strategies, compare them, and keep the best.
+"""The last step of a search: compare the best few strategies once repaired, and keep the best.
 
 Finished networks are compared by ``env.unwrapped.judge``, on images that neither the search nor the
 repair has seen, where there are so many. A wrapper that changes rewards cannot be asked about a
@@ -28,7 +28,7 @@ from lfgcl_env.search.strategy_reward import Rewarded, best_first, rewarded, rew
 _logger = logging.getLogger(__name__)
 
 COMPARED_IMAGES = 256
-"""Images that the strategies on a shortlist are repaired on, where scores take a cheap repair."""
+"""Images that the strategies on a shortlist are repaired on, to compare them."""
 
 TOGETHER = 4
 """Strategies that are repaired in step: they share the baseline, and memory holds them all."""
@@ -78,8 +78,8 @@ def choose(
 ) -> tuple[nn.Module, list[Shortlisted]]:
     """Compare the best strategies, repaired sequentially, and repair the winner thoroughly.
 
-    Where scores take a costly repair, networks are compared as they were scored; else they are
-    repaired for the comparison.
+    Where scores take a costly repair, on enough images, and are not what compares here, networks
+    are compared as they were scored; else they are repaired for the comparison.
 
     The allocation by sensitivities (:func:`~lfgcl_env.pruning.allocate`) takes the last place, if
     the environment's actions lead to it: a search can miss it although it is as good or better once
@@ -156,8 +156,8 @@ def _deliver(
     delivery: Delivery = "thorough"
     if _judged(winner) > best:
         network, best = compared, _judged(winner)
-        delivery = "scored" if problem.screens else "quick"
-    if not problem.screens:
+        delivery = "scored" if _as_scored_will_do(env) else "quick"
+    if not _as_scored_will_do(env):
         scored = problem.compress(keep)
         if (own := _judge(env, scored, keep)) > best:
             network, best, delivery = scored, own, "scored"
@@ -181,7 +181,7 @@ def _compare(
     env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
 ) -> Iterator[tuple[nn.Module, Shortlisted]]:
     """Repair strategies, and yield them with their networks."""
-    networks = _as_scored if problem_of(env).screens else _repaired
+    networks = _as_scored if _as_scored_will_do(env) else _repaired
     for place, (one, network) in enumerate(networks(env, listed, images, where), start=1):
         score = _judge(env, network, one.evaluation.keep)
         _logger.info(
@@ -189,6 +189,17 @@ def _compare(
             where, place, len(listed), one.reward, score, one.origin,
         )  # fmt: skip
         yield network, Shortlisted(one.origin, one.reward, one.evaluation, None, score)
+
+
+def _as_scored_will_do(env: gym.Env[Any, Any]) -> bool:
+    """Whether networks as they were scored can be compared.
+
+    They were repaired as they would be here, on as many images, and are judged by others than they
+    were scored on: a reward of one's own would say again what it said.
+    """
+    problem = problem_of(env)
+    judged = not _has_own_reward(env) and bool(problem.baseline.outputs)
+    return problem.screens and judged and problem.images >= COMPARED_IMAGES
 
 
 def _as_scored(

@@ -44,6 +44,7 @@ def test_published_weights_have_their_sources():
     [
         ("resnet20", "embedded", "CIFAR10"),
         ("resnet20", "published", "CIFAR10"),
+        ("resnet56", "embedded", "CIFAR10"),
         ("resnet20_cifar100", "embedded", "CIFAR100"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks_for_tests import awake_baseline, awaken, images, plain, simple_problem
 
-from lfgcl_env.pruning.repair import refitted
+from lfgcl_env.pruning.repair import refitted, walk
 from lfgcl_env.pruning.repair.walk import Walk
 
 KEEP, OTHER = [4, 3], [3, 4]
@@ -27,6 +27,12 @@ def steps(monkeypatch):
 
 def made():
     return simple_problem(awaken(plain()), images(16), repair="sequential")
+
+
+def size_of(keep):
+    problem = made()
+    problem.evaluate(keep)
+    return problem._repair._recent._bytes
 
 
 def states_of(*networks):
@@ -71,25 +77,15 @@ def test_handing_over_leaves_scores_alone():
 
 
 def test_the_oldest_are_refitted_again(monkeypatch, steps):
-    problem = made()
-    problem.evaluate(KEEP)
-    size = problem._repair._recent._bytes
+    size = size_of(KEEP)
     assert size > 0
     monkeypatch.setattr(refitted, "_BYTES", 2 * size - 1)  # too few for two strategies
+    problem = made()
+    problem.evaluate(KEEP)
     problem.evaluate(OTHER)
     scored = len(steps)
     problem.compress(OTHER)
     assert len(steps) == scored
-    problem.compress(KEEP)
-    assert len(steps) > scored
-
-
-def test_nothing_is_kept_where_one_strategy_is_too_much(monkeypatch, steps):
-    monkeypatch.setattr(refitted, "_BYTES", 0)
-    problem = made()
-    problem.evaluate(KEEP)
-    assert problem._repair._recent._bytes == 0
-    scored = len(steps)
     problem.compress(KEEP)
     assert len(steps) > scored
 
@@ -107,4 +103,24 @@ def test_workers_are_not_sent_what_was_refitted(steps):
     score = problem.evaluate(KEEP)
     sent = pickle.loads(pickle.dumps(problem))
     assert sent._repair._recent.find(problem.kept_channels(KEEP)) is None
+    for keep in (OTHER, KEEP):  # and they keep the last one alone
+        sent.measure(keep)
+        assert sent._repair._recent._bytes == size_of(keep)
     assert sent.measure(KEEP) == score
+
+
+def test_an_interrupted_replay_leaves_no_trace(monkeypatch):
+    problem = made()
+    score = problem.evaluate(KEEP)
+    put = refitted.put
+
+    def stop(tensors):
+        first, *_ = tensors
+        put([first])
+        monkeypatch.setattr(walk, "put", put)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(walk, "put", stop)
+    with pytest.raises(KeyboardInterrupt):
+        problem.compress(KEEP)
+    assert problem.measure(KEEP) == score

@@ -142,8 +142,18 @@ def test_the_shortlist_keeps_the_best_after_repair_and_includes_the_allocation(c
         choose(env, records(env), OTHERS, size=0)
 
 
-def test_networks_are_compared_as_they_were_scored_where_the_repair_was_one_for_that(monkeypatch):
-    env = make_env(budget=0.6, repair="sequential")
+@pytest.mark.parametrize(
+    ("images_of_a_score", "reward"),
+    [(len(INPUTS), {}), (len(INPUTS) + 1, {}), (len(INPUTS), {"reward": "own"})],
+)
+def test_networks_are_compared_as_they_were_scored_where_the_repair_was_one_for_that(
+    images_of_a_score, reward, monkeypatch
+):
+    if reward:
+        reward = {"reward": mean_weight}
+    scored = images_of_a_score == len(INPUTS) and not reward
+    monkeypatch.setattr("lfgcl_env.search.shortlist.COMPARED_IMAGES", images_of_a_score)
+    env = make_env(budget=0.6, repair="sequential", **reward)
     problem, repaired = env.unwrapped.problem, []
     usual = problem.repair_all
 
@@ -154,10 +164,11 @@ def test_networks_are_compared_as_they_were_scored_where_the_repair_was_one_for_
     found = records(env)
     monkeypatch.setattr(problem, "repair_all", counted)
     _, listed = choose(env, found, OTHERS, size=3)
-    assert repaired == [listed[0].searched.keep]  # the winner alone
+    assert len(repaired) == (1 if scored else 1 + len(listed))
+    assert repaired[-1] == listed[0].searched.keep
     for one in listed[1:]:
         keep = one.searched.keep
-        assert one.score == env.unwrapped.judge(problem.compress(keep), keep)
+        assert (one.score == env.unwrapped.judge(problem.compress(keep), keep)) == scored
 
 
 def mean_weight(network, _images):
@@ -253,15 +264,10 @@ class Prefers:
         return float(all(torch.equal(mine, its) for mine, its in pairs))
 
 
-@pytest.mark.parametrize(
-    ("repair", "delivery"),
-    [
-        *(("least_squares", delivery) for delivery in ("thorough", "quick", "scored", "cut")),
-        *(("sequential", delivery) for delivery in ("thorough", "scored", "cut")),
-    ],
-)
+@pytest.mark.parametrize("delivery", ["thorough", "quick", "scored", "cut"])
+@pytest.mark.parametrize("repair", ["least_squares", "sequential"])
 def test_a_reward_of_ones_own_decides_which_network_of_the_winner_is_handed_over(
-    repair, delivery, caplog
+    delivery, repair, caplog
 ):
     reward = Prefers(delivery)
     env = make_env(budget=0.6, reward=reward, repair=repair)

@@ -27,10 +27,12 @@ def put(tensors: Iterable[Placed]) -> None:
 class Recent:
     """The refitted tensors of the strategies scored last; the oldest go beyond 256 MiB.
 
-    What a search ends with was mostly scored a while ago, and takes seconds to refit again.
+    What a search ends with was mostly scored a while ago, and takes seconds to refit again. A
+    worker's copy keeps the last strategy alone: what is handed over is not its business.
     """
 
     def __init__(self) -> None:
+        self._most = _BYTES
         self._known: OrderedDict[tuple[bytes, ...], list[Named]] = OrderedDict()
         self._bytes = 0
 
@@ -45,7 +47,7 @@ class Recent:
         self._bytes -= _size(self._known.pop(key, []))
         self._known[key] = tensors
         self._bytes += _size(tensors)
-        while self._bytes > _BYTES:
+        while self._bytes > self._most and len(self._known) > 1:
             self._bytes -= _size(self._known.popitem(last=False)[1])
 
     def find(self, kept: Sequence[NDArray[np.int64]]) -> list[Named] | None:
@@ -53,8 +55,8 @@ class Recent:
         return self._known.get(_key(kept))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the tensors: other processes refit what they hand over."""
-        return vars(Recent())
+        """Leave out the tensors, and room for more than one strategy's."""
+        return vars(Recent()) | {"_most": 0}
 
 
 def _key(kept: Sequence[NDArray[np.int64]]) -> tuple[bytes, ...]:

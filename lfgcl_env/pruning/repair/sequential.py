@@ -166,11 +166,11 @@ class SequentialRepair(LeastSquaresRepair):
         self, candidate: Candidate, kept: Sequence[NDArray[np.int64]], smaller: nn.Module
     ) -> None:
         """Copy the refitted weights and statistics of a candidate into a network of its shape."""
+        known = self._recent.find(kept)
         with torch.inference_mode():
-            known = self._recent.find(kept)
             walk = self._walk(candidate, kept) if known else self._refit(candidate, kept)
-            walk.replay(known or [])
         try:
+            walk.replay(known or [])
             super().carry(candidate, kept, smaller)
         finally:
             walk.restore()
