@@ -4,12 +4,19 @@ The command runs whole, in a process of its own; whatever happens inside a part,
 parts nested in it, is that part's time. Results are in results/main_command.jsonl.
 
     python benchmarks/main_command.py --seeds 0 1 2
+
+Where another commit's checkout is given, its command runs at the same time, so that both are slowed
+down alike:
+
+    git worktree add ../before 5cf82a7
+    python benchmarks/main_command.py --beside ../before --beside-options "--evaluations 100"
 """
 
 import json
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -56,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--state", default="", help="names the state of the code, e.g. a commit")
     parser.add_argument("--beside", type=Path, help="a checkout whose command runs meanwhile")
-    parser.add_argument("--beside-evaluations", type=int, default=100, help="of that command")
+    parser.add_argument("--beside-options", default="--evaluations 100", help="of that command")
     options = parser.parse_args(arguments)
     asked = {
         name: getattr(options, name) for name in ("env", "budget", "agent", "evaluations", "state")
     }
     other = options.beside
     if other:
-        asked |= {"beside_commit": _commit(other), "beside_evaluations": options.beside_evaluations}
+        asked |= {"beside_commit": _commit(other), "beside_options": options.beside_options}
     runs = [asked | {"seed": seed} for seed in options.seeds]
     study = Study(options.out / "main_command.jsonl", runs, partial(measured, beside=other))
     code = 0 if options.report else study.run(isolated=True)
@@ -87,9 +94,9 @@ def measured(run: Fields, beside: Path | None = None) -> Fields:
 def command_of(checkout: Path, run: Fields, folder: str) -> Fields:
     """Run another checkout's command, and return its processor time [s] and top-1 [%]."""
     command = ["prune", run["env"], "--budget", str(run["budget"]), "--agent", run["agent"]]
-    command += ["--evaluations", str(run["beside_evaluations"]), "--out", f"{folder}/run"]
+    command += [*shlex.split(run["beside_options"]), "--out", f"{folder}/run"]
     found = subprocess.run(
-        [sys.executable, "-c", _MAIN, *command, "--agent-seed", str(run["seed"])],
+        [sys.executable, "-c", _MAIN, *command],
         cwd=checkout,
         env=os.environ | {"PYTHONPATH": str(checkout.resolve())},
         stdout=subprocess.PIPE,
@@ -199,7 +206,7 @@ def report(records: Sequence[Fields]) -> None:
     heads = ["environment", "budget", "agent", "evaluations", "state", *parts, "total", "top-1"]
     print(markdown_table(heads, cells))
     for record in records:
-        if "beside_evaluations" in record:
+        if "beside_options" in record:
             other = record["beside"]
             print(
                 f"seed {record['seed']}: {record['total']} s beside {other['total']} s, "
