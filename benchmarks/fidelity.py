@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from deliveries import DELIVERED, distances, shared
 from numpy.typing import NDArray
-from study import Fields, Study, correlation, markdown_table, newest, prepare, study_parser
+from study import (
+    Fields,
+    Study,
+    correlation,
+    correlation_cell,
+    markdown_table,
+    newest,
+    prepare,
+    study_parser,
+)
 
 from lfgcl_env.pruning import PruningProblem
 from lfgcl_env.pruning.repair.interface import repair
@@ -167,7 +176,7 @@ def report(study: Study, delivered: Sequence[Fields]) -> None:
     table.sort(key=lambda line: (line["budget"], -_first(line)))
     columns = ("all", "near", "random", "searched")
     cells = [
-        [f"{line['budget']:.0%}", line["signal"], *(_cell(line.get(c)) for c in columns)]
+        [f"{line['budget']:.0%}", line["signal"], *(correlation_cell(line.get(c)) for c in columns)]
         for line in table
     ]
     print(markdown_table(["budget", "signal", *columns], cells))
@@ -199,13 +208,6 @@ def _parts(kinds: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
 def _first(line: Fields) -> float:
     found: Fields = line.get("near") or line["all"]
     return float(found["spearman"])
-
-
-def _cell(found: Fields | None) -> str:
-    if found is None:
-        return ""
-    low, high = found["interval"]
-    return f"{found['spearman']:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,16 @@ import numpy as np
 import torch
 from deliveries import DELIVERED, shared
 from numpy.typing import NDArray
-from study import Fields, Study, correlation, markdown_table, newest, prepare, study_parser
+from study import (
+    Fields,
+    Study,
+    correlation,
+    correlation_cell,
+    markdown_table,
+    newest,
+    prepare,
+    study_parser,
+)
 
 from lfgcl_env.envs.pruning_env import PruningEnv
 from lfgcl_env.images import LabelledImages, load_test_set, top1
@@ -166,7 +175,7 @@ def report(study: Study, delivered: Sequence[Fields]) -> None:
         [
             f"{line['budget']:.0%}",
             str(line["images"]),
-            *(_cell(line.get(part)) for part in ("all", "near", "random")),
+            *(correlation_cell(line.get(part)) for part in ("all", "near", "random")),
             f"{line['seconds']:.3f}" if "seconds" in line else "",
             f"{np.mean(line['top1']):.2f} ({', '.join(map(str, line['top1']))})"
             if "top1" in line
@@ -188,13 +197,6 @@ def _ranks(pairs: Sequence[tuple[Fields, Fields]], count: str) -> Fields:
     }  # fmt: skip
     found = {name: correlation(values[part], top1s[part]) for name, part in parts.items()}
     return found | {"seconds": float(np.median([r["seconds"][count] for _, r in pairs]))}
-
-
-def _cell(found: Fields | None) -> str:
-    if found is None:
-        return ""
-    low, high = found["interval"]
-    return f"{found['spearman']:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from study.agent_version import agent_version
 from study.markdown import markdown_table
 from study.records import Fields, newest, origins
 from study.script import RESULTS, new_parser, prepare, study_parser
-from study.statistics import correlation, interval
+from study.statistics import correlation, correlation_cell, interval
 from study.study import Study
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Study",
     "agent_version",
     "correlation",
+    "correlation_cell",
     "interval",
     "markdown_table",
     "new_parser",

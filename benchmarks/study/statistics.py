@@ -43,3 +43,15 @@ def correlation(values: NDArray[np.float64], top1: NDArray[np.float64]) -> Field
 
 def _iqm(values: NDArray[np.float64], axis: int = -1) -> Any:
     return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def correlation_cell(found: Fields | None) -> str:
+    """Return a table's cell for a :func:`correlation`; empty for None.
+
+    >>> correlation_cell({"spearman": 0.8, "interval": [0.7, 0.9]})
+    '0.80 (0.70 to 0.90)'
+    """
+    if found is None:
+        return ""
+    low, high = found["interval"]
+    return f"{found['spearman']:.2f} ({low:.2f} to {high:.2f})"
