@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks_for_tests import awake_baseline, awaken, images, plain, simple_problem
 
-from lfgcl_env.pruning.repair import refitted, walk
+from lfgcl_env.pruning.repair import refitted, tensor_cache, walk
 from lfgcl_env.pruning.repair.walk import Walk
 
 KEEP, OTHER = [4, 3], [3, 4]
@@ -32,7 +32,7 @@ def made():
 def size_of(keep):
     problem = made()
     problem.evaluate(keep)
-    return problem._repair._recent._bytes
+    return problem._repair._recent.bytes
 
 
 def states_of(*networks):
@@ -79,7 +79,7 @@ def test_handing_over_leaves_scores_alone():
 def test_the_oldest_are_refitted_again(monkeypatch, steps):
     size = size_of(KEEP)
     assert size > 0
-    monkeypatch.setattr(refitted, "_BYTES", 2 * size - 1)  # too few for two strategies
+    monkeypatch.setattr(tensor_cache, "CACHE_BYTES", 2 * size - 1)  # too few for two strategies
     problem = made()
     problem.evaluate(KEEP)
     problem.evaluate(OTHER)
@@ -93,9 +93,9 @@ def test_the_oldest_are_refitted_again(monkeypatch, steps):
 def test_a_strategy_scored_again_counts_once():
     problem = made()
     problem.evaluate(KEEP)
-    size = problem._repair._recent._bytes
+    size = problem._repair._recent.bytes
     problem.measure(KEEP)
-    assert problem._repair._recent._bytes == size
+    assert problem._repair._recent.bytes == size
 
 
 def test_workers_are_not_sent_what_was_refitted(steps):
@@ -105,7 +105,7 @@ def test_workers_are_not_sent_what_was_refitted(steps):
     assert sent._repair._recent.find(problem.kept_channels(KEEP)) is None
     for keep in (OTHER, KEEP):  # and they keep the last one alone
         sent.measure(keep)
-        assert sent._repair._recent._bytes == size_of(keep)
+        assert sent._repair._recent.bytes == size_of(keep)
     assert sent.measure(KEEP) == score
 
 

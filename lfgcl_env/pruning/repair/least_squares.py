@@ -4,7 +4,6 @@ A layer's best weights for the inputs that stay follow from the second moments o
 baseline, which are collected once.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,11 +14,10 @@ from torch import Tensor
 from lfgcl_env.pruning.moments.norm_statistics import NormStatistics, collect_norm_statistics
 from lfgcl_env.pruning.moments.second_moments import Moments, repaired_weights
 from lfgcl_env.pruning.repair.interface import Repair, repair
+from lfgcl_env.pruning.repair.tensor_cache import TensorCache
 from lfgcl_env.pruning.structure.candidate import Candidate
 from lfgcl_env.pruning.structure.fixed_layers import find_refittable
 from lfgcl_env.pruning.structure.prunable_network import PrunableNetwork
-
-_CACHE_BYTES = 256 * 2**20
 
 
 @repair("least_squares")
@@ -58,8 +56,7 @@ class LeastSquaresSolver:
     ) -> None:
         self._moments, self._norms = moments, norms
         self._dtype = dtype
-        self._cache: OrderedDict[tuple[str, bytes], tuple[Tensor, Tensor]] = OrderedDict()
-        self._bytes = 0
+        self._cache: TensorCache[tuple[str, bytes], tuple[Tensor, Tensor]] = TensorCache()
 
     def __contains__(self, layer: str) -> bool:
         return layer in self._moments
@@ -73,21 +70,16 @@ class LeastSquaresSolver:
 
         Returns:
             The weight (out, kept, ...) with all outputs, and a bias (out,), zero where it may not
-            change; without inputs it always may. Least recently used results are dropped beyond
-            256 MiB.
+            change; without inputs it always may.
         """
         key = (layer, kept.tobytes())
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        if (known := self._cache.get(key)) is not None:
+            return known
         moments = self._moments[layer]
         positions = torch.from_numpy(kept).to(moments.weights.device)
         matrix = repaired_weights(moments, positions).to(self._dtype)
         solved = moments.reader.weight(matrix)
-        self._cache[key] = solved
-        self._bytes += _size(solved)
-        while self._bytes > _CACHE_BYTES and len(self._cache) > 1:
-            self._bytes -= _size(self._cache.popitem(last=False)[1])
+        self._cache.add(key, solved, solved)
         return solved
 
     def rescale(self, norm: str, kept: NDArray[np.int64]) -> tuple[float, float]:
@@ -104,7 +96,3 @@ class LeastSquaresSolver:
             return 1.0, 0.0
         statistics = self._norms[norm]
         return statistics.rescale(torch.from_numpy(kept).to(statistics.mean.device))
-
-
-def _size(tensors: tuple[Tensor, Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
