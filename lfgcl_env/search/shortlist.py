@@ -126,9 +126,11 @@ def choose(
             )
         ]
     where = "" if budget is None else f"budget {label(budget)}, "
-    compared = sorted(_compare(env, listed, images, where), key=lambda one: -_judged(one[1]))
-    (network, winner), *others = compared
-    network, winner = _deliver(env, network, winner, images, where)
+    as_scored = _as_scored_will_do(env)
+    repair = _as_scored if as_scored else _repaired
+    compared = _compare(env, repair(env, listed, images, where), len(listed), where)
+    (network, winner), *others = sorted(compared, key=lambda one: -_judged(one[1]))
+    network, winner = _deliver(env, network, winner, images, where, as_scored=as_scored)
     return network, [winner, *(one for _, one in others)]
 
 
@@ -146,9 +148,18 @@ def without_harm(env: gym.Env[Any, Any], keep: tuple[int, ...]) -> Delivered:
 
 
 def _deliver(
-    env: gym.Env[Any, Any], compared: nn.Module, winner: Shortlisted, images: Tensor, where: str
+    env: gym.Env[Any, Any],
+    compared: nn.Module,
+    winner: Shortlisted,
+    images: Tensor,
+    where: str,
+    *,
+    as_scored: bool,
 ) -> tuple[nn.Module, Shortlisted]:
-    """Repair the winner thoroughly, unless that or any repair makes it worse."""
+    """Repair the winner thoroughly, unless that or any repair makes it worse.
+
+    With ``as_scored`` networks were compared as they were scored.
+    """
     problem, keep = problem_of(env), winner.searched.keep
     with progress(f"{where}repairing the winner") as advance:
         (network,) = problem.repair_all([keep], images, progress=advance)
@@ -156,8 +167,8 @@ def _deliver(
     delivery: Delivery = "thorough"
     if _judged(winner) > best:
         network, best = compared, _judged(winner)
-        delivery = "scored" if _as_scored_will_do(env) else "quick"
-    if not _as_scored_will_do(env):
+        delivery = "scored" if as_scored else "quick"
+    if not as_scored:
         scored = problem.compress(keep)
         if (own := _judge(env, scored, keep)) > best:
             network, best, delivery = scored, own, "scored"
@@ -178,15 +189,14 @@ def _warn(where: str, what: str, score: float, best: float) -> None:
 
 
 def _compare(
-    env: gym.Env[Any, Any], listed: Sequence[Rewarded], images: Tensor, where: str
+    env: gym.Env[Any, Any], repaired: Iterable[tuple[Rewarded, nn.Module]], count: int, where: str
 ) -> Iterator[tuple[nn.Module, Shortlisted]]:
-    """Repair strategies, and yield them with their networks."""
-    networks = _as_scored if _as_scored_will_do(env) else _repaired
-    for place, (one, network) in enumerate(networks(env, listed, images, where), start=1):
+    """Judge strategies by their networks, and yield both."""
+    for place, (one, network) in enumerate(repaired, start=1):
         score = _judge(env, network, one.evaluation.keep)
         _logger.info(
             "%sshortlist %d/%d: reward %.4f, outputs %.5f once repaired (%s)",
-            where, place, len(listed), one.reward, score, one.origin,
+            where, place, count, one.reward, score, one.origin,
         )  # fmt: skip
         yield network, Shortlisted(one.origin, one.reward, one.evaluation, None, score)
 
