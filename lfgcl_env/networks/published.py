@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,12 +89,21 @@ def load_published(name: str) -> dict[str, Tensor]:
     """
     check_published(name)
     url = PUBLISHED[name].url
+    return unwrap(load_url(url), str(cached_path(url)))
+
+
+def load_url(url: str) -> Any:
+    """Return what a published file holds, downloaded if it is not there yet.
+
+    Raises:
+        ValueError: if the file is not the published one.
+        OSError: if it cannot be downloaded.
+    """
     check_cached(url)
     with explained_download(url):
-        content = torch.hub.load_state_dict_from_url(
+        return torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
-    return unwrap(content, str(cached_path(url)))
 
 
 def check_published(name: str) -> None:

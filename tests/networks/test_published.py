@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import warnings
+from threading import Thread
 from urllib.error import URLError
 
 import pytest
@@ -51,6 +52,21 @@ def test_without_a_network_connection_the_error_says_what_to_do(torch_home, monk
         load_baseline("vgg16_bn")
     with pytest.raises(OSError, match=r"cannot download https://download.pytorch.org"):
         load_baseline("torchvision:resnet18")
+
+
+def test_other_networks_are_built_during_a_download(torch_home, monkeypatch):
+    def refuse_later(*_, **__):
+        other = Thread(target=lambda: built.append(load_baseline("resnet20", "random")))
+        other.daemon = True
+        other.start()
+        other.join(timeout=60)
+        raise URLError("Name or service not known")
+
+    built = []
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse_later)
+    with pytest.raises(OSError, match="cannot download"):
+        load_baseline("torchvision:resnet18")
+    assert built
 
 
 def test_a_download_with_another_hash_is_refused(torch_home, monkeypatch):
