@@ -22,18 +22,17 @@ def find_learned(baseline: nn.Module, network: nn.Module, example: Tensor) -> li
         ValueError: if there is none, one of them does not take these inputs, or the network does
             not return these outputs in the same shapes.
     """
-    wanted, found = (
-        {name: tuple(one.shape[1:]) for name, one in outputs.items() if len(one) == len(example)}
-        for outputs in (
-            run_on(example, baseline, "the baseline"),
-            run_on(example, network, "the network"),
-        )
-    )
+    wanted = _per_image(run_on(example, baseline, "the baseline"), len(example))
+    if wanted:  # a list of detections may be as long by accident, but not of twice the images too
+        twice = run_on(torch.cat([example, example]), baseline, "the baseline")
+        again = _per_image(twice, 2 * len(example))
+        wanted = {name: shape for name, shape in wanted.items() if again.get(name) == shape}
     if not wanted:
         raise ValueError(
             "the network returns nothing that has one entry for each image, so there is "
             "nothing to learn from"
         )
+    found = _per_image(run_on(example, network, "the network"), len(example))
     if any(found.get(name) != shape for name, shape in wanted.items()):
         raise ValueError(
             "the network was not pruned from this baseline: for an image it returns "
@@ -64,6 +63,11 @@ def run_on(example: Tensor, network: nn.Module, what: str) -> dict[str, Tensor]:
         ) from error
     finally:
         forget(network)
+
+
+def _per_image(outputs: Mapping[str, Tensor], images: int) -> dict[str, tuple[int, ...]]:
+    """Map outputs that have as many entries as there are images to the shape of one entry."""
+    return {name: tuple(one.shape[1:]) for name, one in outputs.items() if len(one) == images}
 
 
 def _describe(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -63,6 +63,15 @@ class Remembering(Viewing):
         return super().forward(x) * scale
 
 
+class Detecting(Viewing):
+    """Finds as many boxes as there are images to look at what it returns, by accident."""
+
+    boxes = 3
+
+    def forward(self, x):
+        return super().forward(x), x.new_zeros(self.boxes, 4)
+
+
 class Sharing(nn.Module):
     """Uses one layer twice, under two names."""
 
@@ -100,6 +109,17 @@ def test_outputs_come_nearer(kind):
     assert done.after > done.before
     fresh = copy_network(done.network)  # as it is loaded from a file
     assert problem.judge(WATCHED)(fresh) == pytest.approx(done.after, abs=1e-9)
+
+
+def test_boxes_are_not_taken_for_images():
+    baseline = Detecting().eval()
+    problem = simple_problem(baseline, images(16, 16))
+    network = copy_network(baseline)
+    network.boxes = 5
+    with torch.no_grad():
+        network.fc.weight += 0.05 * torch.randn_like(network.fc.weight)
+    done = problem.recover(network, TRAIN, FEW, watched=WATCHED)
+    assert done.after > done.before
 
 
 def test_nothing_is_left_out_at_random_and_every_step_is_reproducible():
