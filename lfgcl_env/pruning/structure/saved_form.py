@@ -22,6 +22,7 @@ from lfgcl_env.edge.files import as_path, write_beside
 from lfgcl_env.edge.schema import short
 from lfgcl_env.edge.sealed import parse_sealed, sealed
 from lfgcl_env.networks import Baseline, build_network
+from lfgcl_env.networks.draws import own_draws
 from lfgcl_env.networks.free_heads import find_stock, free_heads
 from lfgcl_env.networks.plain_module import unwrap
 from lfgcl_env.networks.safe_building import build_safely, is_safe
@@ -172,7 +173,7 @@ def load_pruned(
     with _open_file(path) as file:
         header = _header(file, path)
         given = _architecture(header, network, path, trust=trust)
-        what = header.network or type(given).__name__
+        what = header.network if network is None else f"the {type(given).__name__} that was passed"
         module = given if header.stock_attention else free_heads(given)
         keys = file.keys()
         shapes = {key: file.get_slice(key).get_shape() for key in keys}
@@ -227,7 +228,8 @@ def _architecture(
             f"code: pass load_pruned network=build, a function that "
             "returns the unpruned network, or trust=True if you trust the file"
         )
-    return unwrap(build_network(header.network, **header.arguments))
+    with own_draws():  # of weights that the file's replace
+        return unwrap(build_network(header.network, **header.arguments))
 
 
 def _check_shapes(
