@@ -40,11 +40,11 @@ def trials_in(journal) -> dict[str, list]:
 def test_a_search_goes_by_what_another_one_found(agent, tmp_path):
     journal = tmp_path / "study.journal"
     shared = partial(agent.make, journal=journal)
-    first = run_search(make_env(), shared, 16, agent_seed=1, shortlist=0)
-    alone = run_search(make_env(), agent.make, 16, agent_seed=1, shortlist=0)
+    first = run_search(make_env(), shared, 12, agent_seed=1, shortlist=0)
+    alone = run_search(make_env(), agent.make, 12, agent_seed=1, shortlist=0)
     assert keeps(first) == keeps(alone)
     second = run_search(make_env(), shared, 4, agent_seed=2, shortlist=0)
-    # Its model knows 16 strategies; without them it would draw its first ones by chance.
+    # Its model knows 12 strategies; without them it would draw its first ones by chance.
     assert keeps(second) != keeps(run_search(make_env(), agent.make, 4, agent_seed=2, shortlist=0))
     (trials,) = trials_in(journal).values()
     values = [trial.value for trial in trials if trial.value is not None]
