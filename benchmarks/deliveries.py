@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--searched", action="store_true", help="what benchmarks/gains.py found, and nothing else"
     )
+    parser.add_argument(
+        "--lower", action="store_true", help="those at lower places too, of the first seed"
+    )
     parser.add_argument("--min-channels", type=int, default=1, help="0: whole blocks may go")
     parser.add_argument("--images", type=int, default=2048, help="that repair sees")
     parser.add_argument("--rows", type=int, default=65536)
@@ -110,15 +113,16 @@ def searched(
     """Yield the same of what searches found.
 
     Of each seed's search the best is delivered on images of that seed, and so are what it started
-    from, the allocation by its own images, and what benchmarks/shortlists.py chooses. Those of the
-    first seed are also delivered at lower places, to study signals.
+    from, the allocation by its own images, and what benchmarks/shortlists.py chooses. With --lower
+    those of the first seed are also delivered at lower places, to study signals.
     """
     for record in newest(options.out / f"gains_{options.network}.jsonl"):
         asked = (record["budget"], record["min_channels"]) == (budget, options.min_channels)
         if asked and record["seed"] in options.seeds:
             yield "start", tuple(record["course"][0]["keep"]), record["seed"]
             kinds = ("searched", "searched lower")
-            places = RANKS if record["seed"] == DELIVERED["seed"] else RANKS[:1]
+            lower = options.lower and record["seed"] == DELIVERED["seed"]
+            places = RANKS if lower else RANKS[:1]
             for place in places:
                 keep = tuple(record["best"][place]["keep"])
                 yield kinds[place > 0], keep, record["seed"]
