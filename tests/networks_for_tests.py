@@ -172,14 +172,6 @@ def plain() -> nn.Module:
     )
 
 
-def deep() -> nn.Module:
-    """Five convolutions: so many strategies that those drawn at random differ."""
-    layers: list[nn.Module] = []
-    for before in (3, 16, 16, 16, 16):
-        layers += [nn.Conv2d(before, 16, 3, stride=2 if before == 3 else 1, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, Head(16))
-
-
 def flattening() -> nn.Module:
     """A linear layer reads every position of every channel, as in VGG."""
     return nn.Sequential(

@@ -201,8 +201,8 @@ def test_an_unknown_method_is_refused_before_anything_runs(tmp_path):
 def test_what_an_agent_scores_besides_its_strategies_counts(tmp_path):
     out = ["--out", str(tmp_path), "--seeds", "0", "--baselines"]
     out += ["--budgets", "0.5", "--evaluations", "12", "--agents", "allocation", "random"]
-    assert compare([*TINY, "--network", "networks_for_tests:deep", *out]) == 0
-    rows = {row["agent"]: row for row in lines(tmp_path, "networks_for_tests_deep")}
+    assert compare([*TINY, "--network", "searches_for_tests:own_network", *out]) == 0
+    rows = {row["agent"]: row for row in lines(tmp_path, "searches_for_tests_own_network")}
     assert rows["random"]["scored"] == 12
     assert list(rows["random"]["best"]) == ["1", "10", "12"]
     assert rows["allocation"]["scored"] == 5 + 12  # every group halved alone

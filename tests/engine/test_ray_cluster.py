@@ -15,7 +15,8 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
-from networks_for_tests import Head, awaken, images
+from networks_for_tests import images
+from searches_for_tests import own_network
 from torch import Tensor, nn
 
 from lfgcl_env.cli.main import main
@@ -25,13 +26,6 @@ from lfgcl_env.search.run_search import run_search
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-
-
-def own_network() -> nn.Module:
-    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()]
-    for _ in range(4):
-        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
-    return awaken(nn.Sequential(*layers, Head(8)))
 
 
 def slow_reward(network: nn.Module, inputs: Tensor) -> float:
