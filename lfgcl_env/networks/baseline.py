@@ -31,13 +31,11 @@ from lfgcl_env.networks.plain_module import make_plain
 from lfgcl_env.networks.prepared import copy_module, settle
 from lfgcl_env.networks.published import (
     PUBLISHED,
-    cached_path,
-    check_cached,
     check_published,
     explained_download,
+    fetch,
     is_published_file,
     load_published,
-    load_url,
 )
 from lfgcl_env.networks.several_inputs import Packing
 from lfgcl_env.networks.shortcut_conversion import with_projections
@@ -309,10 +307,7 @@ def _from_torchvision(
     if weights == "published":
         trained = {"num_classes": len(default.meta["categories"])}
         _check_arguments(name, arguments, trained, "published")
-        if cached_path(default.url).exists():
-            check_cached(default.url)
-        else:  # not below, where other threads that build networks wait
-            load_url(default.url)
+        fetch(default.url)  # here, because threads that build networks wait for the block below
         with explained_download(default.url), own_draws(seed):
             try:
                 network = find_builder(name)(weights=default, **arguments)

@@ -1,13 +1,13 @@
 """Published weights: where they are, what they were trained with, and loading them checked."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from lfgcl_env.networks.embedded_weights import embedded_names
 from lfgcl_env.networks.normalization import IMAGENET, Normalization
 from lfgcl_env.networks.state_dicts import unwrap
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,29 @@ def load_published(name: str) -> dict[str, Tensor]:
         OSError: if it cannot be downloaded.
     """
     check_published(name)
-    url = PUBLISHED[name].url
-    return unwrap(load_url(url), str(cached_path(url)))
+    path = PUBLISHED[name].path
+    fetch(PUBLISHED[name].url)
+    return unwrap(torch.load(path, map_location="cpu", weights_only=True), str(path))
 
 
-def load_url(url: str) -> Any:
-    """Return what a published file holds, downloaded if it is not there yet.
+def fetch(url: str) -> None:
+    """Download weights to where ``torch.hub`` keeps them, or check those that are there.
+
+    Args:
+        url: whose file name ends with the first digits of the file's SHA-256.
 
     Raises:
         ValueError: if the file is not the published one.
         OSError: if it cannot be downloaded.
     """
-    check_cached(url)
+    path = cached_path(url)
+    if path.exists():
+        check_cached(url)
+        return
+    _logger.info("downloading %s to %s", url, path)
     with explained_download(url):
-        return torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), _expected(url))
 
 
 def check_published(name: str) -> None:
