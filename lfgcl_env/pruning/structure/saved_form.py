@@ -10,6 +10,7 @@ Header and tensors carry checksums, which protect from damage and edits by hand,
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def _architecture(
                 f"one, got {short(network)}"
             )
         try:
-            module = network if isinstance(network, nn.Module) else network()
+            module = network if isinstance(network, nn.Module) else _without_trace(network)
         except TypeError as error:
             raise ValueError(f"network cannot be called without arguments ({error})") from error
         if not isinstance(module, nn.Module):
@@ -228,8 +229,13 @@ def _architecture(
             f"code: pass load_pruned network=build, a function that "
             "returns the unpruned network, or trust=True if you trust the file"
         )
-    with own_draws():  # of weights that the file's replace
-        return unwrap(build_network(header.network, **header.arguments))
+    return unwrap(_without_trace(partial(build_network, header.network, **header.arguments)))
+
+
+def _without_trace(build: Callable[[], nn.Module]) -> nn.Module:
+    """Call a function that may draw weights, which the file's replace."""
+    with own_draws():
+        return build()
 
 
 def _check_shapes(
