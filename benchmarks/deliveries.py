@@ -57,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--searched", action="store_true", help="what benchmarks/gains.py found, and nothing else"
     )
-    parser.add_argument(
-        "--lower", action="store_true", help="those at lower places too, of the first seed"
-    )
+    parser.add_argument("--lower", action="store_true", help="those at lower places of seed 0, too")
     parser.add_argument("--min-channels", type=int, default=1, help="0: whole blocks may go")
     parser.add_argument("--images", type=int, default=2048, help="that repair sees")
     parser.add_argument("--rows", type=int, default=65536)
@@ -67,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--positions", type=int, default=131072)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the repair's images")
     options = parser.parse_args(arguments)
+    if options.lower and not (options.searched and DELIVERED["seed"] in options.seeds):
+        parser.error("--lower goes with --searched and seed 0")
     path = options.out / f"deliveries_{options.network}.jsonl"
     runs = [] if options.report else list(grid(options))
     study = Study(path, runs, measured, name=name, summary=lambda r: f"top-1 {r['top1']:.2f} %")
@@ -114,7 +114,7 @@ def searched(
 
     Of each seed's search the best is delivered on images of that seed, and so are what it started
     from, the allocation by its own images, and what benchmarks/shortlists.py chooses. With --lower
-    those of the first seed are also delivered at lower places, to study signals.
+    those of seed 0 are also delivered at lower places, to study signals.
     """
     for record in newest(options.out / f"gains_{options.network}.jsonl"):
         asked = (record["budget"], record["min_channels"]) == (budget, options.min_channels)

@@ -127,8 +127,8 @@ def choose(
         ]
     where = "" if budget is None else f"budget {label(budget)}, "
     as_scored = _as_scored_will_do(env)
-    repair = _as_scored if as_scored else _repaired
-    compared = _compare(env, repair(env, listed, images, where), len(listed), where)
+    networks = (_as_scored if as_scored else _repaired)(env, listed, images, where)
+    compared = _compare(env, networks, len(listed), where)
     (network, winner), *others = sorted(compared, key=lambda one: -_judged(one[1]))
     network, winner = _deliver(env, network, winner, images, where, as_scored=as_scored)
     return network, [winner, *(one for _, one in others)]
@@ -158,7 +158,7 @@ def _deliver(
 ) -> tuple[nn.Module, Shortlisted]:
     """Repair the winner thoroughly, unless that or any repair makes it worse.
 
-    With ``as_scored`` networks were compared as they were scored.
+    ``as_scored`` says that networks were compared as they were scored.
     """
     problem, keep = problem_of(env), winner.searched.keep
     with progress(f"{where}repairing the winner") as advance:
@@ -191,7 +191,7 @@ def _warn(where: str, what: str, score: float, best: float) -> None:
 def _compare(
     env: gym.Env[Any, Any], repaired: Iterable[tuple[Rewarded, nn.Module]], count: int, where: str
 ) -> Iterator[tuple[nn.Module, Shortlisted]]:
-    """Judge strategies by their networks, and yield both."""
+    """Judge the strategies' networks, and yield each with its entry."""
     for place, (one, network) in enumerate(repaired, start=1):
         score = _judge(env, network, one.evaluation.keep)
         _logger.info(

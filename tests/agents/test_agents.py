@@ -267,7 +267,7 @@ def test_an_agent_is_saved_as_one_file_that_another_agent_loads(name, tmp_path):
     other = made(name, env, seed=1)
     other.set_parameters(path)
     observation, _ = env.env.reset(seed=0)
-    if name in OWN_MIND:  # it loads networks, not strategies: tests/agents/test_lfgcl.py
+    if name in OWN_MIND:  # it loads networks, not strategies: tests/agents/test_saved_lfgcl.py
         assert env.action_space.contains(other.predict(observation)[0])
     else:
         assert np.array_equal(other.predict(observation)[0], agent.predict(observation)[0])

@@ -1,4 +1,4 @@
-"""What the LFGCL agent saves: it goes on with it, and refuses what is none of it."""
+"""What the LFGCL agent saves: loaded it goes on, and other files are refused."""
 
 from dataclasses import replace
 

@@ -32,7 +32,7 @@ def made():
 def size_of(keep):
     problem = made()
     problem.evaluate(keep)
-    return problem._repair._recent.bytes
+    return problem._repair._recent.size
 
 
 def states_of(*networks):
@@ -93,9 +93,9 @@ def test_the_oldest_are_refitted_again(monkeypatch, steps):
 def test_a_strategy_scored_again_counts_once():
     problem = made()
     problem.evaluate(KEEP)
-    size = problem._repair._recent.bytes
+    size = problem._repair._recent.size
     problem.measure(KEEP)
-    assert problem._repair._recent.bytes == size
+    assert problem._repair._recent.size == size
 
 
 def test_workers_are_not_sent_what_was_refitted(steps):
@@ -105,7 +105,7 @@ def test_workers_are_not_sent_what_was_refitted(steps):
     assert sent._repair._recent.find(problem.kept_channels(KEEP)) is None
     for keep in (OTHER, KEEP):  # and they keep the last one alone
         sent.measure(keep)
-        assert sent._repair._recent.bytes == size_of(keep)
+        assert sent._repair._recent.size == size_of(keep)
     assert sent.measure(KEEP) == score
 
 

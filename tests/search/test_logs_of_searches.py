@@ -1,4 +1,4 @@
-"""What TensorBoard and wandb are told of a search, and what is written without them."""
+"""What TensorBoard and wandb record of a search, and what is written without them."""
 
 import json
 import logging

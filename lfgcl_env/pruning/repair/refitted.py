@@ -24,19 +24,22 @@ def put(tensors: Iterable[Placed]) -> None:
 
 
 class Recent:
-    """The refitted tensors of the strategies scored last, as many as a cache holds.
+    """The refitted tensors of the strategies used last.
 
     What a search ends with was mostly scored a while ago, and takes seconds to refit again. A
     worker's copy keeps the last strategy alone: what is handed over is not its business.
+
+    Args:
+        most: bytes that are kept; None: as many as a :class:`TensorCache` holds.
     """
 
     def __init__(self, most: int | None = None) -> None:
         self._cache: TensorCache[tuple[bytes, ...], list[Named]] = TensorCache(most)
 
     @property
-    def bytes(self) -> int:
-        """Size of the tensors."""
-        return self._cache.bytes
+    def size(self) -> int:
+        """Size of the tensors [bytes]."""
+        return self._cache.size
 
     def add(self, kept: Sequence[NDArray[np.int64]], tensors: list[Named]) -> None:
         """Remember what a strategy's network was refitted to.

@@ -1,4 +1,4 @@
-"""Results made of tensors, of which memory holds so many bytes."""
+"""A cache of results made of tensors, bounded by their bytes."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
@@ -14,27 +14,28 @@ _Found = TypeVar("_Found")
 
 
 class TensorCache(Generic[_Key, _Found]):
-    """Results by their keys; those used longest ago go, and the last one always stays.
+    """Results by their keys: those used longest ago are dropped, but never the last one added.
 
     Args:
         most: bytes of tensors that are held; None: :data:`CACHE_BYTES`.
 
     Attributes:
-        bytes: of all tensors held.
+        size: of all tensors held [bytes].
 
     >>> import torch
-    >>> cache: TensorCache[str, Tensor] = TensorCache(most=8)
-    >>> for name in "ab":
-    ...     one = torch.zeros(2)
-    ...     cache.add(name, one, [one])
-    >>> cache.get("a"), cache.get("b"), cache.bytes
-    (None, tensor([0., 0.]), 8)
+    >>> cache: TensorCache[str, Tensor] = TensorCache(most=16)
+    >>> for name in "ab", "ac":
+    ...     for one in name:
+    ...         if cache.get(one) is None:
+    ...             cache.add(one, torch.zeros(2), [torch.zeros(2)])
+    >>> cache.get("a"), cache.get("b"), cache.size
+    (tensor([0., 0.]), None, 16)
     """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = CACHE_BYTES if most is None else most
         self._known: OrderedDict[_Key, tuple[_Found, int]] = OrderedDict()
-        self.bytes = 0
+        self.size = 0
 
     def get(self, key: _Key) -> _Found | None:
         """Return a result, which is then the last one used; None if it is not known."""
@@ -51,8 +52,8 @@ class TensorCache(Generic[_Key, _Found]):
             found: the result.
             tensors: that it holds.
         """
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        self.bytes += size - self._known.pop(key, (None, 0))[1]
-        self._known[key] = found, size
-        while self.bytes > self._most and len(self._known) > 1:
-            self.bytes -= self._known.popitem(last=False)[1][1]
+        added = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.size += added - self._known.pop(key, (None, 0))[1]
+        self._known[key] = found, added
+        while self.size > self._most and len(self._known) > 1:
+            self.size -= self._known.popitem(last=False)[1][1]
