@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from lfgcl_env.images import LabelledImages, data_root, load_images, load_test_set, top1
-from lfgcl_env.networks import IMAGENET, Normalization, load_baseline
+from lfgcl_env.networks import IMAGENET, Normalization
 
 HALF = Normalization((0.5,) * 3, (0.25,) * 3)
 SHAPE = (3, 4, 6)
@@ -232,25 +232,3 @@ def test_labels_must_belong_to_images():
         LabelledImages(torch.zeros(3, 1, 2, 2), torch.zeros(2, dtype=torch.int64), "toy")
     with pytest.raises(ValueError, match="batch_size"):
         top1(Echo(), LabelledImages(torch.zeros(1, 2, 1, 1), torch.zeros(1).long(), "toy"), 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param(name, expected, marks=pytest.mark.data("CIFAR10", name))
-        for name, expected in {
-            "resnet20": 91.73,
-            "resnet32": 92.63,
-            "resnet44": 93.10,
-            "resnet56": 93.39,
-            "resnet110": 93.68,
-            "vgg16_bn": 94.16,
-            "mobilenet_v2": 93.79,
-        }.items()
-    ],
-)
-@pytest.mark.slow
-def test_published_networks_reach_their_published_accuracy(name, expected):
-    baseline = load_baseline(name)
-    test_set = load_test_set("CIFAR10", normalization=baseline.normalization)
-    assert top1(baseline.network, test_set) == pytest.approx(expected, abs=0.02)

@@ -6,7 +6,7 @@ import gymnasium as gym
 import pytest
 
 from lfgcl_env.envs.registration import ANY_IDS, EMBEDDED, GLOBAL_IDS, LAYERWISE_IDS
-from lfgcl_env.images import embedded_sheet, load_test_set, top1
+from lfgcl_env.images import embedded_sheet
 from lfgcl_env.images.calibration import default_data, default_images
 from lfgcl_env.images.image_sheet import read_sheet
 from lfgcl_env.networks import embedded_names, load_baseline, load_embedded
@@ -38,16 +38,6 @@ def test_images_are_small_and_made_from_these_weights(name):
     state = load_baseline(name, "embedded").network.state_dict()
     assert made["weights_sha256"] == state_sha256(state)
     assert not re.search(r"/(home|root|tmp|work)/", str(made))
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.data(read_card(n)["data"])) for n in EMBEDDED]
-)
-@pytest.mark.slow
-def test_the_accuracy_is_that_of_the_card(name):
-    card, baseline = read_card(name), load_baseline(name, "embedded")
-    test_set = load_test_set(card["data"], normalization=baseline.normalization)
-    assert top1(baseline.network, test_set) == pytest.approx(card["top1"], abs=0.05)
 
 
 def test_images_are_those_of_the_networks_classes_unless_the_package_has_some():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lfgcl_env.images import load_test_set, top1
-from lfgcl_env.networks import Normalization, load_baseline
+from lfgcl_env.networks import PUBLISHED, Normalization, embedded_names, load_baseline
+from lfgcl_env.networks.embedded_weights import read_card
 from lfgcl_env.networks.stated_accuracy import stated_top1
 from lfgcl_env.pruning.repair.fused_forward import fused
 
@@ -37,19 +38,18 @@ def test_published_weights_have_their_sources():
     assert stated_top1(replace(published, normalization=None), "CIFAR10", 10_000) is None
 
 
+CASES = [pytest.param(n, "published", marks=pytest.mark.data("CIFAR10", n)) for n in PUBLISHED]
+CASES += [
+    pytest.param(n, "embedded", marks=pytest.mark.data(read_card(n)["data"]))
+    for n in embedded_names()
+]
+
+
 @pytest.mark.slow
-@pytest.mark.data("CIFAR10", "CIFAR100", "resnet20")
-@pytest.mark.parametrize(
-    ("network", "weights", "data"),
-    [
-        ("resnet20", "embedded", "CIFAR10"),
-        ("resnet20", "published", "CIFAR10"),
-        ("resnet56", "embedded", "CIFAR10"),
-        ("resnet20_cifar100", "embedded", "CIFAR100"),
-    ],
-)
-def test_what_is_stated_is_what_is_measured(network, weights, data):
+@pytest.mark.parametrize(("network", "weights"), CASES)
+def test_what_is_stated_is_what_is_measured(network, weights):
     baseline = load_baseline(network, weights=weights)
+    data = read_card(network)["data"] if weights == "embedded" else PUBLISHED[network].data
     test_set = load_test_set(data, normalization=baseline.normalization)
     with fused(baseline.network):
         measured = top1(baseline.network, test_set)

@@ -199,6 +199,7 @@ PAGES = {
     "docs/leaderboard.md": Given(a_leaderboard, needs=("CIFAR10", "resnet20")),
     "docs/many_workers.md": Given(
         replaced={
+            "LFGCL-ResNet56-v0": "LFGCL-ResNet20-v0",
             "learn(400)": "learn(4)",
             "--workers 64 --engine ray --ray-address auto --out runs/r56": (
                 "--workers 2 --engine ray --out runs/ray"
