@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -32,7 +31,6 @@ from lfgcl_env.networks.prepared import copy_module, settle
 from lfgcl_env.networks.published import (
     PUBLISHED,
     check_published,
-    explained_download,
     fetch,
     is_published_file,
     load_published,
@@ -308,14 +306,12 @@ def _from_torchvision(
         trained = {"num_classes": len(default.meta["categories"])}
         _check_arguments(name, arguments, trained, "published")
         fetch(default.url)  # here, because threads that build networks wait for the block below
-        with explained_download(default.url), own_draws(seed):
+        with own_draws(seed):
             try:
                 network = find_builder(name)(weights=default, **arguments)
-            except (OSError, HTTPException):
+            except OSError:
                 raise
             except Exception as error:
-                if "invalid hash value" in str(error):
-                    raise
                 raise ValueError(
                     f"the published weights of {name} do not fit a network built with {arguments}"
                 ) from error

@@ -107,10 +107,10 @@ def fetch(url: str) -> None:
     """
     path = cached_path(url)
     if path.exists():
-        check_cached(url)
+        _check_cached(url)
         return
     _logger.info("downloading %s to %s", url, path)
-    with explained_download(url):
+    with _explained_download(url):
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), _expected(url))
 
@@ -152,7 +152,7 @@ def _expected(url: str) -> str:
     return cached_path(url).stem.rsplit("-", 1)[-1]
 
 
-def check_cached(url: str) -> None:
+def _check_cached(url: str) -> None:
     """Check the SHA-256 of a file downloaded earlier against the digits in its name.
 
     ``torch.hub`` checks what it downloads, never what it finds: without this a truncated or
@@ -173,7 +173,7 @@ def check_cached(url: str) -> None:
 
 
 @contextmanager
-def explained_download(url: str) -> Iterator[None]:
+def _explained_download(url: str) -> Iterator[None]:
     """Explain a failed download of ``url`` in one sentence that says what to do.
 
     Raises:
