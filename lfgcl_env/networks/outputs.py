@@ -56,12 +56,20 @@ def find_outputs(
         return {"": tuple(black[""].shape[1:])}
     noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     other = _run(network, noise, name, several)
-    found = {}
-    for place in black.keys() & other.keys():
-        sizes, others = tuple(black[place].shape), tuple(other[place].shape)
-        if sizes[0] == 2 and others == (3, *sizes[1:]) and 0 not in sizes:
-            found[place] = sizes[1:]
-    return {place: found[place] for place in black if place in found}
+    again = per_image(other, 3)
+    return {
+        place: sizes
+        for place, sizes in per_image(black, 2).items()
+        if again.get(place) == sizes and 0 not in sizes
+    }
+
+
+def per_image(outputs: Mapping[str, Tensor], images: int) -> dict[str, Shape]:
+    """Map outputs that have as many entries as there are images to the shape of one entry.
+
+    A list of detections may have this length by accident, but not for two batches.
+    """
+    return {name: tuple(one.shape[1:]) for name, one in outputs.items() if len(one) == images}
 
 
 def holds_classes(shape: Sequence[int]) -> bool:

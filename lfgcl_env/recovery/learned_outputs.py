@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lfgcl_env.edge.value_checks import first_line
 from lfgcl_env.networks.copying import forget
-from lfgcl_env.networks.outputs import named_outputs
+from lfgcl_env.networks.outputs import named_outputs, per_image
 
 
 def find_learned(baseline: nn.Module, network: nn.Module, example: Tensor) -> list[str]:
@@ -22,17 +22,17 @@ def find_learned(baseline: nn.Module, network: nn.Module, example: Tensor) -> li
         ValueError: if there is none, one of them does not take these inputs, or the network does
             not return these outputs in the same shapes.
     """
-    wanted = _per_image(run_on(example, baseline, "the baseline"), len(example))
-    if wanted:  # a list of detections may have this length by accident, but not for two batches
+    wanted = per_image(run_on(example, baseline, "the baseline"), len(example))
+    if wanted:
         other = torch.cat([example, torch.zeros_like(example[:1])])
-        again = _per_image(run_on(other, baseline, "the baseline"), len(other))
+        again = per_image(run_on(other, baseline, "the baseline"), len(other))
         wanted = {name: shape for name, shape in wanted.items() if again.get(name) == shape}
     if not wanted:
         raise ValueError(
             "the network returns nothing that has one entry for each image, so there is "
             "nothing to learn from"
         )
-    found = _per_image(run_on(example, network, "the network"), len(example))
+    found = per_image(run_on(example, network, "the network"), len(example))
     if any(found.get(name) != shape for name, shape in wanted.items()):
         raise ValueError(
             "the network was not pruned from this baseline: for an image it returns "
@@ -63,11 +63,6 @@ def run_on(example: Tensor, network: nn.Module, what: str) -> dict[str, Tensor]:
         ) from error
     finally:
         forget(network)
-
-
-def _per_image(outputs: Mapping[str, Tensor], images: int) -> dict[str, tuple[int, ...]]:
-    """Map outputs that have as many entries as there are images to the shape of one entry."""
-    return {name: tuple(one.shape[1:]) for name, one in outputs.items() if len(one) == images}
 
 
 def _describe(shapes: Mapping[str, tuple[int, ...]]) -> str:
