@@ -158,8 +158,9 @@ def load_pruned(
     Args:
         path: a file that ``lfgcl prune`` or :meth:`PruningProblem.save` wrote.
         network: the unpruned architecture, for networks that were given as a module or by the name
-            of a function elsewhere; or a function without arguments that returns it. A module is
-            changed and returned.
+            of a function elsewhere; or a function without arguments that returns it, which one
+            thread at a time calls and whose random numbers leave no trace. A module is changed and
+            returned.
         trust: import and call the function that the file names, whatever it is.
 
     Returns:
